@@ -1,0 +1,1 @@
+"""The node daemon: everything of 20ft that runs on a host."""

@@ -1,0 +1,1 @@
+"""The links between containers, the host and other nodes: addresses and routes, once containers have a network."""
