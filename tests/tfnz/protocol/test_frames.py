@@ -1,0 +1,132 @@
+"""Decoding: whatever the bytes, the answer is a frame of the right side or a ProtocolError."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tfnz.protocol.errors import ErrorInfo, ProtocolError
+from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.frames import MAX_FRAME, client_frames, encode, node_frames
+from tfnz.protocol.messages import (
+    VERSIONS,
+    Ack,
+    ClientEnvelope,
+    ClientFrame,
+    ContainerEnded,
+    Data,
+    Hello,
+    NodeEnvelope,
+    NodeFrame,
+    Pong,
+    PreBootFile,
+    Refused,
+    Request,
+    SpawnContainer,
+    Streams,
+    choose_version,
+)
+
+SPAWN = SpawnContainer("busybox", Streams(1, 2, 3), ["true"], files=[PreBootFile("/x", b"y")])
+CLIENT: list[ClientFrame] = [
+    Hello([1], "token", "session", 7, "test"),
+    Ack(3),
+    Pong(4),
+    ClientEnvelope(1, 0, Request(1, "", SPAWN)),
+    ClientEnvelope(2, 0, Data(1, b"bytes")),
+]
+NODE: list[NodeFrame] = [
+    Refused(ErrorInfo("not_authorised", "no")),
+    NodeEnvelope(1, 0, ContainerEnded("c", Exit(Cause.EXITED, 3))),
+    NodeEnvelope(2, 1, Data(9, b"\x00\xff")),
+]
+
+
+@pytest.mark.parametrize("frame", CLIENT, ids=lambda frame: type(frame).__name__)
+def test_a_clients_frame_survives(frame: ClientFrame) -> None:
+    assert client_frames.decode(encode(frame)) == frame
+
+
+@pytest.mark.parametrize("frame", NODE, ids=lambda frame: type(frame).__name__)
+def test_a_nodes_frame_survives(frame: NodeFrame) -> None:
+    assert node_frames.decode(encode(frame)) == frame
+
+
+def test_a_client_may_not_speak_as_a_node() -> None:
+    for frame in NODE:
+        with pytest.raises(ProtocolError):
+            client_frames.decode(encode(frame))
+
+
+@pytest.mark.parametrize("frame", CLIENT, ids=lambda frame: type(frame).__name__)
+def test_a_frame_cut_anywhere_is_refused(frame: ClientFrame) -> None:
+    data = encode(frame)
+    for length in range(len(data)):
+        with pytest.raises(ProtocolError):
+            client_frames.decode(data[:length])
+
+
+@given(st.binary(max_size=300))
+@example(b"\x81" * 5000)  # nesting deeper than any stack
+@example(b"\xdd\xff\xff\xff\xff")  # an array of four thousand million things
+@example(b"\xdb\xff\xff\xff\xff")  # a text as long
+@example(b"")
+def test_any_bytes_are_a_frame_or_a_protocol_error(data: bytes) -> None:
+    for codec in (client_frames, node_frames):
+        try:
+            codec.decode(data)
+        except ProtocolError:
+            pass
+
+
+@given(st.data())
+def test_a_frame_with_any_byte_changed_is_a_frame_or_a_protocol_error(data: st.DataObject) -> None:
+    encoded = bytearray(encode(data.draw(st.sampled_from(CLIENT))))
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        client_frames.decode(bytes(encoded))
+    except ProtocolError:
+        pass
+
+
+def test_an_oversized_frame_is_neither_sent_nor_read() -> None:
+    huge = ClientEnvelope(
+        1, 0, Request(1, "", SpawnContainer("i", Streams(), files=[PreBootFile("/x", bytes(MAX_FRAME))]))
+    )
+    with pytest.raises(ProtocolError, match="exceeds the limit"):
+        encode(huge)
+    with pytest.raises(ProtocolError, match="exceeds"):
+        client_frames.decode(bytes(MAX_FRAME + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seq": 0}, "seq"),
+        ({"seq": -1}, "seq"),
+        ({"body": {"type": "request", "id": 1, "node": "", "body": {"type": "no.such"}}}, "no.such"),
+        ({"body": {"type": "data", "stream": 1, "data": b"x" * 300_000}}, "data"),
+        ({"body": {"type": "data", "stream": 0, "data": b"x"}}, "stream"),
+        ({"body": {"type": "credit", "stream": 1, "count": -1}}, "count"),
+        ({"body": {"type": "request", "id": 1, "node": "n" * 300, "body": {"type": "node.status"}}}, "node"),
+    ],
+)
+def test_a_field_out_of_bounds_is_named(change: dict[str, object], words: str) -> None:
+    frame = {"type": "c", "seq": 1, "ack": 0, "body": {"type": "cancel", "id": 1}} | change
+    with pytest.raises(ProtocolError, match=words):
+        client_frames.decode(msgspec.msgpack.encode(frame))
+
+
+def test_unknown_fields_of_a_newer_peer_are_ignored() -> None:
+    frame = {"type": "ack", "received": 3, "colour": "blue"}
+    assert client_frames.decode(msgspec.msgpack.encode(frame)) == Ack(3)
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [([1], 1), ([1, 99], 1), ([2, 99], None), ([], None), ([-1], None)]
+)
+def test_the_newest_common_version_is_chosen(offered: list[int], chosen: int | None) -> None:
+    assert VERSIONS == (1,)
+    assert choose_version(offered) == chosen

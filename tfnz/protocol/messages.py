@@ -1,0 +1,488 @@
+"""The messages of the wire, as tagged structs that are validated once, when they are decoded.
+
+A connection carries frames of two families. *Loose* frames (`Hello`, `Welcome`, `Ack`, ...) manage the connection and
+may be lost with it. *Channel* frames travel inside a numbered `Envelope` (see `channel.py`) and survive a reconnect:
+the client's are requests and stream parts, the node's are replies, events and stream parts.
+
+Rules for change: a field that is added has a default; unknown fields are ignored; an unknown tag is a protocol error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .errors import ErrorInfo
+from .exits import Exit
+
+Name = Annotated[str, Meta(max_length=255)]
+Id = Annotated[str, Meta(min_length=1, max_length=64)]
+StreamId = Annotated[int, Meta(ge=1, le=2**53)]
+Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+Text = Annotated[str, Meta(max_length=128 * 1024)]
+Words = Annotated[list[Text], Meta(max_length=4096)]
+Pairs = Annotated[list[tuple[Text, Text]], Meta(max_length=4096)]
+Seconds = Annotated[float, Meta(gt=0, le=10**9)]
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+# --- parts of requests --------------------------------------------------------------------------------------------
+
+
+class Limits(Struct, frozen=True):
+    """What a container may use: bytes of memory and of disk, processes and threads, and processors as a fraction."""
+
+    memory_bytes: Annotated[int, Meta(ge=0, le=2**50)] = 512 << 20
+    cpus: Annotated[float, Meta(ge=0, le=4096)] = 1.0
+    pids: Annotated[int, Meta(ge=0, le=2**22)] = 256
+    disk_bytes: Annotated[int, Meta(ge=0, le=2**60)] = 4 << 30
+
+
+class PreBootFile(Struct, frozen=True):
+    """A file that is there before the main process starts.
+
+    `data` is its content, or with `secret` a box that is sealed to the node's key and holds the content.
+    """
+
+    path: Path
+    data: bytes
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] = 0o644
+    secret: bool = False
+
+
+class Size(Struct, frozen=True, array_like=True):
+    """The size of a terminal, in characters."""
+
+    columns: Annotated[int, Meta(ge=1, le=65535)] = 80
+    rows: Annotated[int, Meta(ge=1, le=65535)] = 24
+
+
+class Streams(Struct, frozen=True, array_like=True):
+    """The streams of a process, by the numbers that the client gave them; 0 is none."""
+
+    stdin: Count = 0
+    stdout: Count = 0
+    stderr: Count = 0
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+class SpawnContainer(Struct, frozen=True, tag="container.spawn"):
+    """Make a container; `ContainerCreated` answers once it is sure to be tried, events tell the rest."""
+
+    image: Name
+    streams: Streams
+    command: Words | None = None
+    shell: bool = False  # `command` is one line for `sh -c`
+    env: Pairs = []
+    files: Annotated[list[PreBootFile], Meta(max_length=1024)] = []
+    limits: Limits = Limits()
+    user: Name | None = None
+    workdir: Path | None = None
+    tag: Name | None = None
+    sleep: bool = False
+    timeout_s: Seconds | None = None
+    pty: bool = True
+    interactive: bool = False  # the pty echoes and translates newlines, as for a person
+    size: Size = Size()
+
+
+class StartContainer(Struct, frozen=True, tag="container.start"):
+    """Wake a container that was spawned asleep."""
+
+    container: Id
+
+
+class RebootContainer(Struct, frozen=True, tag="container.reboot"):
+    """End every process and start the main one again; answered when it runs."""
+
+    container: Id
+    reset_filesystem: bool = False
+
+
+class SignalContainer(Struct, frozen=True, tag="container.signal"):
+    """Signal the main process; without a number, the image's StopSignal."""
+
+    container: Id
+    number: Annotated[int, Meta(ge=1, le=64)] | None = None
+
+
+class ResizeContainer(Struct, frozen=True, tag="container.resize"):
+    """The size of the main process's terminal has changed."""
+
+    container: Id
+    size: Size
+
+
+class DestroyContainer(Struct, frozen=True, tag="container.destroy"):
+    """End a container and remove all of it; answered when nothing is left."""
+
+    container: Id
+
+
+class ListContainers(Struct, frozen=True, tag="container.list"):
+    """The containers of the account, those of its other sessions too."""
+
+
+class StartProcess(Struct, frozen=True, tag="process.start"):
+    """Start a further process in a container; `ProcessStarted` answers when it runs."""
+
+    container: Id
+    command: Annotated[Words, Meta(min_length=1)]
+    streams: Streams
+    shell: bool = False
+    login_shell: bool = False  # `command` is ignored: the first shell the container has, on a pty
+    env: Pairs = []
+    cwd: Path = "/"
+    user: Name = "root"
+    pty: bool = False
+    interactive: bool = True
+    size: Size = Size()
+    timeout_s: Seconds | None = None
+
+
+class SignalProcess(Struct, frozen=True, tag="process.signal"):
+    container: Id
+    process: Id
+    number: Annotated[int, Meta(ge=1, le=64)]
+
+
+class ResizeProcess(Struct, frozen=True, tag="process.resize"):
+    container: Id
+    process: Id
+    size: Size
+
+
+class DestroyProcess(Struct, frozen=True, tag="process.destroy"):
+    """End a process and those it started in its session; answered when it is gone."""
+
+    container: Id
+    process: Id
+
+
+class PutFile(Struct, frozen=True, tag="file.put"):
+    """Write a file; its bytes follow in `stream`. Answered when it is in place."""
+
+    container: Id
+    path: Path
+    stream: StreamId
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] = 0o644
+
+
+class FetchFile(Struct, frozen=True, tag="file.fetch"):
+    """Read a file into `stream`. Answered when all has been sent."""
+
+    container: Id
+    path: Path
+    stream: StreamId
+
+
+class PutTree(Struct, frozen=True, tag="tree.put"):
+    """Write a directory and all in it; records as in `trees.py` follow in `stream`."""
+
+    container: Id
+    path: Path
+    stream: StreamId
+
+
+class FetchTree(Struct, frozen=True, tag="tree.fetch"):
+    container: Id
+    path: Path
+    stream: StreamId
+
+
+class ImportImage(Struct, frozen=True, tag="image.import"):
+    """Import an archive; its bytes follow in `stream`."""
+
+    stream: StreamId
+    name: Name | None = None
+
+
+class ListImages(Struct, frozen=True, tag="image.list"):
+    pass
+
+
+class InspectImage(Struct, frozen=True, tag="image.inspect"):
+    image: Name
+
+
+class RemoveImage(Struct, frozen=True, tag="image.remove"):
+    image: Name
+
+
+class GetNodeStatus(Struct, frozen=True, tag="node.status"):
+    pass
+
+
+class EndSession(Struct, frozen=True, tag="session.end"):
+    """End the session; answered when nothing of it is left."""
+
+
+RequestBody: TypeAlias = (
+    SpawnContainer
+    | StartContainer
+    | RebootContainer
+    | SignalContainer
+    | ResizeContainer
+    | DestroyContainer
+    | ListContainers
+    | StartProcess
+    | SignalProcess
+    | ResizeProcess
+    | DestroyProcess
+    | PutFile
+    | FetchFile
+    | PutTree
+    | FetchTree
+    | ImportImage
+    | ListImages
+    | InspectImage
+    | RemoveImage
+    | GetNodeStatus
+    | EndSession
+)
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+class Done(Struct, frozen=True, tag="done"):
+    """It was done, and there is nothing to tell."""
+
+
+class ContainerCreated(Struct, frozen=True, tag="container.created"):
+    container: Id
+    ip: str
+    image: str  # the digest that the name meant
+    config: dict[str, Any] = {}  # the image's configuration, as `docker inspect` names its parts
+
+
+class ContainerInfo(Struct, frozen=True):
+    container: Id
+    node: str
+    ip: str
+    image: str
+    tag: str | None
+    state: str
+    started_s: float | None  # seconds since the epoch
+    mine: bool  # it belongs to the session that asks
+    memory_bytes: int = 0
+
+
+class ContainerList(Struct, frozen=True, tag="containers"):
+    containers: list[ContainerInfo]
+
+
+class ProcessStarted(Struct, frozen=True, tag="process.started"):
+    process: Id
+
+
+class ImageInfo(Struct, frozen=True):
+    digest: str
+    names: list[str]
+    size_bytes: int
+    created_s: float
+    layers: int
+    config: dict[str, Any] = {}
+
+
+class ImageList(Struct, frozen=True, tag="images"):
+    images: list[ImageInfo]
+
+
+class NodeStatus(Struct, frozen=True, tag="node.status"):
+    """What a node is and how it does; units are in the names, `stats` has the four numbers of old."""
+
+    node: str
+    version: str
+    kernel: str
+    cgroups: str
+    storage: str
+    containers: int
+    sandboxes_ready: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    disk_free_bytes: int
+    cpus: int
+    load: float
+    uptime_s: float
+    stats: dict[str, float] = {}
+
+
+Result: TypeAlias = Done | ContainerCreated | ContainerList | ProcessStarted | ImageList | NodeStatus
+
+
+# --- what travels in the channel ----------------------------------------------------------------------------------
+
+
+class Request(Struct, frozen=True, tag="request"):
+    """`id` is unique in the session; `node` is the node meant, empty for the entry itself."""
+
+    id: Annotated[int, Meta(ge=1, le=2**53)]
+    node: Name
+    body: RequestBody
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Nobody waits for this request any more: stop it if it can be stopped."""
+
+    id: Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class Data(Struct, frozen=True, tag="data"):
+    """A part of a stream."""
+
+    stream: StreamId
+    data: Annotated[bytes, Meta(min_length=1, max_length=256 * 1024)]
+
+
+class Credit(Struct, frozen=True, tag="credit"):
+    """The receiver of a stream has room for `count` more bytes."""
+
+    stream: StreamId
+    count: Annotated[int, Meta(ge=1, le=2**40)]
+
+
+class End(Struct, frozen=True, tag="end"):
+    """The sender of a stream has no more; with `error`, it could not send all."""
+
+    stream: StreamId
+    error: ErrorInfo | None = None
+
+
+class Stop(Struct, frozen=True, tag="stop"):
+    """The receiver of a stream wants no more of it."""
+
+    stream: StreamId
+
+
+class Reply(Struct, frozen=True, tag="reply"):
+    request: int
+    result: Result
+
+
+class Failure(Struct, frozen=True, tag="failure"):
+    request: int
+    error: ErrorInfo
+
+
+class ContainerRunning(Struct, frozen=True, tag="container.running"):
+    """The main process runs, or the container sleeps and is ready for use."""
+
+    container: Id
+    startup_s: float
+
+
+class ContainerEnded(Struct, frozen=True, tag="container.ended"):
+    """Its last event. `error` is there when it never ran."""
+
+    container: Id
+    exit: Exit
+    error: ErrorInfo | None = None
+
+
+class ProcessEnded(Struct, frozen=True, tag="process.ended"):
+    container: Id
+    process: Id
+    exit: Exit
+
+
+Event: TypeAlias = ContainerRunning | ContainerEnded | ProcessEnded
+
+ClientBody: TypeAlias = Request | Cancel | Data | Credit | End | Stop
+NodeBody: TypeAlias = (
+    Reply | Failure | Data | Credit | End | Stop | ContainerRunning | ContainerEnded | ProcessEnded
+)
+
+
+# --- frames -------------------------------------------------------------------------------------------------------
+
+
+class ClientEnvelope(Struct, frozen=True, tag="c"):
+    """A numbered frame of the client; `ack` is the last number of the node's that it has."""
+
+    seq: Annotated[int, Meta(ge=1, le=2**53)]
+    ack: Count
+    body: ClientBody
+
+
+class NodeEnvelope(Struct, frozen=True, tag="n"):
+    seq: Annotated[int, Meta(ge=1, le=2**53)]
+    ack: Count
+    body: NodeBody
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """The first frame on every connection, a new one or one after a break.
+
+    Attributes:
+        versions: the protocol versions the client speaks.
+        token: proof of the session to resume; empty for a new one.
+        received: the last number of the node's that arrived.
+        client: what the client is, for the node's log.
+    """
+
+    versions: Annotated[list[int], Meta(min_length=1, max_length=64)]
+    token: Annotated[str, Meta(max_length=64)] = ""
+    session: Annotated[str, Meta(max_length=64)] = ""
+    received: Count = 0
+    client: Name = ""
+
+
+class NodeOffer(Struct, frozen=True):
+    """A node that requests may name, and the key that secrets for it are sealed to (32 bytes)."""
+
+    name: str
+    seal_key: bytes
+    stats: dict[str, float] = {}
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """The session is open. `received` is the last number of the client's that the node has."""
+
+    version: int
+    session: str
+    token: str
+    account: str
+    account_key: bytes
+    nodes: list[NodeOffer]
+    resumed: bool = False
+    received: int = 0
+    silence_s: float = 120.0
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    """The node will not talk; the connection is of no more use."""
+
+    error: ErrorInfo
+
+
+class Ack(Struct, frozen=True, tag="ack"):
+    """All up to `received` has arrived."""
+
+    received: Count
+
+
+class Ping(Struct, frozen=True, tag="ping"):
+    """Are you there? `Pong` answers."""
+
+    received: Count = 0
+
+
+class Pong(Struct, frozen=True, tag="pong"):
+    received: Count = 0
+
+
+ClientFrame: TypeAlias = ClientEnvelope | Hello | Ack | Ping | Pong
+NodeFrame: TypeAlias = NodeEnvelope | Welcome | Refused | Ack | Ping | Pong
+
+#: What this release speaks, best last.
+VERSIONS = (1,)
+
+
+def choose_version(offered: list[int]) -> int | None:
+    """The newest protocol version both sides speak, or None."""
+    return max(set(offered) & set(VERSIONS), default=None)
