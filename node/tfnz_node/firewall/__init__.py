@@ -1,1 +1,1 @@
-"""The firewall: who may connect to whom, rendered as one nftables table, once containers have a network."""
+"""The firewall: who may connect to whom, rendered as one nftables table, when containers have a network."""

@@ -1,1 +1,1 @@
-"""The links between containers, the host and other nodes: addresses and routes, once containers have a network."""
+"""The links of containers to the host and to other nodes: addresses and routes, when they have a network."""

@@ -1,0 +1,47 @@
+# Every target does all the set-up it needs, says so, and is quick when there is nothing left to do.
+#
+#   make demo     containers as function calls: runs examples/hello.py on a private node
+#   make test     every test
+#   make lint     every static check
+#   make setup    the set-up alone, with all that development needs
+#   make lock     requirements/*.txt anew from pyproject.toml
+#   make clean    back to a fresh checkout
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint setup lock clean
+
+python := .venv/bin/python
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@scripts/setup test
+
+demo:
+	@scripts/setup demo
+	@echo "demo: examples/hello.py, in a private network and mount namespace"
+	@scripts/private-host $(python) examples/hello.py
+
+# PYTEST_ARGS narrows the run: make test PYTEST_ARGS="tests/node -k store"
+test:
+	@scripts/setup test
+	@echo "test: tfnz-init"
+	@$(MAKE) -s -C node/init test
+	@echo "test: tfnz-init, under the address and undefined-behaviour sanitizers"
+	@$(MAKE) -s -C node/init test-sanitize
+	@echo "test: pytest, in a private network and mount namespace"
+	@scripts/private-host $(python) -m pytest $(PYTEST_ARGS)
+
+lint:
+	@scripts/setup lint
+	@scripts/lint
+
+lock:
+	@scripts/setup lint
+	@scripts/lock
+
+clean:
+	@echo "clean: everything that git ignores"
+	@git clean -d -f -q -X
