@@ -33,7 +33,7 @@ def parse_size(size: int | str, *, what: str = "size") -> int:
         raise InvalidArgument(f"{what} is {size!r}, which is no size: {_HINT}")
     parsed = size if isinstance(size, int) else _parse_text(size, what)
     if parsed < 0:
-        raise InvalidArgument(f"{what} is negative: a size cannot be negative; {_HINT}")
+        raise InvalidArgument(f"{what} is negative: {_HINT}")
     if parsed > MAX_SIZE:
         raise InvalidArgument(f"{what} is more than {format_size(MAX_SIZE)}, surely a mistake: {_HINT}")
     return parsed
