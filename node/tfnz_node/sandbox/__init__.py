@@ -1,0 +1,1 @@
+"""Sandboxes: starting init processes, talking to them, and the confinement around them."""

@@ -1,0 +1,277 @@
+"""The daemon's end of an init's control socket: requests answered in order, exits reported as they happen."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tfnz_node.sandbox.wire import MAX_FDS, Kind, Packet, WireError, pack_packet, parse_packet
+
+_log = logging.getLogger(__name__)
+
+_REPLY_BYTES = 4096
+_REPLIES = frozenset({Kind.DONE, Kind.FAILED, Kind.STARTED})
+
+
+class InitGone(ConnectionError):
+    """The container's init ended or broke the protocol, so the request cannot be answered."""
+
+
+class InitFailed(OSError):
+    """Init refused a request, or the kernel refused it something. `errno` and the text say what."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@dataclass(slots=True)
+class Reply:
+    """DONE or STARTED, and the descriptors that came with it, which the receiver owns."""
+
+    packet: Packet
+    fds: list[int]
+
+
+@dataclass(slots=True)
+class _Request:
+    kind: Kind
+    id: int
+    reply: asyncio.Future[Reply]
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    data: bytes
+    fds: list[int] = field(default_factory=list)
+
+
+class Control:
+    """Owns the socket. Made inside a running loop; `close()` ends it, and with it the container.
+
+    Init answers every request exactly once and in order, so replies need no numbers. A request whose
+    caller was cancelled still gets its reply, and a process started for nobody is killed.
+    """
+
+    def __init__(self, connection: socket.socket, *, name: str) -> None:
+        connection.setblocking(False)
+        self._name = name
+        self._socket = connection
+        self._loop = asyncio.get_running_loop()
+        self._requests: collections.deque[_Request] = collections.deque()
+        self._outgoing: collections.deque[_Outgoing] = collections.deque()
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._closed = False
+        self._loop.add_reader(connection.fileno(), self._receive_all)
+
+    async def ask(
+        self,
+        kind: Kind,
+        *,
+        id: int = 0,
+        arguments: Sequence[int] = (),
+        strings: Sequence[bytes] = (),
+        fds: Sequence[int] = (),
+        timeout_s: float,
+    ) -> Reply:
+        """Sends a request and waits for its reply. The descriptors are borrowed until this returns.
+
+        Raises:
+            WireError: the request does not fit in a packet.
+            InitFailed: init said no.
+            InitGone: init ended.
+            TimeoutError: no reply in time; the reply is dropped when it comes.
+        """
+        reply = self._post(kind, id=id, arguments=arguments, strings=strings, fds=fds)
+        return await self._answer(reply, kind, timeout_s)
+
+    async def start(
+        self,
+        *,
+        id: int,
+        arguments: Sequence[int],
+        strings: Sequence[bytes],
+        fds: Sequence[int],
+        timeout_s: float,
+    ) -> tuple[Reply, asyncio.Future[int]]:
+        """Asks for a process (RUN): the reply, and its raw wait status to come.
+
+        Raises:
+            ValueError: a process of this id is running.
+            Others: as `ask`.
+        """
+        reply = self._post(Kind.RUN, id=id, arguments=arguments, strings=strings, fds=fds)
+        ended = self._exits[id]
+        return await self._answer(reply, Kind.RUN, timeout_s), ended
+
+    def kill_job(self, id: int) -> None:
+        """Sends SIGKILL to the session of process `id`, without waiting and without complaint."""
+        if not self._closed and id in self._exits:
+            forgotten = self._post(Kind.SIGNAL, id=id, arguments=(signal.SIGKILL, 1))
+            forgotten.add_done_callback(_ignore_outcome)
+
+    def drain(self) -> None:
+        """Handles everything that has arrived."""
+        while not self._closed and self._receive_one():
+            pass
+
+    def settle_exits(self, status: int) -> None:
+        """Every process still waited for has ended with `status`, because its container has."""
+        for ended in self._exits.values():
+            if not ended.done():
+                ended.set_result(status)
+        self._exits.clear()
+
+    def close(self) -> None:
+        """Closes the socket and fails what is outstanding with InitGone. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        while self._outgoing:
+            _close_all(self._outgoing.popleft().fds)
+        while self._requests:
+            request = self._requests.popleft()
+            if not request.reply.done():
+                request.reply.set_exception(
+                    InitGone(f"{self._name} ended before it answered {request.kind.name}")
+                )
+
+    async def _answer(self, reply: asyncio.Future[Reply], kind: Kind, timeout_s: float) -> Reply:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await reply
+        except TimeoutError:
+            raise TimeoutError(f"{self._name} did not answer {kind.name} within {timeout_s:g} s") from None
+
+    def _post(
+        self,
+        kind: Kind,
+        *,
+        id: int,
+        arguments: Sequence[int] = (),
+        strings: Sequence[bytes] = (),
+        fds: Sequence[int] = (),
+    ) -> asyncio.Future[Reply]:
+        if len(fds) > MAX_FDS:
+            raise WireError(
+                f"{kind.name} was given {len(fds)} descriptors, at most {MAX_FDS} go in one packet"
+            )
+        data = pack_packet(kind, id=id, arguments=arguments, strings=strings)
+        if self._closed:
+            raise InitGone(f"{self._name} has ended, {kind.name} cannot be asked of it")
+        if kind is Kind.RUN and id in self._exits:
+            raise ValueError(f"{self._name} already has a process {id}; choose another id")
+        self._send(data, fds)
+        if kind is Kind.RUN:
+            self._exits[id] = self._loop.create_future()
+        request = _Request(kind, id, self._loop.create_future())
+        self._requests.append(request)
+        return request.reply
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        if not self._outgoing:
+            try:
+                socket.send_fds(self._socket, [data], fds, socket.MSG_NOSIGNAL)
+                return
+            except BlockingIOError:
+                self._loop.add_writer(self._socket.fileno(), self._send_outgoing)
+            except (BrokenPipeError, ConnectionResetError) as exc:
+                raise InitGone(f"{self._name} has ended") from exc
+        self._outgoing.append(_Outgoing(data, [os.dup(fd) for fd in fds]))
+
+    def _send_outgoing(self) -> None:
+        while self._outgoing:
+            first = self._outgoing[0]
+            try:
+                socket.send_fds(self._socket, [first.data], first.fds, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self._break(f"sending failed: {exc}")
+                return
+            self._outgoing.popleft()
+            _close_all(first.fds)
+        self._loop.remove_writer(self._socket.fileno())
+
+    def _receive_all(self) -> None:
+        # Bounded, so that a container whose processes end by the thousand cannot starve the loop.
+        for _ in range(64):
+            if self._closed or not self._receive_one():
+                return
+
+    def _receive_one(self) -> bool:
+        fds: list[int] = []
+        try:
+            data, fds, flags, _ = socket.recv_fds(
+                self._socket, _REPLY_BYTES, MAX_FDS, socket.MSG_CMSG_CLOEXEC
+            )
+            if not data:
+                self.close()
+                return False
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise WireError("a packet or its descriptors were cut off")
+            self._handle(parse_packet(data), fds)
+        except BlockingIOError:
+            return False
+        except (WireError, OSError) as exc:
+            _close_all(fds)
+            self._break(str(exc))
+            return False
+        return True
+
+    def _handle(self, packet: Packet, fds: list[int]) -> None:
+        if packet.kind is Kind.EXITED and not fds:
+            ended = self._exits.pop(packet.id, None)
+            if ended is None:
+                raise WireError(f"the exit of process {packet.id}, which was never started")
+            if not ended.done():
+                ended.set_result(packet.arguments[0])
+            return
+        if packet.kind not in _REPLIES or not self._requests:
+            raise WireError(f"an unexpected {packet.kind.name}")
+        request = self._requests.popleft()
+        if packet.id != request.id:
+            raise WireError(
+                f"{packet.kind.name} for {packet.id} in reply to {request.kind.name} for {request.id}"
+            )
+        if packet.kind is Kind.FAILED:
+            _close_all(fds)
+            if request.kind is Kind.RUN:
+                del self._exits[packet.id]
+            if not request.reply.done():
+                request.reply.set_exception(_failure(packet))
+        elif request.reply.done():
+            _close_all(fds)
+            if packet.kind is Kind.STARTED:
+                self.kill_job(packet.id)
+        else:
+            request.reply.set_result(Reply(packet, fds))
+
+    def _break(self, why: str) -> None:
+        _log.error("%s broke the protocol and is closed: %s", self._name, why)
+        self.close()
+
+
+def _failure(packet: Packet) -> InitFailed:
+    text = packet.strings[0].decode(errors="replace") if packet.strings else os.strerror(packet.arguments[0])
+    return InitFailed(packet.arguments[0], text)
+
+
+def _ignore_outcome(reply: asyncio.Future[Reply]) -> None:
+    if not reply.cancelled():
+        reply.exception()
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -1,0 +1,233 @@
+"""A running tfnz-init and everything that can be asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+
+from tfnz_node.sandbox.control import Control
+from tfnz_node.sandbox.jobs import Job, RunFailed, RunRequest, StandardPipes
+from tfnz_node.sandbox.memory import memory_file
+from tfnz_node.sandbox.wire import FileFlag, Kind, parse_exec_failure
+
+REQUEST_TIMEOUT_S = 30.0
+
+_STATUS_BYTES = 4096
+
+
+class InitProcess:
+    """PID 1 of one sandbox. Made by `launch_init`, inside the running loop.
+
+    Attributes:
+        pid: process id of init on the host.
+        pidfd: readable once init and everything in its pid namespace are dead; -1 once reaped.
+        userns_fd, netns_fd: its user and network namespaces; closed by `close()`, duplicate them to keep them.
+        id_base: the host's user id that is root inside.
+    """
+
+    def __init__(
+        self, *, pid: int, control: socket.socket, userns_fd: int, netns_fd: int, id_base: int
+    ) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.userns_fd = userns_fd
+        self.netns_fd = netns_fd
+        self.id_base = id_base
+        self._loop = asyncio.get_running_loop()
+        self._control = Control(control, name=f"init {pid}")
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._next_id = 0
+        self._closed = False
+        self._loop.add_reader(self.pidfd, self._reap)
+
+    async def boot(self, root_fd: int, *, hostname: str, address: str = "") -> None:
+        """Makes the detached mount `root_fd` the root, and sets the host name and the address on the loopback.
+
+        The descriptor stays the caller's. To be called once, before anything that touches files or processes.
+
+        Raises:
+            InitFailed, InitGone, TimeoutError: see `Control.ask`.
+        """
+        await self._control.ask(
+            Kind.BOOT,
+            id=self._new_id(),
+            strings=(os.fsencode(hostname), address.encode()),
+            fds=(root_fd,),
+            timeout_s=REQUEST_TIMEOUT_S,
+        )
+
+    async def write_file(
+        self, path: bytes, content: bytes, *, mode: int = 0o644, owner: bytes = b"", secret: bool = False
+    ) -> None:
+        """Writes a file before the first process runs. A secret one lives in memory only, never on a disk.
+
+        Parents are created, root-owned 0755. Whatever is at the path is replaced, unless it is a directory.
+
+        Raises:
+            InitFailed: EISDIR, EBUSY once a process was started, ...
+            InitGone, TimeoutError: see `Control.ask`.
+        """
+        flags = FileFlag.SECRET if secret else FileFlag(0)
+        memory = memory_file("file", content)
+        try:
+            await self._control.ask(
+                Kind.FILE,
+                id=self._new_id(),
+                arguments=(mode, flags),
+                strings=(path, owner),
+                fds=(memory,),
+                timeout_s=REQUEST_TIMEOUT_S,
+            )
+        finally:
+            os.close(memory)
+
+    async def run(self, request: RunRequest) -> Job:
+        """Starts a process and returns once it has become the program asked for.
+
+        Raises:
+            RunFailed: the command, user or directory does not exist, or could not be used.
+            InitFailed: no process could be made: EAGAIN at the limit of processes.
+            WireError: the command and environment are too long.
+            InitGone, TimeoutError: see `Control.ask`.
+        """
+        with contextlib.ExitStack() as stack:
+            status = stack.enter_context(_StatusPipe())
+            fds: tuple[int, ...] = (status.writing,)
+            pipes: StandardPipes | None = None
+            rows = columns = 0
+            if request.terminal is None:
+                pipes = StandardPipes(owner=self.id_base, stdin=request.stdin)
+                stack.callback(pipes.close)
+                fds += pipes.for_process()
+            else:
+                rows, columns = request.terminal.rows, request.terminal.columns
+            # When the caller is cancelled during this, Control kills the process as soon as it is reported.
+            reply, ended = await self._control.start(
+                id=request.id,
+                arguments=(request.flags(), rows, columns, len(request.argv), len(request.env)),
+                strings=(request.user, request.cwd, *request.argv, *request.env),
+                fds=fds,
+                timeout_s=REQUEST_TIMEOUT_S,
+            )
+            job = Job(request.id, reply.packet.arguments[0], ended)
+            if pipes is None:
+                job.pty_master = reply.fds[0]
+                os.set_blocking(job.pty_master, False)
+            else:
+                pipes.hand_over(job)
+            try:
+                await self._wait_for_exec(status)
+            except BaseException:
+                job.close()
+                self._control.kill_job(job.id)
+                raise
+        return job
+
+    async def signal(self, id: int, signum: int, *, group: bool = False) -> None:
+        """Sends a signal to process `id`, or to its whole process group.
+
+        Raises:
+            InitFailed: ESRCH when it has ended, EINVAL when there is no such signal.
+            InitGone, TimeoutError: see `Control.ask`.
+        """
+        await self._control.ask(
+            Kind.SIGNAL, id=id, arguments=(signum, int(group)), timeout_s=REQUEST_TIMEOUT_S
+        )
+
+    def kill(self) -> None:
+        """Ends the container at once: SIGKILL to init and so to everything inside. Idempotent."""
+        if not self._ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    async def ended(self) -> int:
+        """Init's raw wait status, once it and everything inside have ended and init has been reaped."""
+        return await asyncio.shield(self._ended)
+
+    def close(self) -> None:
+        """Closes the control socket, which ends the container, and the namespaces' descriptors. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._control.close()
+            os.close(self.userns_fd)
+            os.close(self.netns_fd)
+
+    async def _wait_for_exec(self, status: _StatusPipe) -> None:
+        """Until the new process has executed its program.
+
+        A container's root may stop its own processes before that, hence the limit.
+        """
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            failure = parse_exec_failure(await status.read())
+        if failure is not None:
+            raise RunFailed(failure.stage, failure.errno, failure.text)
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def _reap(self) -> None:
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid == 0:
+            return
+        self._loop.remove_reader(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        # What init reported before it ended may still be in the socket.
+        self._control.drain()
+        self._control.close()
+        self._control.settle_exits(signal.SIGKILL)
+        self._ended.set_result(status)
+
+
+class _StatusPipe:
+    """The pipe on which a new process says why it could not execute its program; silence means it did."""
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe()
+        os.set_blocking(self._reading, False)
+
+    def __enter__(self) -> _StatusPipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._reading)
+        self._close_writing()
+
+    async def read(self) -> bytes:
+        """Everything that was written, up to a bound."""
+        self._close_writing()
+        data = b""
+        while len(data) < _STATUS_BYTES:
+            try:
+                more = os.read(self._reading, _STATUS_BYTES - len(data))
+            except BlockingIOError:
+                await _readable(self._reading)
+                continue
+            if not more:
+                break
+            data += more
+        return data
+
+    def _close_writing(self) -> None:
+        if self.writing >= 0:
+            os.close(self.writing)
+            self.writing = -1
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)

@@ -1,0 +1,180 @@
+"""A process inside a container as the daemon sees it: what to run, its descriptors, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import termios
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfnz_node.sandbox.wire import RunFlag, Stage
+
+
+class RunFailed(OSError):
+    """A process could not be started inside the container.
+
+    Attributes:
+        stage: how far it came; `Stage.EXEC` with errno ENOENT means that there is no such command.
+        errno: the kernel's error number.
+        text: one readable line, naming the object at fault.
+    """
+
+    def __init__(self, stage: Stage, errno: int, text: str) -> None:
+        super().__init__(errno, text)
+        self.stage = stage
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """The pseudo terminal to give a process. A raw one neither echoes nor turns newlines into CR LF."""
+
+    rows: int = 24
+    columns: int = 80
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """One process to start.
+
+    Attributes:
+        id: chosen by the daemon, unique among the running processes of this container.
+        argv: the command as words; the first is looked up in the PATH of `env`.
+        env: "NAME=value" strings, the whole environment; HOME is added when missing.
+        user: "", "name", "uid", "name:group" or "uid:gid", resolved in the container's own /etc/passwd.
+        cwd: working directory; the main process has it created when it is missing.
+        terminal: a pseudo terminal instead of the three pipes.
+        main: this is the container's main process.
+        builtin: argv[0] names one of tfnz-init's own file operations instead of a program.
+        stdin: False gives the process an empty standard input.
+    """
+
+    id: int
+    argv: Sequence[bytes]
+    env: Sequence[bytes] = ()
+    user: bytes = b""
+    cwd: bytes = b"/"
+    terminal: Terminal | None = None
+    main: bool = False
+    builtin: bool = False
+    stdin: bool = True
+
+    def flags(self) -> RunFlag:
+        """Argument 0 of the RUN packet."""
+        flags = RunFlag(0)
+        if self.terminal is not None:
+            flags |= RunFlag.PTY
+            if self.terminal.raw:
+                flags |= RunFlag.RAW
+        if self.main:
+            flags |= RunFlag.MAIN
+        if self.builtin:
+            flags |= RunFlag.BUILTIN
+        return flags
+
+
+class Job:
+    """A started process. All descriptors are the daemon's ends, non-blocking, closed by `close()`.
+
+    Attributes:
+        id: the id of its request.
+        pid: its process id inside the container.
+        pty_master: the terminal's master side, or None.
+        stdin, stdout, stderr: the daemon's ends of the pipes; None with a terminal, or once closed.
+    """
+
+    def __init__(self, id: int, pid: int, ended: asyncio.Future[int]) -> None:
+        self.id = id
+        self.pid = pid
+        self.pty_master: int | None = None
+        self.stdin: int | None = None
+        self.stdout: int | None = None
+        self.stderr: int | None = None
+        self._ended = ended
+
+    async def wait(self) -> int:
+        """The raw wait status, as `os.waitstatus_to_exitcode` takes it. 9 when it ended with its container."""
+        return await asyncio.shield(self._ended)
+
+    def resize(self, *, rows: int, columns: int) -> None:
+        """Tells the terminal its size; the kernel sends SIGWINCH to the foreground process group."""
+        if self.pty_master is None:
+            raise ValueError(f"process {self.id} has no terminal to resize; start it with one")
+        termios.tcsetwinsize(self.pty_master, (rows, columns))
+
+    def close_stdin(self) -> None:
+        """The process reads end of file from now on. Idempotent."""
+        _close(self.stdin)
+        self.stdin = None
+
+    def close_stdout(self) -> None:
+        """No more standard output is wanted. Idempotent."""
+        _close(self.stdout)
+        self.stdout = None
+
+    def close_stderr(self) -> None:
+        """No more standard error is wanted. Idempotent."""
+        _close(self.stderr)
+        self.stderr = None
+
+    def close(self) -> None:
+        """Closes every descriptor; does not end the process, though losing a terminal hangs it up. Idempotent."""
+        self.close_stdin()
+        self.close_stdout()
+        self.close_stderr()
+        _close(self.pty_master)
+        self.pty_master = None
+
+
+class StandardPipes:
+    """The pipes between the daemon and a process without a terminal, owned by the container's root.
+
+    Being owned by the container's root lets the process hand them to the user it becomes, which makes
+    opening /dev/stdout by name work, as log files of many images do.
+    """
+
+    def __init__(self, *, owner: int, stdin: bool) -> None:
+        self._theirs: list[int] = []
+        self._ours: list[int] = []
+        try:
+            for ours_is_writing in (True, False, False):
+                reading, writing = os.pipe()
+                ours, theirs = (writing, reading) if ours_is_writing else (reading, writing)
+                self._ours.append(ours)
+                self._theirs.append(theirs)
+                os.fchown(theirs, owner, owner)
+                os.set_blocking(ours, False)
+        except BaseException:
+            self.close()
+            raise
+        self._wants_stdin = stdin
+
+    def for_process(self) -> tuple[int, ...]:
+        """Standard input, output and error, to be sent to init."""
+        return tuple(self._theirs)
+
+    def hand_over(self, job: Job) -> None:
+        """Gives the daemon's ends to `job` and closes the process's ends here."""
+        job.stdin, job.stdout, job.stderr = self._ours
+        self._ours = []
+        if not self._wants_stdin:
+            job.close_stdin()
+        self.close()
+
+    def close(self) -> None:
+        """Closes what has not been handed over. Idempotent."""
+        for fd in (*self._ours, *self._theirs):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._ours, self._theirs = [], []
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)
