@@ -118,9 +118,13 @@ class ResizeContainer(Struct, frozen=True, tag="container.resize"):
 
 
 class DestroyContainer(Struct, frozen=True, tag="container.destroy"):
-    """End a container and remove all of it; answered when nothing is left."""
+    """End a container and remove all of it; answered when nothing is left.
+
+    With `grace_s` the main process is sent the image's StopSignal first, and has so long to end by itself.
+    """
 
     container: Id
+    grace_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
 
 
 class ListContainers(Struct, frozen=True, tag="container.list"):
@@ -467,13 +471,17 @@ class Ack(Struct, frozen=True, tag="ack"):
 
 
 class Ping(Struct, frozen=True, tag="ping"):
-    """Are you there? `Pong` answers."""
+    """Are you there? Only a peer that lives can answer with a `Pong` of the same `nonce`."""
 
     received: Count = 0
+    nonce: Count = 0
 
 
 class Pong(Struct, frozen=True, tag="pong"):
+    """Yes, and this is the `Ping` that asked."""
+
     received: Count = 0
+    nonce: Count = 0
 
 
 ClientFrame: TypeAlias = ClientEnvelope | Hello | Ack | Ping | Pong

@@ -1,0 +1,1 @@
+"""What the node decides, without I/O: life cycles, ownership, slots, limits and plans."""

@@ -1,0 +1,92 @@
+"""Who owns what: containers by session and account, tags, and the quotas of accounts.
+
+Ownership is decided here and nowhere else, from the account that authentication gave the session. What belongs to
+another does not exist as far as a session can tell: the answer is the same as for an id that was never given out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from tfnz.protocol.errors import ContainerNotFound, QuotaExceeded, TagInUse
+
+
+class Owned(Protocol):
+    """What the registry needs to know of a container."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def account(self) -> str: ...
+    @property
+    def session(self) -> str: ...
+    @property
+    def tag(self) -> str | None: ...
+
+
+Container = TypeVar("Container", bound=Owned)
+
+
+class Registry(Generic[Container]):
+    """All containers of the node, from the moment their tag is reserved to the moment nothing is left of them."""
+
+    def __init__(self, *, containers_per_account: int) -> None:
+        self._quota = containers_per_account
+        self._containers: dict[str, Container] = {}
+        self._tags: dict[tuple[str, str], str] = {}
+
+    def check(self, account: str, tag: str | None) -> None:
+        """Whether `account` may have one more container, with this tag.
+
+        Raises:
+            TagInUse: another of its containers has the tag.
+            QuotaExceeded: it has as many as it may.
+        """
+        if tag is not None and (account, tag) in self._tags:
+            raise TagInUse(
+                f"tag {tag!r} is in use by container {self._tags[account, tag]}; destroy that or choose another"
+            )
+        owned = sum(1 for container in self._containers.values() if container.account == account)
+        if owned >= self._quota:
+            raise QuotaExceeded(f"the account has {owned} containers, as many as this node allows it")
+
+    def add(self, container: Container) -> None:
+        """Enter a container; its tag is taken from now on. Raises as `check` does."""
+        self.check(container.account, container.tag)
+        self._containers[container.id] = container
+        if container.tag is not None:
+            self._tags[container.account, container.tag] = container.id
+
+    def release_tag(self, container: Container) -> None:
+        """The container is ending: its tag may be used again."""
+        if container.tag is not None and self._tags.get((container.account, container.tag)) == container.id:
+            del self._tags[container.account, container.tag]
+
+    def remove(self, container: Container) -> None:
+        """Nothing of the container is left."""
+        self.release_tag(container)
+        self._containers.pop(container.id, None)
+
+    def find(self, session: str, account: str, container_id: str) -> Container:
+        """The container, if this session of this account owns it.
+
+        Raises:
+            ContainerNotFound: it does not, or there is none.
+        """
+        container = self._containers.get(container_id)
+        if container is None or container.session != session or container.account != account:
+            raise ContainerNotFound(f"this session has no container {container_id[:64]!r}")
+        return container
+
+    def of_session(self, session: str) -> list[Container]:
+        return [one for one in self._containers.values() if one.session == session]
+
+    def of_account(self, account: str) -> list[Container]:
+        return [one for one in self._containers.values() if one.account == account]
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter(list(self._containers.values()))
+
+    def __len__(self) -> int:
+        return len(self._containers)

@@ -1,0 +1,1 @@
+"""The node's door: sockets, authentication, sessions and their streams."""

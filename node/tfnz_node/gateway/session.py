@@ -1,0 +1,246 @@
+"""One session: its channel, the requests under way, and its streams.
+
+A session outlives its connections. `route` is how frames reach the client just now; without one they wait in the
+channel's outbox until the client resumes the session or its time is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from tfnz.protocol.channel import open_node_channel
+from tfnz.protocol.errors import ProtocolError, TfnzError, describe_error
+from tfnz.protocol.frames import encode
+from tfnz.protocol.messages import (
+    Ack,
+    Cancel,
+    ClientBody,
+    ClientEnvelope,
+    Credit,
+    Data,
+    End,
+    Failure,
+    FetchFile,
+    FetchTree,
+    ImportImage,
+    NodeBody,
+    NodeFrame,
+    PutFile,
+    PutTree,
+    Reply,
+    Request,
+    RequestBody,
+    Result,
+    SpawnContainer,
+    StartProcess,
+    Stop,
+)
+
+from .streams import InStream, OutStream
+
+log = logging.getLogger(__name__)
+
+#: A client has no more requests under way than this.
+MAX_REQUESTS = 2048
+#: Nor more open streams.
+MAX_STREAMS = 8192
+#: What is kept for a client that does not acknowledge; beyond it the session ends.
+MAX_OUTBOX_BYTES = 128 << 20
+#: How long an acknowledgement waits for a frame that could carry it.
+ACK_DELAY_S = 0.02
+
+Handler = Callable[["Session", Request], Awaitable[Result]]
+Route = Callable[[bytes], None]
+
+
+class Session:
+    """What one client owns and is told.
+
+    Attributes:
+        id: its name in logs; not a secret.
+        token: what a client must show to resume it.
+        account: whose it is, from authentication.
+    """
+
+    def __init__(self, *, id: str, token: str, account: str, handler: Handler) -> None:
+        self.id = id
+        self.token = token
+        self.account = account
+        self.channel = open_node_channel()
+        self.route: Route | None = None
+        self.ended = asyncio.Event()
+        self.fault: ProtocolError | None = None
+        self._handler = handler
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._last_request = 0
+        self._inputs: dict[int, InStream] = {}
+        self._outputs: dict[int, OutStream] = {}
+        self._ack_timer: asyncio.TimerHandle | None = None
+
+    # --- to the client
+
+    def send(self, body: NodeBody) -> None:
+        """Send `body`, now or when the client is back. After the end of the session nothing is sent."""
+        if self.ended.is_set():
+            return
+        frame = self.channel.send(body)
+        if self.channel.outbox_bytes > MAX_OUTBOX_BYTES and self.fault is None:
+            self.fault = ProtocolError(f"{self.channel.outbox_bytes} bytes have not been acknowledged")
+        if self.route is not None:
+            self.route(frame)
+
+    def send_loose(self, frame: NodeFrame) -> None:
+        """Send a frame outside of the channel; it is lost when the client is away."""
+        if self.route is not None:
+            self.route(encode(frame))
+
+    # --- from the client
+
+    def receive(self, envelope: ClientEnvelope, size: int) -> None:
+        """Handle a frame of the channel.
+
+        Raises:
+            ProtocolError: the client broke the rules; its session cannot go on.
+        """
+        if self.channel.receive(envelope, size):
+            self._handle(envelope.body)
+        if self.channel.ack_urgent:
+            self._acknowledge()
+        elif self._ack_timer is None and self.channel.ack_wanted:
+            self._ack_timer = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        if self.channel.ack_wanted:
+            self.channel.acknowledged_to_peer()
+            self.send_loose(Ack(self.channel.received))
+
+    def _handle(self, body: ClientBody) -> None:
+        match body:
+            case Data():
+                if (stream := self._inputs.get(body.stream)) is not None:
+                    stream.on_data(body.data)
+            case Credit():
+                if (out := self._outputs.get(body.stream)) is not None:
+                    out.on_credit(body.count)
+            case Request():
+                self._begin(body)
+            case End():
+                if (stream := self._inputs.get(body.stream)) is not None:
+                    stream.on_end(body.error)
+            case Stop():
+                if (out := self._outputs.get(body.stream)) is not None:
+                    out.on_stop()
+            case Cancel():
+                if (task := self._requests.get(body.id)) is not None:
+                    task.cancel()
+
+    # --- requests
+
+    def _begin(self, request: Request) -> None:
+        if request.id <= self._last_request:
+            raise ProtocolError(f"request {request.id} came after request {self._last_request}")
+        self._last_request = request.id
+        if len(self._requests) >= MAX_REQUESTS:
+            raise ProtocolError(f"more than {MAX_REQUESTS} requests are under way")
+        inputs, outputs = find_streams(request.body)
+        # The streams are there before the next frame is looked at: it may be their first.
+        for number in inputs:
+            self._check_new(number)
+            self._inputs[number] = InStream(number, self.send, self._forget_input)
+        for number in outputs:
+            self._check_new(number)
+            self._outputs[number] = OutStream(number, self.send, self._forget_output)
+        task = asyncio.create_task(self._serve(request), name=f"{self.id} {type(request.body).__name__}")
+        self._requests[request.id] = task
+        task.add_done_callback(lambda task: self._served(request, task))
+
+    def _check_new(self, number: int) -> None:
+        if number in self._inputs or number in self._outputs:
+            raise ProtocolError(f"stream {number} is open already")
+        if len(self._inputs) + len(self._outputs) >= MAX_STREAMS:
+            raise ProtocolError(f"more than {MAX_STREAMS} streams are open")
+
+    def _served(self, request: Request, task: asyncio.Task[None]) -> None:
+        self._requests.pop(request.id, None)
+        if task.cancelled():  # before its first step
+            self.close_streams(request.body)
+
+    async def _serve(self, request: Request) -> None:
+        """Answer one request, whatever happens: the boundary at which unknown errors are logged."""
+        try:
+            self.send(Reply(request.id, await self._handler(self, request)))
+            return
+        except asyncio.CancelledError:
+            self.close_streams(request.body)
+            return
+        except TfnzError as exc:
+            error: BaseException = exc
+        except Exception as exc:
+            log.exception("session %s: %s failed", self.id, type(request.body).__name__)
+            error = exc
+        info = describe_error(error)
+        self.close_streams(request.body)
+        self.send(Failure(request.id, info))
+
+    # --- streams
+
+    def input(self, number: int) -> InStream | None:
+        """The stream that a request named for bytes to the node; None for number 0."""
+        return self._inputs.get(number)
+
+    def output(self, number: int) -> OutStream | None:
+        return self._outputs.get(number)
+
+    def close_streams(self, body: RequestBody) -> None:
+        """The request will not be served, or no further: close the streams it named."""
+        inputs, outputs = find_streams(body)
+        for number in inputs:
+            if (stream := self._inputs.get(number)) is not None:
+                stream.stop()
+        for number in outputs:
+            if (out := self._outputs.get(number)) is not None:
+                out.end()
+
+    def _forget_input(self, number: int) -> None:
+        self._inputs.pop(number, None)
+
+    def _forget_output(self, number: int) -> None:
+        self._outputs.pop(number, None)
+
+    # --- the end
+
+    async def end(self) -> None:
+        """Stop everything under way; nothing is sent from now on."""
+        if self.ended.is_set():
+            return
+        self.ended.set()
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+        for stream in list(self._inputs.values()):
+            stream.abandon()
+        for out in list(self._outputs.values()):
+            out.on_stop()
+        current = asyncio.current_task()
+        tasks = [task for task in self._requests.values() if task is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def find_streams(body: RequestBody) -> tuple[list[int], list[int]]:
+    """The streams that a request opens: those to the node, those from it."""
+    match body:
+        case SpawnContainer() | StartProcess():
+            inputs, outputs = [body.streams.stdin], [body.streams.stdout, body.streams.stderr]
+        case PutFile() | PutTree() | ImportImage():
+            inputs, outputs = [body.stream], []
+        case FetchFile() | FetchTree():
+            inputs, outputs = [], [body.stream]
+        case _:
+            return [], []
+    return [number for number in inputs if number], [number for number in outputs if number]

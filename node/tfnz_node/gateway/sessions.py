@@ -1,0 +1,288 @@
+"""All sessions: how they open, resume, fall silent and end.
+
+A new connection begins with `Hello`. It opens a session, or takes over the one whose token it shows; then the node
+sends what the client has not got. When the kernel closes a connection its sessions are *in doubt*: a live client says
+something within the grace period, on this connection or a new one, and a dead one does not. A session that says
+nothing at all for the silence period ends too. Ending means: everything it owns is destroyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tfnz.protocol.errors import ErrorInfo, NoCapacity, ProtocolError, SessionLost, TfnzError, VersionMismatch
+from tfnz.protocol.errors import describe_error as describe
+from tfnz.protocol.frames import MAX_HELLO, client_frames, encode
+from tfnz.protocol.ids import new_id
+from tfnz.protocol.messages import (
+    VERSIONS,
+    Ack,
+    ClientEnvelope,
+    ClientFrame,
+    Hello,
+    NodeOffer,
+    Ping,
+    Pong,
+    Refused,
+    Welcome,
+    choose_version,
+)
+
+from .session import Handler, Session
+
+log = logging.getLogger(__name__)
+
+#: How often silent sessions are looked for.
+SWEEP_S = 1.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Where a frame came from: which socket, by which routing id and descriptor, and whom authentication said it is."""
+
+    socket: str
+    routing_id: bytes
+    descriptor: int
+    account: str
+    account_key: bytes
+
+
+@dataclass
+class _Seat:
+    """A session and the connection it is at."""
+
+    session: Session
+    peer: Peer
+    last_heard: float
+    doubt: asyncio.TimerHandle | None = None
+    nonce: int = 0
+
+
+class Sessions:
+    """The table of sessions, by connection and by id.
+
+    Args:
+        send: sends a frame to a peer, now.
+        handler: serves the requests.
+        offer: the nodes that a client may name.
+        release: destroys all that a session owns; given the session and why it ends.
+        authorised: whether an account may still be here.
+    """
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[Peer, bytes], None],
+        handler: Handler,
+        offer: Callable[[], list[NodeOffer]],
+        release: Callable[[Session], Awaitable[None]],
+        authorised: Callable[[str], bool],
+        grace_s: float,
+        silence_s: float,
+        max_sessions: int,
+    ) -> None:
+        self._send = send
+        self._handler = handler
+        self._offer = offer
+        self._release = release
+        self._authorised = authorised
+        self._grace_s = grace_s
+        self._silence_s = silence_s
+        self._max_sessions = max_sessions
+        self._seats: dict[str, _Seat] = {}
+        self._by_peer: dict[tuple[str, bytes], _Seat] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    # --- frames
+
+    def on_frame(self, peer: Peer, data: bytes) -> None:
+        """Handle whatever arrived from `peer`."""
+        seat = self._by_peer.get((peer.socket, peer.routing_id))
+        if seat is None and len(data) > MAX_HELLO:
+            self._refuse(peer, SessionLost("this connection has no session: say hello first"))
+            return
+        try:
+            frame = client_frames.decode(data)
+            if seat is None or isinstance(frame, Hello):
+                self._on_stranger(peer, frame)
+            elif seat.session.account != peer.account:
+                raise ProtocolError("the connection changed its account")
+            else:
+                self._on_session_frame(seat, frame, len(data))
+        except TfnzError as exc:
+            self._refuse(peer, exc)
+            if seat is not None:
+                self._end(seat, str(exc))
+
+    def _on_session_frame(self, seat: _Seat, frame: ClientFrame, size: int) -> None:
+        seat.last_heard = time.monotonic()
+        session = seat.session
+        match frame:
+            case ClientEnvelope():
+                session.receive(frame, size)
+            case Ack():
+                session.channel.acknowledge(frame.received)
+            case Ping():
+                session.channel.acknowledge(frame.received)
+                session.send_loose(Pong(session.channel.received, frame.nonce))
+            case Pong():
+                session.channel.acknowledge(frame.received)
+                if frame.nonce == seat.nonce:
+                    self._trust(seat)
+        if session.fault is not None:
+            raise session.fault
+
+    def _on_stranger(self, peer: Peer, frame: ClientFrame) -> None:
+        if not isinstance(frame, Hello):
+            raise SessionLost("this connection has no session: say hello first")
+        version = choose_version(frame.versions)
+        if version is None:
+            raise VersionMismatch(
+                f"this node speaks protocol {list(VERSIONS)}, the client {frame.versions[:8]}: "
+                "install the same release of tfnz on both"
+            )
+        if frame.session:
+            self._resume(peer, frame, version)
+        else:
+            self._open(peer, frame, version)
+
+    def _open(self, peer: Peer, hello: Hello, version: int) -> None:
+        if (peer.socket, peer.routing_id) in self._by_peer:
+            raise ProtocolError("this connection has a session already")
+        if len(self._seats) >= self._max_sessions:
+            raise NoCapacity(f"this node serves {len(self._seats)} sessions, as many as it may")
+        session = Session(id=new_id(), token=new_id(), account=peer.account, handler=self._handler)
+        seat = _Seat(session, peer, time.monotonic())
+        self._seats[session.id] = seat
+        self._sit(seat, peer)
+        log.info("session %s of %s opened by %r", session.id, peer.account, hello.client[:80])
+        session.send_loose(self._welcome(seat, version, resumed=False))
+        self._doubt(seat)  # until it answers: the connection may be gone already
+
+    def _resume(self, peer: Peer, hello: Hello, version: int) -> None:
+        seat = self._seats.get(hello.session)
+        if (
+            seat is None
+            or seat.session.account != peer.account
+            or not hmac.compare_digest(seat.session.token.encode(), hello.token.encode())
+        ):
+            raise SessionLost("the node has ended this session, and all that it owned")
+        if self._by_peer.get((peer.socket, peer.routing_id), seat) is not seat:
+            raise ProtocolError("this connection has another session")
+        frames = seat.session.channel.resume(hello.received)
+        self._by_peer.pop((seat.peer.socket, seat.peer.routing_id), None)
+        seat.last_heard = time.monotonic()
+        self._sit(seat, peer)
+        log.info("session %s resumed, %d frames again", seat.session.id, len(frames))
+        seat.session.send_loose(self._welcome(seat, version, resumed=True))
+        for frame in frames:
+            self._send(peer, frame)
+        self._doubt(seat)
+
+    def _sit(self, seat: _Seat, peer: Peer) -> None:
+        seat.peer = peer
+        self._by_peer[peer.socket, peer.routing_id] = seat
+        seat.session.route = lambda frame: self._send(peer, frame)
+
+    def _welcome(self, seat: _Seat, version: int, *, resumed: bool) -> Welcome:
+        session = seat.session
+        return Welcome(
+            version=version,
+            session=session.id,
+            token=session.token,
+            account=session.account,
+            account_key=seat.peer.account_key,
+            nodes=self._offer(),
+            resumed=resumed,
+            received=session.channel.received,
+            silence_s=self._silence_s,
+        )
+
+    def _refuse(self, peer: Peer, error: TfnzError) -> None:
+        info: ErrorInfo = describe(error)
+        log.warning("refused %s: %s", peer.account, info.message)
+        self._send(peer, encode(Refused(info)))
+
+    # --- doubt, silence and the end
+
+    def on_disconnected(self, socket: str, descriptor: int) -> None:
+        """The kernel closed a connection; another may have its descriptor by now, so this is only a reason to ask."""
+        for seat in list(self._seats.values()):
+            if seat.peer.socket == socket and seat.peer.descriptor == descriptor:
+                self._doubt(seat)
+
+    def _doubt(self, seat: _Seat) -> None:
+        # What was on its way when the connection broke may still arrive, so only an answer to this very question counts.
+        seat.nonce = secrets.randbits(62)
+        if seat.doubt is None:
+            loop = asyncio.get_running_loop()
+            seat.doubt = loop.call_later(self._grace_s, self._end, seat, "the client is gone")
+        seat.session.send_loose(Ping(seat.session.channel.received, seat.nonce))
+
+    @staticmethod
+    def _trust(seat: _Seat) -> None:
+        if seat.doubt is not None:
+            seat.doubt.cancel()
+            seat.doubt = None
+
+    async def sweep_forever(self) -> None:
+        """End sessions that have been silent for too long, or whose account is no longer authorised."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            for seat in list(self._seats.values()):
+                if now - seat.last_heard > self._silence_s:
+                    self._end(seat, f"the client said nothing for {self._silence_s:.0f} s")
+                elif not self._authorised(seat.session.account):
+                    self._refuse(seat.peer, SessionLost("the account is no longer authorised on this node"))
+                    self._end(seat, "its account is no longer authorised")
+                elif seat.session.fault is not None:
+                    self._end(seat, str(seat.session.fault))
+
+    def _end(self, seat: _Seat, reason: str) -> None:
+        if self._seats.pop(seat.session.id, None) is None:
+            return
+        log.info("session %s ends: %s", seat.session.id, reason)
+        task = asyncio.create_task(self._finish(seat), name=f"end {seat.session.id}")
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _finish(self, seat: _Seat) -> None:
+        self._leave(seat)
+        await seat.session.end()
+        try:
+            await self._release(seat.session)
+        except Exception:
+            log.exception("session %s: not all of it could be released", seat.session.id)
+
+    def _leave(self, seat: _Seat) -> None:
+        self._trust(seat)
+        key = (seat.peer.socket, seat.peer.routing_id)
+        if self._by_peer.get(key) is seat:
+            del self._by_peer[key]
+        seat.session.route = None
+
+    async def end_session(self, session: Session) -> None:
+        """The client asks for the end: everything is released while it is still told of every exit."""
+        seat = self._seats.get(session.id)
+        if seat is None:
+            return
+        await self._release(session)
+        # The answer to this very request is sent after we return; then the session has nothing left to say.
+        asyncio.get_running_loop().call_later(self._grace_s, self._end, seat, "closed by the client")
+
+    async def close(self) -> None:
+        """End every session, and wait until nothing of them is left."""
+        for seat in list(self._seats.values()):
+            self._refuse(seat.peer, SessionLost("the node is shutting down"))
+            self._end(seat, "the node is shutting down")
+        await asyncio.gather(*self._endings, return_exceptions=True)

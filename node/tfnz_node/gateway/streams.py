@@ -1,0 +1,132 @@
+"""The node's ends of a session's streams: asynchronous, with credit in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
+from tfnz.protocol.messages import Credit, Data, End, NodeBody, Stop
+from tfnz.protocol.streams import MAX_CHUNK, ReceiveCredit, SendCredit
+
+Send = Callable[[NodeBody], None]
+
+
+class StreamStopped(Exception):
+    """The peer wants no more of this stream, or its session is over."""
+
+
+class OutStream:
+    """Bytes from the node to the client. One task writes; the client's credit lets it."""
+
+    def __init__(self, number: int, send: Send, forget: Callable[[int], None]) -> None:
+        self.number = number
+        self._send = send
+        self._forget = forget
+        self._credit = SendCredit()
+        self._changed = asyncio.Event()
+        self.stopped = False
+        self.ended = False
+
+    async def ready(self) -> int:
+        """How many bytes may be written now, once that is at least one.
+
+        Raises:
+            StreamStopped: nobody wants them.
+        """
+        while not self.stopped and self._credit.available == 0:
+            self._changed.clear()
+            await self._changed.wait()
+        if self.stopped:
+            raise StreamStopped
+        return min(self._credit.available, MAX_CHUNK)
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, no longer than `ready` said; of a stream that was stopped since, nothing is sent."""
+        if not self.stopped:
+            self._credit.spend(len(data))
+            self._send(Data(self.number, data))
+
+    def end(self, error: ErrorInfo | None = None) -> None:
+        """No more will come. Calling it again does nothing."""
+        if not self.ended:
+            self.ended = True
+            self._send(End(self.number, error))
+            self._forget(self.number)
+
+    def on_credit(self, count: int) -> None:
+        self._credit.grant(count)
+        self._changed.set()
+
+    def on_stop(self) -> None:
+        self.stopped = True
+        self._changed.set()
+
+
+class InStream:
+    """Bytes from the client to the node. One task reads; reading grants the client credit."""
+
+    def __init__(self, number: int, send: Send, forget: Callable[[int], None]) -> None:
+        self.number = number
+        self._send = send
+        self._forget = forget
+        self._credit = ReceiveCredit()
+        self._queue: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self._over = False
+        self._error: TfnzError | None = None
+        self._stopped = False
+
+    async def read(self) -> bytes:
+        """The next bytes, or ``b""`` at the end.
+
+        Raises:
+            TfnzError: the client could not send all.
+            StreamStopped: the session is over.
+        """
+        while not self._queue:
+            if self._stopped:
+                raise StreamStopped
+            if self._error is not None:
+                raise self._error
+            if self._over:
+                self._forget(self.number)
+                return b""
+            self._changed.clear()
+            await self._changed.wait()
+        return self._queue.popleft()
+
+    def consumed(self, count: int) -> None:
+        """`count` bytes of what was read have been passed on: there is room for as many."""
+        if (grant := self._credit.consume(count)) and not self._over:
+            self._send(Credit(self.number, grant))
+
+    def stop(self) -> None:
+        """No more is wanted; what still arrives is dropped. Calling it again, or after the end, does nothing."""
+        if not self._stopped and not self._over:
+            self._send(Stop(self.number))
+        self._stopped = True
+        self._queue.clear()
+        self._changed.set()
+        self._forget(self.number)
+
+    def on_data(self, data: bytes) -> None:
+        """Raises ProtocolError when the client had no credit for it."""
+        self._credit.receive(len(data))
+        if self._stopped:
+            self.consumed(len(data))
+        elif not self._over:
+            self._queue.append(data)
+            self._changed.set()
+
+    def on_end(self, error: ErrorInfo | None) -> None:
+        self._over = True
+        self._error = restore_error(error) if error else None
+        self._changed.set()
+
+    def abandon(self) -> None:
+        """The session is over: whoever reads is told."""
+        self._over = self._stopped = True
+        self._queue.clear()
+        self._changed.set()
