@@ -29,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     """Build what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("outdir", type=Path, help="directory the images are written to")
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"any of {', '.join(RECIPES)}; default all")
+    parser.add_argument(
+        "images", nargs="*", metavar="IMAGE", help=f"any of {', '.join(RECIPES)}; default all"
+    )
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.images if name not in RECIPES]
     if unknown:

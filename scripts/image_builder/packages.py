@@ -76,7 +76,9 @@ def run(argv: Sequence[str]) -> bytes:
     """Run a tool and return what it wrote to its standard output."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(argv, check=False, capture_output=True, stdin=subprocess.DEVNULL, env=environment)
+        done = subprocess.run(
+            argv, check=False, capture_output=True, stdin=subprocess.DEVNULL, env=environment
+        )
     except FileNotFoundError:
         raise BuildFailed(
             f"{argv[0]} is not on this machine; images are built on Debian or a relative of it"

@@ -12,7 +12,20 @@ from scripts.image_builder.packages import PackageCache, run
 from scripts.image_builder.tree import Tree
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEBIAN = ("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "hostname", "procps", "sed")
+# With usr-is-merged, apt does not choose usrmerge in its place, which brings the whole of Perl.
+DEBIAN = (
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "findutils",
+    "grep",
+    "hostname",
+    "procps",
+    "sed",
+    "usr-is-merged",
+)
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
 GROUP = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"
@@ -140,7 +153,11 @@ def compile_modules(tree: Tree) -> None:
     wanted = ("", "collections/", "encodings/", "importlib/", "re/", "json/")
     for path, entry in list(tree.entries.items()):
         directory, _, name = path.removeprefix(library).rpartition("/")
-        if not path.startswith(library) or not name.endswith(".py") or f"{directory}/".lstrip("/") not in wanted:
+        if (
+            not path.startswith(library)
+            or not name.endswith(".py")
+            or f"{directory}/".lstrip("/") not in wanted
+        ):
             continue
         cached = f"{library}{directory}/".replace("//", "/") + f"__pycache__/{name[:-3]}.cpython-311.pyc"
         tree.file(cached, compile_module(entry.content, f"/{path}"))
@@ -150,4 +167,9 @@ def compile_module(source: bytes, path: str) -> bytes:
     """Return byte code that names its source by hash and is never checked against it: no times inside."""
     code = compile(source, path, "exec", dont_inherit=True, optimize=0)
     unchecked_hash = (1).to_bytes(4, "little")
-    return importlib.util.MAGIC_NUMBER + unchecked_hash + importlib.util.source_hash(source) + marshal.dumps(code)
+    return (
+        importlib.util.MAGIC_NUMBER
+        + unchecked_hash
+        + importlib.util.source_hash(source)
+        + marshal.dumps(code)
+    )
