@@ -30,7 +30,7 @@ _PACKAGES: Mapping[str, str] = {
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class ToolFailed(RuntimeError):  # noqa: N818 - it reads as what happened: the tool failed
+class ToolFailed(RuntimeError):
     """A tool could not be run, ran too long, wrote too much or ended with an unexpected exit code.
 
     Attributes:
@@ -52,7 +52,7 @@ class ToolFailed(RuntimeError):  # noqa: N818 - it reads as what happened: the t
 def run_tool(
     argv: Sequence[str],
     *,
-    input: bytes = b"",  # noqa: A002 - the name subprocess uses
+    input: bytes = b"",
     timeout_s: float = 60,
     accepted: Collection[int] = (0,),
     max_output_bytes: int = MAX_OUTPUT_BYTES,
