@@ -1,0 +1,79 @@
+"""The arguments of `tfnz run` that have a form of their own: variables, files and sizes."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from tfnz.protocol.errors import InvalidArgument
+from tfnz.protocol.sizes import parse_size
+
+
+def parse_env(words: Sequence[str], local: Mapping[str, str]) -> dict[str, str]:
+    """The variables that `-e` gives: NAME=value, or NAME for a copy of the `local` one.
+
+    Raises:
+        click.BadParameter: one has no name, is given twice, is not set here, or cannot be sent.
+    """
+    env: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or "\0" in word:
+            raise click.BadParameter(
+                f"{word!r} has no name: write NAME=value, or NAME to copy the value it has here"
+            )
+        if name in env:
+            raise click.BadParameter(f"{name!r} is given twice: once is meant")
+        if not equals:
+            if name not in local:
+                raise click.BadParameter(
+                    f"{name!r} is not set here, so its value cannot be copied: export it, or write {name}=value"
+                )
+            value = local[name]
+        try:
+            value.encode()
+            name.encode()
+        except UnicodeEncodeError as exc:
+            raise click.BadParameter(f"{name!r} is not valid UTF-8, and cannot be sent") from exc
+        env[name] = value
+    return env
+
+
+def read_files(words: Sequence[str]) -> dict[str, bytes]:
+    """The files that `-f` gives: SOURCE:DESTINATION, by their absolute path in the container.
+
+    Raises:
+        click.BadParameter: one has not this form, cannot be read, or goes where another does.
+    """
+    files: dict[str, bytes] = {}
+    for word in words:
+        source, colon, destination = word.rpartition(":")
+        if not colon or not source or not destination.startswith("/"):
+            raise click.BadParameter(
+                f"{word!r} is not SOURCE:DESTINATION, where DESTINATION begins with / as in ./site.conf:/etc/site.conf"
+            )
+        if destination.endswith("/"):
+            destination += Path(source).name
+        path = posixpath.normpath(destination)
+        if path in files:
+            raise click.BadParameter(f"two files go to {path}: each needs a place of its own")
+        try:
+            files[path] = Path(source).read_bytes()
+        except OSError as exc:
+            raise click.BadParameter(f"{source!r} cannot be read: {exc.strerror or exc}") from exc
+    return files
+
+
+def convert_size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """An option's callback: bytes, for a size such as 512M.
+
+    Raises:
+        click.BadParameter: it is no size.
+    """
+    try:
+        return parse_size(value) if value is not None else None
+    except InvalidArgument as exc:
+        raise click.BadParameter(str(exc)) from exc

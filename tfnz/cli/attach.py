@@ -1,0 +1,147 @@
+"""Spawns a container with our standard streams joined to it, and sees it to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import signal
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
+
+from tfnz.protocol.errors import NodeNotFound, ObjectDead, SessionLost, TfnzError
+from tfnz.protocol.exits import Cause, Exit
+
+from .output import say
+from .runlog import RunLog
+from .sdk import SomeContainer, SomeNode
+from .stdio import Inlet, Outlet, Stdio
+from .terminal import EscapeWatch, find_size, raw_terminal, watch_size
+
+#: Images may be large and nodes busy; a container that cannot start says so long before.
+_READY_WITHIN_S = 300.0
+
+
+class News(enum.Enum):
+    """What the main thread waits for. The queue it comes through may be filled from a signal handler."""
+
+    ENDED = enum.auto()
+    LEFT = enum.auto()
+    OUTPUT_GONE = enum.auto()
+    RESIZED = enum.auto()
+
+
+def attach(
+    node: SomeNode,
+    log: RunLog,
+    stdio: Stdio,
+    image: str,
+    command: list[str] | None,
+    *,
+    interactive: bool,
+    options: dict[str, Any],
+) -> int:
+    """Runs a container to its end.
+
+    Returns:
+        The exit code for our own process.
+
+    Raises:
+        TfnzError: it did not start, or was lost with its node or session.
+        Interrupted: a signal asked us to end; the container still runs, and ends with the session.
+    """
+    news: SimpleQueue[News] = SimpleQueue()
+    with contextlib.ExitStack() as stack:
+        # Outlets close before the session does: a callback that waits for a reader of ours would hold that up.
+        stdout = Outlet(stdio.stdout, on_broken=lambda: news.put(News.OUTPUT_GONE))
+        stack.callback(stdout.close)
+        stderr = Outlet(stdio.stderr, on_broken=lambda: None)
+        stack.callback(stderr.close)
+        if interactive and stdio.stdin is not None:
+            options = {**options, "size": find_size(stdio.stdin)}
+        container = node.spawn(
+            image,
+            command,
+            pty=interactive,
+            interactive=interactive,
+            stdout_callback=stdout.write,
+            stderr_callback=stderr.write,
+            termination_callback=lambda _container, _returncode: news.put(News.ENDED),
+            **options,
+        )
+        _wait_until_running(container, log)
+        stack.enter_context(_join_input(container, log, stdio, news, interactive=interactive))
+        last = _wait_for_end(container, stdio, news)
+    return _conclude(container, last, log)
+
+
+def _wait_until_running(container: SomeContainer, log: RunLog) -> None:
+    try:
+        container.wait_until_ready(_READY_WITHIN_S)
+    except ObjectDead:  # it ran, and was over before we looked
+        if container.exit is None or container.exit.cause is Cause.FAILED_TO_START:
+            raise
+    log.info("Container is running: %s", container.uuid)
+
+
+@contextlib.contextmanager
+def _join_input(
+    container: SomeContainer, log: RunLog, stdio: Stdio, news: SimpleQueue[News], *, interactive: bool
+) -> Iterator[None]:
+    """Delivers our input to the container, within the context."""
+    if stdio.stdin is None or (stdio.has_terminal and not interactive):
+        with contextlib.suppress(ObjectDead):
+            container.close_stdin()
+        yield
+        return
+    watch = EscapeWatch()
+
+    def deliver(data: bytes) -> None:
+        typed, leaves = watch.feed(data) if interactive else (data, False)
+        if typed:
+            container.stdin(typed)
+        if leaves:
+            news.put(News.LEFT)
+
+    inlet = Inlet(stdio.stdin, deliver=deliver, at_end=container.close_stdin)
+    with contextlib.ExitStack() as stack:
+        if interactive:
+            log.info("This terminal is the container's now; three ^] in a row leave, and end it")
+            stack.enter_context(raw_terminal(stdio.stdin))
+            stack.enter_context(log.for_raw_terminal())
+            stack.enter_context(watch_size(lambda: news.put(News.RESIZED)))
+            news.put(News.RESIZED)  # it may have changed while the container started
+        stack.callback(inlet.close)
+        inlet.start()
+        yield
+
+
+def _wait_for_end(container: SomeContainer, stdio: Stdio, news: SimpleQueue[News]) -> News:
+    """Sees to changes of size until there is news of the end."""
+    while (last := news.get()) is News.RESIZED:
+        if stdio.stdin is not None:
+            with contextlib.suppress(ObjectDead, NodeNotFound):
+                container.resize(*find_size(stdio.stdin))
+    return last
+
+
+def _conclude(container: SomeContainer, last: News, log: RunLog) -> int:
+    if last is News.OUTPUT_GONE:
+        return 128 + signal.SIGPIPE
+    if last is News.LEFT:
+        return 0
+    end = container.exit
+    if end is None:  # a callback came, so there is one
+        raise TfnzError(f"container {container.uuid} ended without saying how")
+    log.info("Container has exited and/or been destroyed: %s", end)
+    return _choose_code(container, end)
+
+
+def _choose_code(container: SomeContainer, end: Exit) -> int:
+    if end.cause in (Cause.SESSION_GONE, Cause.NODE_LOST):
+        raise SessionLost(f"container {container.uuid} was lost: {end}")
+    if end.cause is Cause.OUT_OF_MEMORY:
+        say(f"tfnz: container {container.uuid} ran out of memory; give it more with --memory")
+    elif end.cause is Cause.TIMED_OUT:
+        say(f"tfnz: container {container.uuid} was ended because its --timeout ran out")
+    return end.returncode

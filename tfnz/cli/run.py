@@ -1,0 +1,196 @@
+"""`tfnz run`: a container for the life of the command, its streams joined to ours, its exit code passed on."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from tfnz.protocol.errors import ImageNotFound
+
+from .archives import ensure_imported, is_path
+from .arguments import convert_size, parse_env, read_files
+from .attach import attach
+from .failures import RUN_FAILED, choose_run_code, report
+from .interrupts import Interrupted, interrupts
+from .runlog import RunLog, run_log
+from .sdk import SomeLocation
+from .settings import Settings, connection_options, embedded_options
+from .stdio import Stdio
+
+
+class RunUsageError(click.UsageError):
+    """A command line of `tfnz run` that makes no sense."""
+
+    exit_code = RUN_FAILED
+
+
+class RunCommand(click.Command):
+    """A command whose every failure has an exit code that no program in a container is likely to use."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as exc:
+            raise RunUsageError(exc.format_message(), exc.ctx) from exc
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as exc:
+            raise RunUsageError(exc.format_message(), exc.ctx) from exc
+        except Interrupted as exc:
+            ctx.exit(exc.exit_code)
+        except Exception as exc:
+            if isinstance(exc, click.exceptions.Exit | click.Abort):
+                raise
+            report(exc, debug=ctx.ensure_object(Settings).debug)
+            ctx.exit(choose_run_code(exc))
+
+
+@click.command(
+    cls=RunCommand,
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Exit codes:
+  0-255  that of the main process; 128+N if signal N ended it, 137 also when it ran out of memory
+  124    --timeout ran out
+  125    tfnz itself failed: bad options, no such image, no connection, the node was lost
+  126    the command is in the image and cannot be executed
+  127    the command is not in the image
+  130    interrupted (Ctrl-C); 143 terminated; 141 nobody reads standard output any more
+
+\b
+Examples:
+  tfnz run busybox echo hello
+  tfnz run -ti debian bash
+  tfnz run -e LANG -f ./site.conf:/etc/nginx/conf.d/ --memory 256M nginx
+  tar c . | tfnz run -q busybox sh -c 'tar x && make' >build.log
+  tfnz run --embedded build/images/busybox.tar uname -a
+""",
+)
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set an environment variable; without =VALUE, to the value it has here. Repeatable.",
+)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="SOURCE:DEST",
+    help="Put the local file SOURCE at DEST before the main process starts; a DEST that ends in / keeps the "
+    "file's name. Repeatable.",
+)
+@click.option(
+    "-ti",
+    "-it",
+    "--interactive",
+    is_flag=True,
+    help="Join this terminal to the main process: every key goes to the container. Three ^] in a row leave, "
+    "and end it. Without this, standard input is piped in when it is not a terminal.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Nothing on standard error but the container's and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what happens in detail, on standard error.")
+@click.option(
+    "--memory", callback=convert_size, metavar="SIZE", help="Limit of memory, such as 256M.  [default: 512M]"
+)
+@click.option(
+    "--cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Limit of processor time, in processors, such as 0.5.  [default: 1]",
+)
+@click.option(
+    "--pids", type=click.IntRange(min=1), metavar="N", help="Limit of processes and threads.  [default: 256]"
+)
+@click.option(
+    "--disk", callback=convert_size, metavar="SIZE", help="Limit of what it may write to disk.  [default: 4G]"
+)
+@click.option("--user", metavar="USER", help="Run as this user (name or number, with :GROUP if need be).")
+@click.option("--workdir", metavar="PATH", help="Start in this directory.  [default: the image's]")
+@click.option("--tag", metavar="NAME", help="A name for the container, unique in the account.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End the container after this time, with exit code 124.",
+)
+@embedded_options
+@connection_options
+@click.pass_obj
+@click.pass_context
+def run(
+    ctx: click.Context,
+    settings: Settings,
+    /,
+    *,
+    image: str,
+    command: tuple[str, ...],
+    env: tuple[str, ...],
+    files: tuple[str, ...],
+    interactive: bool,
+    quiet: bool,
+    verbose: bool,
+    **limits: Any,
+) -> None:
+    """Run a container until its main process ends.
+
+    IMAGE is the name of an image the node has (`tfnz image ls`), or the path of an archive or OCI directory, which is
+    imported first: a path begins with / ./ ../ or ~/, or ends in .tar, .tar.gz and the like. COMMAND and all that
+    follows it replace the image's own command.
+
+    The container's output comes on standard output and standard error, its exit code is passed on, and however this
+    command ends, the container ends with it and is removed.
+    """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose contradict each other: give one of them")
+    stdio = settings.stdio()
+    if interactive and not stdio.has_terminal:
+        raise click.UsageError("-ti needs a terminal on standard input; leave it out to pipe data in")
+    options = {name: value for name, value in limits.items() if value is not None}
+    options["env"] = parse_env(env, os.environ)
+    options["pre_boot_files"] = read_files(files)
+    with interrupts(), run_log(quiet=quiet, verbose=verbose) as log, settings.open() as location:
+        log.debug("Message loop started")
+        code = _run_in(
+            location,
+            log,
+            stdio,
+            image,
+            list(command),
+            interactive=interactive,
+            quiet=quiet,
+            options=options,
+        )
+        log.info("Disconnecting")
+    ctx.exit(code)
+
+
+def _run_in(
+    location: SomeLocation,
+    log: RunLog,
+    stdio: Stdio,
+    image: str,
+    command: list[str],
+    *,
+    interactive: bool,
+    quiet: bool,
+    options: dict[str, Any],
+) -> int:
+    reference = ensure_imported(location, image, show=not quiet) if is_path(image) else image
+    try:
+        return attach(
+            location.node(), log, stdio, reference, command or None, interactive=interactive, options=options
+        )
+    except ImageNotFound as exc:
+        if not is_path(image) and os.path.exists(image):
+            raise ImageNotFound(f"{exc}; if the file is meant: tfnz run ./{image}") from exc
+        raise

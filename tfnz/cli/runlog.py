@@ -1,0 +1,58 @@
+"""The words of `tfnz run` on stderr, with phrases that scripts look for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+_logger = logging.getLogger("tfnz")
+
+
+class _Formatter(logging.Formatter):
+    """`MMDDHHMMSS.mmm LEVEL message`, as it has always been."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
+        return f"{time.strftime('%m%d%H%M%S', time.localtime(record.created))}.{int(record.msecs):03d}"
+
+
+class RunLog:
+    """What happens, for people and scripts."""
+
+    def __init__(self, handler: logging.StreamHandler[TextIO]) -> None:
+        self._handler = handler
+
+    def info(self, message: str, *values: object) -> None:
+        _logger.info(message, *values)
+
+    def debug(self, message: str, *values: object) -> None:
+        _logger.debug(message, *values)
+
+    @contextlib.contextmanager
+    def for_raw_terminal(self) -> Iterator[None]:
+        """Within the context a line also returns to the first column, which a raw terminal does not do by itself."""
+        self._handler.terminator = "\r\n"
+        try:
+            yield
+        finally:
+            self._handler.terminator = "\n"
+
+
+@contextlib.contextmanager
+def run_log(*, quiet: bool, verbose: bool) -> Iterator[RunLog]:
+    """Shows the log of `tfnz` on stderr until the context ends: errors alone, the story, or every detail."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    saved = _logger.level, _logger.propagate
+    _logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    _logger.propagate = False  # or a handler of the root's would say it twice
+    _logger.addHandler(handler)
+    try:
+        yield RunLog(handler)
+    finally:
+        _logger.removeHandler(handler)
+        _logger.setLevel(saved[0])
+        _logger.propagate = saved[1]
