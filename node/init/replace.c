@@ -1,0 +1,134 @@
+#include "replace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { COPY_BYTES = 128 * 1024 };
+
+void replace_temporary_name(char *name, size_t size)
+{
+	uint64_t random = 0;
+	if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
+		random = (uint64_t)getpid();
+	snprintf(name, size, ".tfnz-%016" PRIx64, random);
+}
+
+static int fail_writing(const char *path, int number, struct error *error)
+{
+	if (number == ENOSPC)
+		return error_set(error, number, "%s: no space is left on the container's disk", path);
+	if (number == EDQUOT)
+		return error_set(error, number, "%s: the container's disk quota is used up", path);
+	return error_system(error, number, "writing %s", path);
+}
+
+static bool is_mount_point(const struct statx *status)
+{
+	return (status->stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
+int replace_begin(struct replacement *replacement, int dir, const char *name, const char *path, struct error *error)
+{
+	struct statx status;
+
+	*replacement = (struct replacement){.dir = dir, .name = name, .path = path, .fd = -1};
+	if (statx(dir, name, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &status) == 0) {
+		if (S_ISDIR(status.stx_mode))
+			return error_set(error, EISDIR, "%s is a directory", path);
+		if (!S_ISREG(status.stx_mode) && !S_ISLNK(status.stx_mode))
+			return error_set(error, EINVAL, "%s is a special file, only regular files can be written", path);
+		replacement->in_place = is_mount_point(&status);
+	} else if (errno != ENOENT) {
+		return error_system(error, errno, "%s", path);
+	}
+	if (replacement->in_place) {
+		replacement->fd = openat(dir, name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	} else {
+		replace_temporary_name(replacement->temporary, sizeof replacement->temporary);
+		replacement->fd =
+			openat(dir, replacement->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	}
+	if (replacement->fd < 0)
+		return fail_writing(path, errno, error);
+	return 0;
+}
+
+int replace_write(struct replacement *replacement, const void *data, size_t size, struct error *error)
+{
+	const char *at = data;
+	while (size > 0) {
+		ssize_t written = write(replacement->fd, at, size);
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written < 0)
+			return fail_writing(replacement->path, errno, error);
+		at += written;
+		size -= (size_t)written;
+	}
+	return 0;
+}
+
+static int copy_all(struct replacement *replacement, int source, char *buffer, struct error *error)
+{
+	for (;;) {
+		ssize_t got = read(source, buffer, COPY_BYTES);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return error_system(error, errno, "reading the content of %s", replacement->path);
+		if (got == 0)
+			return 0;
+		if (replace_write(replacement, buffer, (size_t)got, error) < 0)
+			return -1;
+	}
+}
+
+int replace_copy(struct replacement *replacement, int source, struct error *error)
+{
+	// Mapped, so that PID 1 gives it back: it lives as long as the container.
+	char *buffer = mmap(NULL, COPY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buffer == MAP_FAILED)
+		return error_system(error, errno, "no memory to write %s", replacement->path);
+	int result = copy_all(replacement, source, buffer, error);
+	munmap(buffer, COPY_BYTES);
+	return result;
+}
+
+int replace_commit(struct replacement *replacement, uid_t uid, gid_t gid, mode_t mode, struct error *error)
+{
+	int fd = replacement->fd;
+
+	// The owner first: changing it clears the set-id bits.
+	if (!replacement->in_place && fchown(fd, uid, gid) < 0) {
+		error_system(error, errno, "giving %s to %u:%u", replacement->path, uid, gid);
+	} else if (!replacement->in_place && fchmod(fd, mode) < 0) {
+		error_system(error, errno, "setting the mode of %s", replacement->path);
+	} else if (close(fd) < 0) {
+		replacement->fd = -1;
+		fail_writing(replacement->path, errno, error);
+	} else {
+		replacement->fd = -1;
+		if (replacement->in_place ||
+		    renameat(replacement->dir, replacement->temporary, replacement->dir, replacement->name) == 0)
+			return 0;
+		fail_writing(replacement->path, errno, error);
+	}
+	replace_abort(replacement);
+	return -1;
+}
+
+void replace_abort(struct replacement *replacement)
+{
+	if (replacement->fd >= 0)
+		close(replacement->fd);
+	replacement->fd = -1;
+	if (!replacement->in_place)
+		unlinkat(replacement->dir, replacement->temporary, 0);
+}
