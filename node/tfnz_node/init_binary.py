@@ -1,19 +1,27 @@
-"""Where the tfnz-init program is."""
+"""Where tfnz-init is: built beside the daemon's sources, or installed with the package."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Final
 
-#: Beside the package in a checkout; then where a package of the distribution puts it.
-PLACES: Final = (Path(__file__).resolve().parents[1] / "init" / "tfnz-init", Path("/usr/lib/20ft/tfnz-init"))
+from tfnz.protocol.errors import InvalidArgument
+
+CANDIDATES = (
+    Path(__file__).parent.parent / "init" / "build" / "tfnz-init",
+    Path("/usr/libexec/20ft/tfnz-init"),
+    Path("/usr/local/libexec/20ft/tfnz-init"),
+)
 
 
-def find_init(configured: str) -> Path:
-    """The program that the configuration names, or else the first that is there.
+def find_init(configured: str = "") -> Path:
+    """The program.
 
-    When none is there it is the first place, so that whoever starts it names that one.
+    Raises:
+        InvalidArgument: it is in none of the places.
     """
-    if configured:
-        return Path(configured)
-    return next((place for place in PLACES if place.is_file()), PLACES[0])
+    for path in [Path(configured)] if configured else CANDIDATES:
+        if path.is_file() and os.access(path, os.X_OK):
+            return path
+    looked = configured or ", ".join(map(str, CANDIDATES))
+    raise InvalidArgument(f"tfnz-init is not at {looked}: build it with `make -C node/init`, or set `init` in node.toml")

@@ -7,7 +7,7 @@
     │   ├── ContainerNotFound
     │   ├── ProcessNotFound
     │   └── NodeNotFound
-    ├── ObjectDead (ValueError)                 it was there, and has ended
+    ├── ObjectDead (ValueError, RuntimeError)   it was there, and has ended
     ├── ImageError
     │   ├── ImageNotFound (RuntimeError)
     │   ├── ImageInvalid (ValueError)           a malformed archive, or a digest that lies
@@ -80,7 +80,7 @@ class NodeNotFound(NotFound):
     code = "node_not_found"
 
 
-class ObjectDead(TfnzError, ValueError):
+class ObjectDead(TfnzError, ValueError, RuntimeError):
     code = "object_dead"
 
 

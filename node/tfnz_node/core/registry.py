@@ -23,21 +23,29 @@ class Owned(Protocol):
     def session(self) -> str: ...
     @property
     def tag(self) -> str | None: ...
+    @property
+    def memory_limit_bytes(self) -> int: ...
 
 
 Container = TypeVar("Container", bound=Owned)
 
 
 class Registry(Generic[Container]):
-    """All containers of the node, from the moment their tag is reserved to the moment nothing is left of them."""
+    """All containers of the node, from the moment their tag is reserved to the moment nothing is left of them.
 
-    def __init__(self, *, containers_per_account: int) -> None:
-        self._quota = containers_per_account
+    Args:
+        containers_per_account: how many containers an account may have; 0 is no limit.
+        memory_per_account: the sum of their memory limits in bytes; 0 is no limit.
+    """
+
+    def __init__(self, *, containers_per_account: int = 0, memory_per_account: int = 0) -> None:
+        self._containers_quota = containers_per_account
+        self._memory_quota = memory_per_account
         self._containers: dict[str, Container] = {}
         self._tags: dict[tuple[str, str], str] = {}
 
-    def check(self, account: str, tag: str | None) -> None:
-        """Whether `account` may have one more container, with this tag.
+    def check(self, account: str, *, tag: str | None, memory_bytes: int) -> None:
+        """Whether `account` may have one more container, with this tag and memory limit.
 
         Raises:
             TagInUse: another of its containers has the tag.
@@ -53,7 +61,7 @@ class Registry(Generic[Container]):
 
     def add(self, container: Container) -> None:
         """Enter a container; its tag is taken from now on. Raises as `check` does."""
-        self.check(container.account, container.tag)
+        self.check(container.account, tag=container.tag, memory_bytes=container.memory_limit_bytes)
         self._containers[container.id] = container
         if container.tag is not None:
             self._tags[container.account, container.tag] = container.id

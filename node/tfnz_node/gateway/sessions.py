@@ -271,14 +271,10 @@ class Sessions:
             del self._by_peer[key]
         seat.session.route = None
 
-    async def end_session(self, session: Session) -> None:
-        """The client asks for the end: everything is released while it is still told of every exit."""
-        seat = self._seats.get(session.id)
-        if seat is None:
-            return
-        await self._release(session)
-        # The answer to this very request is sent after we return; then the session has nothing left to say.
-        asyncio.get_running_loop().call_later(self._grace_s, self._end, seat, "closed by the client")
+    def end_soon(self, session: Session) -> None:
+        """Everything of the session has been released at its client's request; once that is answered it can go."""
+        if (seat := self._seats.get(session.id)) is not None:
+            asyncio.get_running_loop().call_later(self._grace_s, self._end, seat, "closed by the client")
 
     async def close(self) -> None:
         """End every session, and wait until nothing of them is left."""

@@ -10,10 +10,12 @@ from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
 from tfnz.protocol.messages import Credit, Data, End, NodeBody, Stop
 from tfnz.protocol.streams import MAX_CHUNK, ReceiveCredit, SendCredit
 
+from tfnz_node.core.flow import SinkStopped
+
 Send = Callable[[NodeBody], None]
 
 
-class StreamStopped(Exception):
+class StreamStopped(SinkStopped):
     """The peer wants no more of this stream, or its session is over."""
 
 

@@ -137,6 +137,15 @@ class InitProcess:
             Kind.SIGNAL, id=id, arguments=(signum, int(group)), timeout_s=REQUEST_TIMEOUT_S
         )
 
+    def kill_job(self, id: int) -> None:
+        """Sends SIGKILL to the process group of process `id`, without waiting; of one that has ended, nothing."""
+        self._control.kill_job(id)
+
+    @property
+    def alive(self) -> bool:
+        """Whether init has not been seen to end."""
+        return not self._ended.done()
+
     def kill(self) -> None:
         """Ends the container at once: SIGKILL to init and so to everything inside. Idempotent."""
         if not self._ended.done():

@@ -1,0 +1,212 @@
+"""Putting the node together: every room is started here, the inside first, and ended in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import zmq.asyncio
+
+from tfnz.protocol.exits import Cause
+from tfnz.protocol.messages import NodeOffer, Request, Result
+
+from .accounts import Accounts
+from .config import NodeConfig
+from .core.registry import Registry
+from .core.slots import Slots
+from .gateway.session import Session
+from .gateway.sessions import Peer, Sessions
+from .gateway.sockets import Router, prepare_unix_path, private_umask, run_router, share_unix_path
+from .gateway.zap import Authenticator
+from .handlers.containers import release
+from .handlers.context import Node
+from .handlers.dispatch import dispatch
+from .handlers.nodes import read_stats
+from .images.catalogue import Catalogue
+from .images.limits import ImportLimits
+from .init_binary import find_init
+from .instance import is_dead_instance, lock_data_dir, name_instance
+from .keys import NodeKeys, load_keys
+from .sandbox.cgroups import CgroupLimits, Cgroups, open_cgroups, sweep_instances
+from .sandbox.pool import Pool
+from .sandbox.seccomp import compile_filter
+from .storage.base import Storage
+from .storage.choose import open_storage
+from .store.base import Store
+from .store.sqlite import open_store
+from .supervisor.container import Host
+
+log = logging.getLogger(__name__)
+
+STATE_FILE = "node.sqlite"
+#: Threads for what blocks: making sandboxes, mounting, cgroup files, deleting.
+WORKERS = 8
+
+
+async def start_node(config: NodeConfig, stack: contextlib.AsyncExitStack, *, embedded: bool) -> str:
+    """Start everything; `stack` ends it. Returns the endpoint for users of this machine.
+
+    Raises:
+        TfnzError, ToolFailed, StoreError, KeyDamaged, OSError: the node cannot be started on this host.
+    """
+    data_dir = config.data_dir
+    stack.callback(os.close, lock_data_dir(data_dir))
+    executor = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="work"))
+    store = stack.enter_context(contextlib.closing(open_store(data_dir / STATE_FILE)))
+    keys = load_keys(data_dir)
+    storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)
+    stack.callback(storage.close)
+    sweep_instances(lambda name: is_dead_instance(name, data_dir))
+    cgroups = open_cgroups(name_instance(data_dir))
+    stack.callback(cgroups.close)
+    await asyncio.to_thread(sweep_storage, storage)
+    pool = make_pool(config, cgroups, executor)
+    node = make_node(config, pool=pool, storage=storage, store=store, keys=keys, executor=executor)
+    pool.start()
+    stack.push_async_callback(pool.close)
+    return await stack.enter_async_context(gateway(config, node, Accounts(store), keys, embedded=embedded))
+
+
+def sweep_storage(storage: Storage) -> None:
+    """Remove what an earlier daemon left: its containers died with it, and their sessions are gone."""
+    for name in storage.list_scratch():
+        log.info("removing what is left of container %s", name)
+        storage.delete_scratch(name)
+    storage.sweep()
+
+
+def make_pool(config: NodeConfig, cgroups: Cgroups, executor: Executor) -> Pool:
+    """The pool of sandboxes, not started."""
+    limits = config.limits
+    return Pool(
+        binary=find_init(config.init),
+        seccomp=compile_filter(),
+        slots=Slots(id_base=config.id_base, count=config.id_count, network=str(config.network)),
+        cgroups=cgroups,
+        default_limits=CgroupLimits(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus),
+        size=config.pool_size,
+        executor=executor,
+    )
+
+
+def make_node(
+    config: NodeConfig, *, pool: Pool, storage: Storage, store: Store, keys: NodeKeys, executor: Executor
+) -> Node:
+    """What the handlers work with; `end_session` is the gateway's to give."""
+    staging = config.data_dir / "staging"
+    staging.mkdir(mode=0o700, exist_ok=True)
+    images = config.images
+
+    async def no_gateway(session: Session) -> None:
+        raise RuntimeError("the gateway has not been started")
+
+    return Node(
+        name=socket.gethostname() or "node",
+        version=version("tfnz"),
+        cgroups=pool.cgroups.version,
+        host=Host(pool, storage, staging, executor, keys.unseal),
+        registry=Registry(
+            containers_per_account=config.quota.containers, memory_per_account=config.quota.memory_bytes
+        ),
+        catalogue=Catalogue(store, storage.root),
+        import_limits=ImportLimits(
+            archive_bytes=images.archive_bytes,
+            unpacked_bytes=images.unpacked_bytes,
+            entries=images.files,
+            layers=images.layers,
+        ),
+        started_s=time.time(),
+        end_session=no_gateway,
+    )
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    config: NodeConfig, node: Node, accounts: Accounts, keys: NodeKeys, *, embedded: bool
+) -> AsyncIterator[str]:
+    """Open the door, and when it is closed again end every session. Yields the local endpoint."""
+    context = zmq.asyncio.Context()
+    routers: dict[str, Router] = {}
+
+    def send(peer: Peer, frame: bytes) -> None:
+        if (router := routers.get(peer.socket)) is not None:
+            router.send(peer, frame)
+
+    async def release_gone(session: Session) -> None:
+        await release(node, session, cause=Cause.SESSION_GONE)
+
+    async def end_session(session: Session) -> None:
+        await release(node, session, cause=Cause.DESTROYED)
+        sessions.end_soon(session)
+
+    sessions = Sessions(
+        send=send,
+        handler=lambda session, request: dispatch(node, session, request),
+        offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats())],
+        release=release_gone,
+        authorised=accounts.is_authorised,
+        grace_s=config.disconnect_grace_s,
+        silence_s=config.session_silence_s,
+        max_sessions=config.max_sessions,
+    )
+    node.end_session = end_session
+    authenticator = Authenticator(
+        context, authorised=accounts.is_authorised, local=_local_users(embedded=embedded)
+    )
+    tasks = [asyncio.create_task(authenticator.serve()), asyncio.create_task(sessions.sweep_forever())]
+    try:
+        local = _open_local(context, config, embedded=embedded)
+        remote = [] if embedded else [_open_remote(context, endpoint, keys) for endpoint in config.listen]
+        for router in (local, *remote):
+            routers[router.endpoint] = router
+            tasks.append(asyncio.create_task(run_router(router, sessions.on_frame, sessions.on_disconnected)))
+        yield local.endpoint
+    finally:
+        await sessions.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for router in routers.values():
+            router.close()
+        authenticator.close()
+        context.term()
+        if not embedded:
+            config.socket.unlink(missing_ok=True)
+
+
+def _local_users(*, embedded: bool) -> Callable[[int], bool]:
+    """An embedded node serves its own user; of others the mode of the socket's file has judged."""
+    own = os.geteuid()
+    return lambda uid: uid == own if embedded else True
+
+
+def _open_local(context: zmq.asyncio.Context, config: NodeConfig, *, embedded: bool) -> Router:
+    if embedded:
+        # An abstract socket: it has no file that could be left behind.
+        router = Router(context, f"ipc://@20ft-{secrets.token_hex(8)}")
+        router.use_peer_credentials()
+        router.bind()
+        return router
+    prepare_unix_path(config.socket)
+    router = Router(context, f"ipc://{config.socket}")
+    router.use_peer_credentials()
+    with private_umask():
+        router.bind()
+    share_unix_path(config.socket, config.socket_group)
+    return router
+
+
+def _open_remote(context: zmq.asyncio.Context, endpoint: str, keys: NodeKeys) -> Router:
+    router = Router(context, endpoint)
+    router.use_curve(bytes(keys.identity.public_key), bytes(keys.identity))
+    router.bind()
+    return router

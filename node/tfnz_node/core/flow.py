@@ -1,0 +1,27 @@
+"""What the node's rooms ask of a stream of bytes, wherever it leads."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tfnz.protocol.errors import ErrorInfo
+
+
+class SinkStopped(Exception):
+    """Nobody wants the bytes any more."""
+
+
+class Sink(Protocol):
+    """Where output goes; see `gateway.streams.OutStream`."""
+
+    async def ready(self) -> int: ...
+    def write(self, data: bytes) -> None: ...
+    def end(self, error: ErrorInfo | None = None) -> None: ...
+
+
+class Source(Protocol):
+    """Where input comes from; see `gateway.streams.InStream`."""
+
+    async def read(self) -> bytes: ...
+    def consumed(self, count: int) -> None: ...
+    def stop(self) -> None: ...

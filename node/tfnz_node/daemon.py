@@ -1,0 +1,69 @@
+"""The daemon: serves until it is told to stop, and leaves the host as it found it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from .assembly import start_node
+from .config import NodeConfig
+from .kernel.syscalls import CLONE_NEWNS, MS_REC, MS_SLAVE, mount, unshare
+from .notify import notify_systemd, tell_parent_ready
+
+log = logging.getLogger(__name__)
+
+
+def run_daemon(config: NodeConfig, *, embedded: bool) -> None:
+    """Serve until SIGTERM or SIGINT; when embedded, also until standard input ends.
+
+    Raises:
+        TfnzError, ToolFailed, StoreError, KeyDamaged, OSError: the node cannot be started on this host.
+    """
+    _enter_own_mounts()
+    _raise_descriptor_limit()
+    asyncio.run(_serve(config, embedded=embedded))
+
+
+def _enter_own_mounts() -> None:
+    """Mounts from here on are seen by nobody else, and end with this process and its containers.
+
+    To be called while there is one thread: the kernel moves only the thread that asks.
+    """
+    unshare(CLONE_NEWNS)
+    mount(Path("none"), Path("/"), None, flags=MS_REC | MS_SLAVE)
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _serve(config: NodeConfig, *, embedded: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    if embedded:
+        loop.add_reader(sys.stdin.fileno(), _watch_parent, stop)
+    async with contextlib.AsyncExitStack() as stack:
+        endpoint = await start_node(config, stack, embedded=embedded)
+        log.info("the node is ready on %s", endpoint)
+        notify_systemd("READY=1")
+        if embedded:
+            tell_parent_ready(endpoint)
+        await stop.wait()
+        log.info("the node is stopping")
+        notify_systemd("STOPPING=1")
+
+
+def _watch_parent(stop: asyncio.Event) -> None:
+    """The parent holds the other end of our standard input for as long as it lives."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()

@@ -1,0 +1,179 @@
+"""Requests about containers: spawn, start, reboot, signal, resize, destroy, list."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+
+from tfnz.protocol.errors import ImageNotFound, InvalidArgument
+from tfnz.protocol.exits import Cause
+from tfnz.protocol.ids import new_id, parse_tag
+from tfnz.protocol.messages import (
+    ContainerCreated,
+    ContainerInfo,
+    ContainerList,
+    DestroyContainer,
+    Done,
+    Limits,
+    ListContainers,
+    RebootContainer,
+    ResizeContainer,
+    SignalContainer,
+    SpawnContainer,
+    StartContainer,
+)
+from tfnz_node.core.plan import ImageDefaults, check_limits, plan_files, plan_main
+from tfnz_node.gateway.session import Session
+from tfnz_node.images.record import ImageRecord
+from tfnz_node.sandbox.cgroups import CgroupLimits
+from tfnz_node.supervisor.container import Container, Spec
+
+from .context import Node
+from .describe import describe_config
+
+
+async def spawn(node: Node, session: Session, request: SpawnContainer) -> ContainerCreated:
+    """Check everything that can be checked at once, reserve the tag and a sandbox, and let the container live."""
+    image = find_image(node, request.image)
+    spec = plan_spec(node, session, request, image)
+    node.registry.check(session.account, tag=spec.tag, memory_bytes=spec.limits.memory_bytes)
+    sandbox = await node.host.pool.take()
+    streams = request.streams
+    try:
+        container = Container(
+            spec,
+            node.host,
+            sandbox,
+            tell=session.send,
+            stdin=session.input(streams.stdin),
+            stdout=session.output(streams.stdout),
+            stderr=session.output(streams.stderr),
+        )
+        node.registry.add(container)
+    except BaseException:
+        await asyncio.shield(sandbox.close())
+        raise
+    task = asyncio.create_task(_live(node, container), name=f"container {container.id}")
+    node.tasks.add(task)
+    task.add_done_callback(node.tasks.discard)
+    return ContainerCreated(container.id, container.ip, image.digest, describe_config(image.config))
+
+
+async def _live(node: Node, container: Container) -> None:
+    try:
+        await container.live(released=lambda: node.registry.release_tag(container))
+    finally:
+        node.registry.remove(container)
+
+
+def find_image(node: Node, name: str) -> ImageRecord:
+    """Raises ImageNotFound, with what to do."""
+    image = node.catalogue.find(name)
+    if image is None:
+        raise ImageNotFound(
+            f"this node has no image {name!r}: import it with `tfnz image import`, or see `tfnz image ls`"
+        )
+    return image
+
+
+def plan_spec(node: Node, session: Session, request: SpawnContainer, image: ImageRecord) -> Spec:
+    """What the container is to be. Raises InvalidArgument and its kin when that cannot be."""
+    check_limits(request.limits)
+    config = image.config
+    defaults = ImageDefaults(
+        entrypoint=config.entrypoint, cmd=config.cmd, env=config.env, user=config.user, workdir=config.workdir
+    )
+    if request.timeout_s is not None and not math.isfinite(request.timeout_s):
+        raise InvalidArgument(f"timeout_s={request.timeout_s} is not a time")
+    return Spec(
+        id=new_id(),
+        account=session.account,
+        session=session.id,
+        image_digest=image.digest,
+        layers=node.catalogue.layer_paths(image),
+        main=plan_main(request, defaults),
+        files=plan_files(request.files),
+        limits=plan_limits(request.limits),
+        disk_bytes=request.limits.disk_bytes,
+        stop_signal=parse_signal(config.stop_signal),
+        tag=parse_tag(request.tag) if request.tag is not None else None,
+        sleep=request.sleep,
+        timeout_s=request.timeout_s,
+        pty=request.pty,
+        interactive=request.interactive,
+        size=request.size,
+    )
+
+
+def plan_limits(limits: Limits) -> CgroupLimits:
+    """The part of the limits that cgroups keep."""
+    return CgroupLimits(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus)
+
+
+def parse_signal(name: str) -> int:
+    """The number of a signal as images name it: ``SIGQUIT``, ``QUIT``, ``3`` or ``SIGRTMIN+3``; SIGTERM if unknown."""
+    text = name.upper().removeprefix("SIG")
+    base, plus, offset = text.partition("+")
+    if text.isdigit():
+        number = int(text)
+    else:
+        try:
+            number = signal.Signals[f"SIG{base}"].value + (int(offset) if plus else 0)
+        except (KeyError, ValueError):
+            return signal.SIGTERM
+    return number if 1 <= number <= signal.SIGRTMAX else signal.SIGTERM
+
+
+async def start(node: Node, session: Session, request: StartContainer) -> Done:
+    await node.container(session, request.container).start()
+    return Done()
+
+
+async def reboot(node: Node, session: Session, request: RebootContainer) -> Done:
+    container = node.container(session, request.container)
+    # A client that gives up must not leave it halfway: the reboot goes on without it.
+    await asyncio.shield(
+        asyncio.ensure_future(container.reboot(reset_filesystem=request.reset_filesystem))
+    )
+    return Done()
+
+
+async def signal_main(node: Node, session: Session, request: SignalContainer) -> Done:
+    await node.container(session, request.container).signal(request.number)
+    return Done()
+
+
+async def resize(node: Node, session: Session, request: ResizeContainer) -> Done:
+    await node.container(session, request.container).resize(request.size)
+    return Done()
+
+
+async def destroy(node: Node, session: Session, request: DestroyContainer) -> Done:
+    await node.container(session, request.container).end(Cause.DESTROYED, grace_s=request.grace_s)
+    return Done()
+
+
+async def list_all(node: Node, session: Session, request: ListContainers) -> ContainerList:
+    return ContainerList(
+        [
+            ContainerInfo(
+                container=one.id,
+                node=node.name,
+                ip=one.ip,
+                image=one.spec.image_digest,
+                tag=one.tag,
+                state=one.state.value,
+                started_s=one.started_s,
+                mine=one.session == session.id,
+                memory_bytes=one.memory_bytes(),
+            )
+            for one in node.registry.of_account(session.account)
+        ]
+    )
+
+
+async def release(node: Node, session: Session, *, cause: Cause) -> None:
+    """End everything that a session owns, and return when nothing of it is left."""
+    containers = node.registry.of_session(session.id)
+    await asyncio.gather(*(container.end(cause) for container in containers))

@@ -1,0 +1,38 @@
+"""What the handlers work with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from tfnz_node.core.registry import Registry
+from tfnz_node.gateway.session import Session
+from tfnz_node.images.catalogue import Catalogue
+from tfnz_node.images.limits import ImportLimits
+from tfnz_node.supervisor.container import Container, Host
+
+
+@dataclass
+class Node:
+    """The node's parts, put together by the daemon.
+
+    Attributes:
+        end_session: ends a session at its client's request, and returns when nothing of it is left.
+        tasks: the lives of containers, so that somebody holds them.
+    """
+
+    name: str
+    version: str
+    cgroups: str
+    host: Host
+    registry: Registry[Container]
+    catalogue: Catalogue
+    import_limits: ImportLimits
+    started_s: float
+    end_session: Callable[[Session], Awaitable[None]]
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def container(self, session: Session, container_id: str) -> Container:
+        """The container, if it is the session's. Raises ContainerNotFound."""
+        return self.registry.find(session.id, session.account, container_id)

@@ -1,0 +1,82 @@
+"""Requests about images: import, list, inspect, remove."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tfnz.protocol.errors import Disconnected, ImageInUse
+from tfnz.protocol.messages import (
+    Done,
+    ImageInfo,
+    ImageList,
+    ImportImage,
+    InspectImage,
+    ListImages,
+    RemoveImage,
+)
+from tfnz_node.gateway.session import Session
+from tfnz_node.images.importer import start_import
+from tfnz_node.images.record import ImageRecord
+
+from .containers import find_image
+from .context import Node
+from .describe import describe_config
+
+
+async def import_archive(node: Node, session: Session, request: ImportImage) -> ImageList:
+    """Feed the archive to a worker as it arrives; what it has verified becomes known under its names."""
+    source = session.input(request.stream)
+    if source is None:
+        raise Disconnected("the session has ended")
+    with node.catalogue.importing():
+        running = await start_import(node.host.storage.root, request.name, node.import_limits)
+        try:
+            while data := await source.read():
+                await running.write(data)
+                source.consumed(len(data))
+            result = await running.finish()
+        except BaseException:
+            await asyncio.shield(running.cancel())
+            raise
+        finally:
+            source.stop()
+        records = [node.catalogue.add(record) for record in result.images]
+    await node.catalogue.delete_unused_layers()
+    return ImageList([_describe(record) for record in records])
+
+
+async def list_all(node: Node, session: Session, request: ListImages) -> ImageList:
+    return ImageList([_describe(record) for record in node.catalogue.images()])
+
+
+async def inspect(node: Node, session: Session, request: InspectImage) -> ImageList:
+    return ImageList([_describe(find_image(node, request.image))])
+
+
+async def remove(node: Node, session: Session, request: RemoveImage) -> Done:
+    """Remove a name of an image, and with its last name the image; layers that others use stay.
+
+    Raises:
+        ImageNotFound: there is none.
+        ImageInUse: a container was made from it; whose is not told.
+    """
+    removal = node.catalogue.plan_removal(request.image)
+    if removal.deleted is not None:
+        digest = removal.deleted.digest
+        users = sum(1 for container in node.registry if container.spec.image_digest == digest)
+        if users:
+            raise ImageInUse(f"image {request.image!r} is in use by {users} containers: destroy them first")
+    node.catalogue.remove(request.image)
+    await node.catalogue.delete_unused_layers()
+    return Done()
+
+
+def _describe(record: ImageRecord) -> ImageInfo:
+    return ImageInfo(
+        digest=record.digest,
+        names=record.names,
+        size_bytes=record.size_bytes,
+        created_s=record.created_s,
+        layers=len(record.layers),
+        config=describe_config(record.config),
+    )

@@ -1,0 +1,59 @@
+"""Requests about further processes of a container."""
+
+from __future__ import annotations
+
+from tfnz.protocol.errors import InvalidArgument
+from tfnz.protocol.ids import new_id
+from tfnz.protocol.messages import (
+    DestroyProcess,
+    Done,
+    ProcessStarted,
+    ResizeProcess,
+    SignalProcess,
+    StartProcess,
+)
+from tfnz_node.core.plan import plan_process
+from tfnz_node.gateway.session import Session
+from tfnz_node.sandbox.jobs import Terminal
+
+from .context import Node
+
+
+async def start(node: Node, session: Session, request: StartProcess) -> ProcessStarted:
+    container = node.container(session, request.container)
+    pty = request.pty or request.login_shell
+    terminal = None
+    if pty:
+        terminal = Terminal(
+            rows=request.size.rows, columns=request.size.columns, raw=not request.interactive
+        )
+    process_id = new_id()
+    streams = request.streams
+    await container.run_process(
+        process_id,
+        plan_process(request, container.spec.main.env),
+        terminal=terminal,
+        stdin=session.input(streams.stdin),
+        stdout=session.output(streams.stdout),
+        stderr=session.output(streams.stderr),
+        timeout_s=request.timeout_s,
+    )
+    return ProcessStarted(process_id)
+
+
+async def signal(node: Node, session: Session, request: SignalProcess) -> Done:
+    await node.container(session, request.container).signal_process(request.process, request.number)
+    return Done()
+
+
+async def resize(node: Node, session: Session, request: ResizeProcess) -> Done:
+    job = node.container(session, request.container).find_process(request.process).job
+    if job.pty_master is None:
+        raise InvalidArgument(f"process {request.process} was started without a terminal")
+    job.resize(rows=request.size.rows, columns=request.size.columns)
+    return Done()
+
+
+async def destroy(node: Node, session: Session, request: DestroyProcess) -> Done:
+    await node.container(session, request.container).destroy_process(request.process)
+    return Done()

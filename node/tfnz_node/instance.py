@@ -1,0 +1,66 @@
+"""Which run of which node this is: the lock on its data directory, and the name of what it leaves on the host.
+
+Everything a daemon makes outside its data directory carries the name of its instance: the data directory's, the
+daemon's process id, and when that process began. So the next daemon, of this data directory or another, can tell what
+a dead one has left from what a living one uses.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from tfnz.protocol.errors import NoCapacity
+
+_NAME = re.compile(r"n([0-9a-f]{8})-([0-9]+)-([0-9]+)")
+
+
+def lock_data_dir(data_dir: Path) -> int:
+    """A lock that lasts as long as the descriptor that is returned, or the process.
+
+    Raises:
+        NoCapacity: another daemon has it.
+    """
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(descriptor)
+        raise NoCapacity(
+            f"another node is using {data_dir}: stop it, or give this one a data directory of its own"
+        ) from exc
+    return descriptor
+
+
+def name_instance(data_dir: Path) -> str:
+    """The name of this process as the daemon of `data_dir`."""
+    pid = os.getpid()
+    return f"n{_digest(data_dir)}-{pid}-{find_start_time(pid)}"
+
+
+def is_dead_instance(name: str, data_dir: Path) -> bool:
+    """Whether what carries this name has no daemon any more. To be asked with the lock of `data_dir` held."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return False
+    owner, pid, start_time = match.groups()
+    if int(pid) == os.getpid() and int(start_time) == find_start_time(os.getpid()):
+        return False
+    return owner == _digest(data_dir) or find_start_time(int(pid)) != int(start_time)
+
+
+def find_start_time(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot (field 22 of proc_pid_stat(5)); None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def _digest(data_dir: Path) -> str:
+    return hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:8]

@@ -1,0 +1,37 @@
+"""Telling whoever started the daemon that it is ready: systemd, or a program that runs it for itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+
+from tfnz.protocol.errors import TfnzError
+
+
+def notify_systemd(state: str) -> None:
+    """Send `state` (such as ``READY=1``) as sd_notify(3) says; outside of systemd nothing happens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as notifier:
+        with contextlib.suppress(OSError):
+            notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def tell_parent_ready(endpoint: str) -> None:
+    """One line of JSON for the program that embeds this node."""
+    _tell({"socket": endpoint})
+
+
+def tell_parent_failed(error: TfnzError) -> None:
+    """One line of JSON in place of readiness."""
+    _tell({"error": {"code": error.code, "message": error.message}})
+
+
+def _tell(line: dict[str, object]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,189 @@
+"""Sandboxes that are ready before anybody asks: made in the background, handed out at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+
+from tfnz.protocol.errors import InternalError, NoCapacity, TfnzError
+from tfnz_node.core.slots import Slot, Slots
+
+from .cgroups import CgroupLimits, Cgroups
+from .control import InitGone
+from .init_process import InitProcess
+from .launch import LaunchFailed, launch_init
+
+log = logging.getLogger(__name__)
+
+#: How many are made at once; each keeps a processor busy.
+MAKING_AT_ONCE = 2
+#: How long the pool rests after it could not make one.
+RETRY_S = 1.0
+
+
+class Sandbox:
+    """A slot with an init in it: cgroups, namespaces, and PID 1.
+
+    It outlives its init: `renew` starts another in the same namespaces, with the same address.
+    """
+
+    def __init__(self, slot: Slot, init: InitProcess, pool: Pool) -> None:
+        self.slot = slot
+        self.init = init
+        self.limits = pool.default_limits
+        self._pool = pool
+
+    async def limit(self, limits: CgroupLimits) -> None:
+        """Set what it may use."""
+        if limits != self.limits:
+            await self._pool.work(self._pool.cgroups.set_limits, self.slot.name, limits)
+            self.limits = limits
+
+    def oom_kills(self) -> int:
+        """How often the kernel has killed something here at the memory limit."""
+        return self._pool.cgroups.oom_kills(self.slot.name)
+
+    def memory_bytes(self) -> int:
+        return self._pool.cgroups.memory_bytes(self.slot.name)
+
+    async def renew(self) -> None:
+        """End everything inside and start another init in the same namespaces.
+
+        Raises:
+            LaunchFailed: it could not be started; the sandbox is of no more use but to be closed.
+        """
+        old = self.init
+        old.kill()
+        await old.ended()
+        self.init = await self._pool.launch(self.slot, join=(old.userns_fd, old.netns_fd))
+        old.close()
+
+    async def close(self) -> None:
+        """End everything inside and give the slot back."""
+        self.init.kill()
+        await self.init.ended()
+        self.init.close()
+        await self._pool.remove(self.slot)
+
+
+class Pool:
+    """Keeps `size` sandboxes ready.
+
+    Args:
+        binary: tfnz-init.
+        seccomp: the compiled filter for every process.
+        executor: where blocking work is done.
+    """
+
+    def __init__(
+        self,
+        *,
+        binary: Path,
+        seccomp: bytes,
+        slots: Slots,
+        cgroups: Cgroups,
+        default_limits: CgroupLimits,
+        size: int,
+        executor: Executor,
+    ) -> None:
+        self.cgroups = cgroups
+        self.default_limits = default_limits
+        self._binary = binary
+        self._seccomp = seccomp
+        self._slots = slots
+        self._size = size
+        self._executor = executor
+        self._ready: deque[Sandbox] = deque()
+        self._wanted = asyncio.Event()
+        self._making = asyncio.Semaphore(MAKING_AT_ONCE)
+        self._refill: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def ready(self) -> int:
+        """How many sandboxes wait."""
+        return len(self._ready)
+
+    def start(self) -> None:
+        """Begin to fill."""
+        self._refill = asyncio.create_task(self._refill_forever(), name="pool")
+
+    async def take(self) -> Sandbox:
+        """A sandbox: one that is ready, or else a new one.
+
+        Raises:
+            NoCapacity: there is no slot, or the host refuses another.
+        """
+        self._wanted.set()
+        while self._ready:
+            sandbox = self._ready.popleft()
+            if sandbox.init.alive:
+                return sandbox
+            log.warning("the sandbox in %s ended while it waited", sandbox.slot.name)
+            await sandbox.close()
+        return await self._make()
+
+    async def work(self, function: Callable[..., object], *args: object) -> object:
+        """Run something that blocks, off the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+    async def launch(self, slot: Slot, join: tuple[int, int] | None = None) -> InitProcess:
+        """An init in the cgroups of `slot`. Raises LaunchFailed."""
+        return await launch_init(
+            self._binary,
+            seccomp=self._seccomp,
+            id_base=slot.id_base,
+            attach=lambda pid: self.cgroups.attach(slot.name, pid),
+            join=join,
+        )
+
+    async def remove(self, slot: Slot) -> None:
+        """Nothing runs in `slot` any more: remove its cgroups and let others have it."""
+        await self.work(self.cgroups.remove, slot.name)
+        self._slots.release(slot)
+
+    async def close(self) -> None:
+        """End all that wait."""
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refill
+        while self._ready:
+            await self._ready.popleft().close()
+
+    async def _make(self) -> Sandbox:
+        async with self._making:
+            slot = self._slots.take()
+            try:
+                await self.work(self.cgroups.create, slot.name, self.default_limits)
+                return Sandbox(slot, await self.launch(slot), self)
+            except (OSError, LaunchFailed, InitGone) as exc:
+                await self._undo(slot)
+                raise NoCapacity(f"this node cannot make another sandbox: {exc}") from exc
+            except BaseException:
+                await self._undo(slot)
+                raise
+
+    async def _undo(self, slot: Slot) -> None:
+        try:
+            await self.remove(slot)
+        except (OSError, InternalError):
+            # The slot stays taken: nobody else must find what is left in it.
+            log.exception("%s could not be cleaned up", slot.name)
+
+    async def _refill_forever(self) -> None:
+        while True:
+            while len(self._ready) < self._size:
+                try:
+                    self._ready.append(await self._make())
+                except TfnzError as exc:
+                    log.error("the pool could not be filled: %s", exc)
+                    await asyncio.sleep(RETRY_S)
+            self._wanted.clear()
+            await self._wanted.wait()

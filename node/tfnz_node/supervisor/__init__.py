@@ -1,0 +1,1 @@
+"""Running containers: bringing them up, watching over them, and taking them down."""

@@ -1,0 +1,62 @@
+"""Failures of the sandbox in the words of the protocol."""
+
+from __future__ import annotations
+
+import errno
+
+from tfnz.protocol.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    DiskFull,
+    FileError,
+    NoCapacity,
+    ObjectDead,
+    PathIsDirectory,
+    PathNotFound,
+    PathRefused,
+    StartFailed,
+    TfnzError,
+    UserNotFound,
+    WorkdirUnusable,
+)
+from tfnz_node.sandbox.control import InitFailed, InitGone
+from tfnz_node.sandbox.jobs import RunFailed
+from tfnz_node.sandbox.wire import Stage
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REFUSED = frozenset({errno.ELOOP, errno.EINVAL, errno.EXDEV, errno.EMLINK})
+
+
+def explain_start(exc: OSError | TimeoutError) -> TfnzError:
+    """Why a process could not be started."""
+    if isinstance(exc, RunFailed):
+        if exc.errno in _FULL:
+            return DiskFull(f"the process could not be started: {exc}")
+        match exc.stage:
+            case Stage.USER:
+                return UserNotFound(str(exc))
+            case Stage.CWD:
+                return WorkdirUnusable(str(exc))
+            case Stage.EXEC if exc.errno == errno.ENOENT:
+                return CommandNotFound(str(exc))
+            case Stage.EXEC:
+                return CommandNotExecutable(str(exc))
+        return StartFailed(str(exc))
+    if isinstance(exc, InitGone):
+        return ObjectDead("the container ended before the process could be started")
+    if isinstance(exc, InitFailed) and exc.errno in (errno.EAGAIN, errno.ENOMEM):
+        return NoCapacity(f"the container has no room for another process: {exc}. Raise pids= or memory=")
+    return StartFailed(f"the process could not be started: {exc}")
+
+
+def explain_file(number: int, text: str) -> TfnzError:
+    """Why a file of a container could not be written or read, from an error number and what init says of it."""
+    if number in _FULL:
+        return DiskFull(f"{text}: the container's disk is full. Raise disk=, or delete something")
+    if number == errno.ENOENT:
+        return PathNotFound(text)
+    if number == errno.EISDIR:
+        return PathIsDirectory(text)
+    if number in _REFUSED:
+        return PathRefused(text)
+    return FileError(text)

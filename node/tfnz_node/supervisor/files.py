@@ -1,0 +1,117 @@
+"""Files and trees into and out of a container, by the file operations of its own init."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from tfnz.protocol.errors import NoCapacity, StartFailed
+from tfnz_node.core.flow import Sink, Source
+from tfnz_node.sandbox.jobs import Job
+
+from .container import Container
+from .failures import explain_file
+from .pumps import OutputPump, pump_input
+
+#: What is read of an operation's complaint.
+MAX_COMPLAINT = 8192
+
+
+async def put(container: Container, words: Sequence[str], source: Source) -> None:
+    """Run an operation that reads: ``put PATH MODE`` or ``put-tree PATH``.
+
+    Raises:
+        PathNotFound, PathIsDirectory, PathRefused, DiskFull, FileError: as the operation says.
+        Whatever the source raises, when the client could not send all: then nothing has been changed.
+    """
+    async with _operation(container, words) as job:
+        complaint = asyncio.create_task(_read_complaint(job))
+        try:
+            assert job.stdin is not None
+            try:
+                await pump_input(source, job.stdin)
+            except (BrokenPipeError, ConnectionResetError):
+                source.stop()  # the operation has given up, and says why
+            job.close_stdin()
+            await _finish(job, complaint)
+        finally:
+            source.stop()
+            complaint.cancel()
+
+
+async def fetch(container: Container, words: Sequence[str], sink: Sink) -> None:
+    """Run an operation that writes: ``get PATH`` or ``get-tree PATH``. The sink is ended when all was sent.
+
+    Raises:
+        PathNotFound, PathIsDirectory, PathRefused, FileError: as the operation says.
+    """
+    async with _operation(container, words) as job:
+        job.close_stdin()
+        complaint = asyncio.create_task(_read_complaint(job))
+        assert job.stdout is not None
+        pump = OutputPump(job.stdout, sink)
+        try:
+            await pump.task
+            await _finish(job, complaint)
+        finally:
+            complaint.cancel()
+            pump.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pump.task
+    sink.end()
+
+
+@contextlib.asynccontextmanager
+async def _operation(container: Container, words: Sequence[str]) -> AsyncIterator[Job]:
+    job = await container.run_builtin([word.encode() for word in words])
+    try:
+        yield job
+    except BaseException:
+        container.kill_builtin(job)
+        raise
+    finally:
+        job.close()
+
+
+async def _read_complaint(job: Job) -> bytes:
+    """All that the operation writes on its standard error, up to a bound."""
+    assert job.stderr is not None
+    collected = bytearray()
+    sink = _Collector(collected)
+    await OutputPump(job.stderr, sink).task
+    return bytes(collected)
+
+
+class _Collector:
+    """A sink into memory that keeps the beginning."""
+
+    def __init__(self, into: bytearray) -> None:
+        self._into = into
+
+    async def ready(self) -> int:
+        return 4096
+
+    def write(self, data: bytes) -> None:
+        self._into += data[: MAX_COMPLAINT - len(self._into)]
+
+    def end(self, error: object = None) -> None:
+        """Nothing is to be told to anybody."""
+
+
+async def _finish(job: Job, complaint: asyncio.Task[bytes]) -> None:
+    status = os.waitstatus_to_exitcode(await job.wait())
+    text = (await complaint).decode(errors="replace").strip()
+    if status == 0:
+        return
+    if status < 0:
+        raise NoCapacity(f"the file operation was killed by signal {-status}; is the container at its memory limit?")
+    name, _, words = text.partition(" ")
+    number = getattr(errno, name, None)
+    if name == "ELINK":
+        number = errno.ELOOP
+    if not isinstance(number, int):
+        raise StartFailed(f"the file operation failed: {text or status}")
+    raise explain_file(number, words)
