@@ -1,0 +1,87 @@
+"""The unit file: what systemd thinks of it, and what must never be in it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).resolve().parents[3] / "node" / "systemd" / "tfnz-node.service"
+
+
+def parse_unit(text: str) -> dict[str, list[str]]:
+    """The settings of a unit file, by name, with every value that each was given."""
+    settings: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith(("#", "[")):
+            name, _, value = line.partition("=")
+            settings.setdefault(name, []).append(value)
+    return settings
+
+
+SETTINGS = parse_unit(UNIT.read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Type", "notify"),
+        ("KillMode", "process"),
+        ("Delegate", "yes"),
+        ("RuntimeDirectory", "20ft"),
+        ("StateDirectory", "20ft"),
+        ("StateDirectoryMode", "0700"),
+        ("TasksMax", "infinity"),
+        ("Restart", "on-failure"),
+        ("WantedBy", "multi-user.target"),
+    ],
+)
+def test_what_the_daemon_relies_on(name: str, value: str) -> None:
+    assert SETTINGS[name] == [value]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Over /proc or /sys, after which no user namespace may mount its own.
+        "ProtectKernelTunables",
+        "ProtectKernelLogs",
+        "ProtectControlGroups",
+        "ProtectProc",
+        "ProcSubset",
+        # The devices that are needed.
+        "PrivateDevices",
+        "DevicePolicy",
+        "ProtectClock",
+        # What containers are made of.
+        "RestrictNamespaces",
+        "PrivateUsers",
+        "PrivateNetwork",
+        # What every container would inherit.
+        "NoNewPrivileges",
+        "SystemCallFilter",
+        "SystemCallArchitectures",
+        "RestrictSUIDSGID",
+        "RestrictRealtime",
+        "RestrictAddressFamilies",
+        "LockPersonality",
+        "MemoryDenyWriteExecute",
+        "ProtectHostname",
+        "ProtectKernelModules",
+    ],
+)
+def test_hardening_that_would_keep_containers_from_starting_stays_out(name: str) -> None:
+    assert name not in SETTINGS
+
+
+def test_systemd_has_nothing_to_say_against_it(tmp_path: Path) -> None:
+    # It looks whether the program is there, which in a checkout it is not.
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/20ft/venv/bin/tfnz-node", "/bin/true"))
+    verdict = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (verdict.returncode, verdict.stderr) == (0, "")
