@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import signal
 from collections.abc import Iterator
-from queue import SimpleQueue
 from typing import Any
 
 from tfnz.protocol.errors import NodeNotFound, ObjectDead, SessionLost, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 
+from .news import Mailbox, News
 from .output import say
 from .runlog import RunLog
 from .sdk import SomeContainer, SomeNode
@@ -20,15 +19,6 @@ from .terminal import EscapeWatch, find_size, raw_terminal, watch_size
 
 #: Images may be large and nodes busy; a container that cannot start says so long before.
 _READY_WITHIN_S = 300.0
-
-
-class News(enum.Enum):
-    """What the main thread waits for. The queue it comes through may be filled from a signal handler."""
-
-    ENDED = enum.auto()
-    LEFT = enum.auto()
-    OUTPUT_GONE = enum.auto()
-    RESIZED = enum.auto()
 
 
 def attach(
@@ -50,8 +40,9 @@ def attach(
         TfnzError: it did not start, or was lost with its node or session.
         Interrupted: a signal asked us to end; the container still runs, and ends with the session.
     """
-    news: SimpleQueue[News] = SimpleQueue()
+    news = Mailbox()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(news.woken_by_signals())
         # Outlets close before the session does: a callback that waits for a reader of ours would hold that up.
         stdout = Outlet(stdio.stdout, on_broken=lambda: news.put(News.OUTPUT_GONE))
         stack.callback(stdout.close)
@@ -86,7 +77,7 @@ def _wait_until_running(container: SomeContainer, log: RunLog) -> None:
 
 @contextlib.contextmanager
 def _join_input(
-    container: SomeContainer, log: RunLog, stdio: Stdio, news: SimpleQueue[News], *, interactive: bool
+    container: SomeContainer, log: RunLog, stdio: Stdio, news: Mailbox, *, interactive: bool
 ) -> Iterator[None]:
     """Delivers our input to the container, within the context."""
     if stdio.stdin is None or (stdio.has_terminal and not interactive):
@@ -116,7 +107,7 @@ def _join_input(
         yield
 
 
-def _wait_for_end(container: SomeContainer, stdio: Stdio, news: SimpleQueue[News]) -> News:
+def _wait_for_end(container: SomeContainer, stdio: Stdio, news: Mailbox) -> News:
     """Sees to changes of size until there is news of the end."""
     while (last := news.get()) is News.RESIZED:
         if stdio.stdin is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -48,7 +49,7 @@ def import_(settings: Settings, path: str, name: str | None, as_json: bool) -> N
     perhaps compressed; - reads an archive from standard input. Every layer is checked against its digest.
     """
     with settings.open() as location:
-        source = click.get_binary_stream("stdin") if path == "-" else os.path.abspath(path)
+        source = sys.stdin.buffer if path == "-" else os.path.abspath(path)
         found = import_with_progress(location, source, name=name, show=True)
     if as_json:
         print_json(found)
