@@ -48,8 +48,9 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 #: Names that say nothing about what is inside.
 EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
-#: Tests of more than one module: of everything at once, of a contract between several, of what is no module.
+#: Tests of more than one module, or of what is none. A command line is tested by what a person does with it.
 WITHOUT_MIRROR = {
+    "cli",
     "docs",
     "end_to_end",
     "examples",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tfnz_node.config import NodeConfig
-from tfnz_node.init_binary import find_init
 
 from . import cgroups, host, ids, kernel
 from .findings import Finding, fail
@@ -33,7 +32,7 @@ def _checks(config: NodeConfig) -> dict[str, Callable[[], Finding]]:
         "space": lambda: host.check_space(config),
         "id ranges": lambda: ids.check_ids(config),
         "open files": host.check_fds,
-        "tfnz-init": lambda: host.check_init(find_init(config.init)),
+        "tfnz-init": lambda: host.check_init(config.init),
         "ip forwarding": host.check_forwarding,
     }
 

@@ -7,8 +7,10 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from tfnz.protocol.errors import InvalidArgument
 from tfnz.protocol.sizes import format_size
 from tfnz_node.config import NodeConfig
+from tfnz_node.init_binary import find_init
 from tfnz_node.kernel.tools import find_tool
 
 from .findings import Finding, fail, ok, warn
@@ -129,20 +131,12 @@ def check_fds() -> Finding:
     return judge_fds(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
-def judge_init(path: Path, *, there: bool, executable: bool) -> Finding:
-    if not there:
-        return fail(
-            "tfnz-init", f"there is no {path}", "build it: make -C node/init; or set init to where it is"
-        )
-    if not executable:
-        return fail(
-            "tfnz-init", f"{path} cannot be executed", f"chmod 0755 {path}, on a mount without noexec"
-        )
-    return ok("tfnz-init", str(path))
-
-
-def check_init(path: Path) -> Finding:
-    return judge_init(path, there=path.is_file(), executable=os.access(path, os.X_OK))
+def check_init(configured: str) -> Finding:
+    try:
+        return ok("tfnz-init", str(find_init(configured)))
+    except InvalidArgument as exc:
+        what, _, remedy = exc.message.partition(": ")
+        return fail("tfnz-init", what, remedy)
 
 
 def judge_forwarding(value: str) -> Finding:
