@@ -44,4 +44,4 @@ lock:
 
 clean:
 	@echo "clean: everything that git ignores"
-	@git clean -d -f -q -X
+	@git -c safe.directory='*' clean -d -f -q -X

@@ -48,12 +48,13 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 #: Names that say nothing about what is inside.
 EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
-#: Tests of more than one module, or of what is none. A command line is tested by what a person does with it.
+#: Tests of more than one module, or of what is none. A command line and tfnz-init are tested by what they do.
 WITHOUT_MIRROR = {
     "cli",
     "docs",
     "end_to_end",
     "examples",
+    "init",
     "scripts",
     "systemd",
     "test_architecture.py",
@@ -234,8 +235,6 @@ def has_mirror(test: Path) -> bool:
     if WITHOUT_MIRROR & set(parts):
         return True
     name = test.stem.removeprefix("test_")
-    if parts[:2] == ("node", "init"):
-        return (ROOT / "node" / "init" / f"{name}.c").exists()
     bases = {"tfnz": ROOT / "tfnz", "node": ROOT / "node" / "tfnz_node"}
     if parts[0] not in bases:
         return False
