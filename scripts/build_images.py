@@ -52,7 +52,7 @@ def build(outdir: Path, names: Sequence[str]) -> None:
     missing = [name for name in names if not is_current(outdir, name, version)]
     if not missing:
         return
-    packages = PackageCache(outdir / ".packages")
+    packages = PackageCache(outdir.resolve() / ".packages")  # apt takes a relative directory to be its own
     with step("package lists"):
         packages.update()
     for name in missing:
