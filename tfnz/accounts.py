@@ -28,7 +28,7 @@ from tfnz.protocol.errors import InvalidArgument, NoAccount
 KEY_BYTES: Final = 32
 #: Names in the directory that are not locations.
 _RESERVED: Final = ("default_location", "host_key")
-_LOCATION: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
+_LOCATION: Final = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,251}[a-z0-9])?")
 #: A key with its newline has 45 bytes; whatever is much larger is something else.
 _MAX_FILE_BYTES: Final = 4096
 
@@ -78,7 +78,7 @@ def parse_location(location: str) -> str:
     name = location.lower()
     if not _LOCATION.fullmatch(name):
         raise InvalidArgument(
-            f"location {location[:80]!r} is not the name or IPv4 address of a host, such as node1.example.com"
+            f"location {location[:80]!r} is not the name of a host, such as node1.example.com or node1.example.com:2020"
         )
     if name in _RESERVED or name.endswith((".pub", ".spub")):
         raise InvalidArgument(

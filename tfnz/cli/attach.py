@@ -60,19 +60,18 @@ def attach(
             termination_callback=lambda _container, _returncode: news.put(News.ENDED),
             **options,
         )
-        _wait_until_running(container, log)
+        _wait_until_running(container)
         stack.enter_context(_join_input(container, log, stdio, news, interactive=interactive))
         last = _wait_for_end(container, stdio, news)
-    return _conclude(container, last, log)
+    return _conclude(container, last)
 
 
-def _wait_until_running(container: SomeContainer, log: RunLog) -> None:
+def _wait_until_running(container: SomeContainer) -> None:
     try:
         container.wait_until_ready(_READY_WITHIN_S)
     except ObjectDead:  # it ran, and was over before we looked
         if container.exit is None or container.exit.cause is Cause.FAILED_TO_START:
             raise
-    log.info("Container is running: %s", container.uuid)
 
 
 @contextlib.contextmanager
@@ -90,7 +89,7 @@ def _join_input(
     def deliver(data: bytes) -> None:
         typed, leaves = watch.feed(data) if interactive else (data, False)
         if typed:
-            container.stdin(typed)
+            container.stdin(typed, timeout_s=None)  # it may read when it likes
         if leaves:
             news.put(News.LEFT)
 
@@ -116,7 +115,7 @@ def _wait_for_end(container: SomeContainer, stdio: Stdio, news: Mailbox) -> News
     return last
 
 
-def _conclude(container: SomeContainer, last: News, log: RunLog) -> int:
+def _conclude(container: SomeContainer, last: News) -> int:
     if last is News.OUTPUT_GONE:
         return 128 + signal.SIGPIPE
     if last is News.LEFT:
@@ -124,7 +123,6 @@ def _conclude(container: SomeContainer, last: News, log: RunLog) -> int:
     end = container.exit
     if end is None:  # a callback came, so there is one
         raise TfnzError(f"container {container.uuid} ended without saying how")
-    log.info("Container has exited and/or been destroyed: %s", end)
     return _choose_code(container, end)
 
 

@@ -17,7 +17,7 @@ Columns:
   TAG        its name, if it has one
   IMAGE      digest of the image
   ADDRESS    its own private address
-  STATE      creating, ready, asleep, running, ending
+  STATE      creating, sleeping, starting, running, rebooting, ending
   UP         time since its main process started
   MEMORY     what it uses now
 

@@ -159,7 +159,6 @@ def run(
     options["env"] = parse_env(env, os.environ)
     options["pre_boot_files"] = read_files(files)
     with interrupts(), run_log(quiet=quiet, verbose=verbose) as log, settings.open() as location:
-        log.debug("Message loop started")
         code = _run_in(
             location,
             log,
@@ -170,7 +169,6 @@ def run(
             quiet=quiet,
             options=options,
         )
-        log.info("Disconnecting")
     ctx.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""The words of `tfnz run` on stderr, with phrases that scripts look for."""
+"""The SDK's log on stderr, for `tfnz run`: its lines are phrases that scripts look for."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ class _Formatter(logging.Formatter):
 
 
 class RunLog:
-    """What happens, for people and scripts."""
+    """The log, and whether a line of it needs more to end on a terminal."""
 
     def __init__(self, handler: logging.StreamHandler[TextIO]) -> None:
         self._handler = handler
 
     def info(self, message: str, *values: object) -> None:
+        """Adds a line of our own."""
         _logger.info(message, *values)
-
-    def debug(self, message: str, *values: object) -> None:
-        _logger.debug(message, *values)
 
     @contextlib.contextmanager
     def for_raw_terminal(self) -> Iterator[None]:
@@ -43,11 +41,12 @@ class RunLog:
 
 @contextlib.contextmanager
 def run_log(*, quiet: bool, verbose: bool) -> Iterator[RunLog]:
-    """Shows the log of `tfnz` on stderr until the context ends: errors alone, the story, or every detail."""
+    """Shows the log of `tfnz` on stderr until the context ends: nothing of it, the story, or every detail."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     saved = _logger.level, _logger.propagate
-    _logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    # Quietly, the log says nothing of errors either: they are raised too, and told once.
+    _logger.setLevel(logging.CRITICAL + 1 if quiet else logging.DEBUG if verbose else logging.INFO)
     _logger.propagate = False  # or a handler of the root's would say it twice
     _logger.addHandler(handler)
     try:

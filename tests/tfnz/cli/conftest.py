@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from tfnz.cli.stdio import Stdio
 from tfnz.protocol.errors import ImageNotFound, ObjectDead, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import ContainerInfo, ImageInfo, NodeStatus
+
+#: The SDK logs under this name, and the command shows it.
+log = logging.getLogger("tfnz.aio")
 
 Script = Callable[["FakeContainer"], object]
 
@@ -63,9 +67,11 @@ class FakeContainer:
     def wait_until_ready(self, timeout: float = 60) -> FakeContainer:
         if self.start_error:
             raise self.start_error
+        log.info("Container is running: %s", self.uuid)
         return self
 
-    def stdin(self, data: bytes) -> None:
+    def stdin(self, data: bytes, *, timeout_s: float | None = 60) -> None:
+        assert timeout_s is None
         if self.exit:
             raise ObjectDead("it has ended")
         with self.arrived:
@@ -136,6 +142,7 @@ class FakeLocation:
         if self.connect_error:
             raise self.connect_error
         self.open += 1
+        log.debug("Message loop started")
         try:
             yield self
         finally:
