@@ -52,10 +52,10 @@ EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
 WITHOUT_MIRROR = {
     "cli",
     "docs",
-    "end_to_end",
     "examples",
     "init",
     "scripts",
+    "system",
     "systemd",
     "test_architecture.py",
     "test_project.py",
