@@ -21,7 +21,7 @@ from .accounts import Accounts
 from .config import ConfigError, NodeConfig, find_config
 from .daemon import run_daemon
 from .doctor.check import check_host
-from .doctor.findings import render_findings
+from .doctor.findings import is_fit, render_findings
 from .kernel.tools import ToolFailed
 from .keys import KeyDamaged, load_keys
 from .notify import tell_parent_failed
@@ -107,8 +107,8 @@ def doctor(config: NodeConfig, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings), indent=2))
     else:
-        click.echo(render(findings))
-    if any(finding.level == "fail" for finding in findings):
+        click.echo(render_findings(findings))
+    if not is_fit(findings):
         sys.exit(1)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .assembly import start_node
 from .config import NodeConfig
-from .kernel.syscalls import CLONE_NEWNS, MS_REC, MS_SLAVE, mount, unshare
+from .kernel.syscalls import CLONE_NEWNS, MS_REC, MS_PRIVATE, mount, unshare
 from .notify import notify_systemd, tell_parent_ready
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def _enter_own_mounts() -> None:
     To be called while there is one thread: the kernel moves only the thread that asks.
     """
     unshare(CLONE_NEWNS)
-    mount(Path("none"), Path("/"), None, flags=MS_REC | MS_SLAVE)
+    mount(Path("none"), Path("/"), None, flags=MS_REC | MS_PRIVATE)
 
 
 def _raise_descriptor_limit() -> None:

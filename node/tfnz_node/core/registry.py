@@ -55,9 +55,15 @@ class Registry(Generic[Container]):
             raise TagInUse(
                 f"tag {tag!r} is in use by container {self._tags[account, tag]}; destroy that or choose another"
             )
-        owned = sum(1 for container in self._containers.values() if container.account == account)
-        if owned >= self._quota:
-            raise QuotaExceeded(f"the account has {owned} containers, as many as this node allows it")
+        owned = self.of_account(account)
+        if 0 < self._containers_quota <= len(owned):
+            raise QuotaExceeded(f"the account has {len(owned)} containers, as many as this node allows it")
+        memory = sum(container.memory_limit_bytes for container in owned) + memory_bytes
+        if 0 < self._memory_quota < memory:
+            raise QuotaExceeded(
+                f"the account's containers would have {memory} bytes of memory together, "
+                f"and this node allows it {self._memory_quota}"
+            )
 
     def add(self, container: Container) -> None:
         """Enter a container; its tag is taken from now on. Raises as `check` does."""

@@ -252,12 +252,12 @@ class Sessions:
         if self._seats.pop(seat.session.id, None) is None:
             return
         log.info("session %s ends: %s", seat.session.id, reason)
+        self._leave(seat)
         task = asyncio.create_task(self._finish(seat), name=f"end {seat.session.id}")
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
     async def _finish(self, seat: _Seat) -> None:
-        self._leave(seat)
         await seat.session.end()
         try:
             await self._release(seat.session)

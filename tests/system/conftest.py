@@ -1,0 +1,114 @@
+"""A real node with real images for the tests of this directory, and a look at what is on the host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tfnz import Location
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "build" / "images"
+#: What a loaded machine may take to start a node; the tests wait for its notification, never for this long.
+START_TIMEOUT_S = 60
+
+
+@dataclass
+class RunningNode:
+    """A daemon of the tests' own, with its socket and data directory."""
+
+    directory: Path
+    config: Path
+    socket: Path
+    tcp: str
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def data_dir(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def command(self, *words: str) -> list[str]:
+        """A command of tfnz-node for this node."""
+        return [sys.executable, "-m", "tfnz_node", "--config", str(self.config), *words]
+
+    def start(self) -> None:
+        """Start the daemon and wait until it says, as it would to systemd, that it is ready."""
+        notify = self.directory / "notify"
+        notify.unlink(missing_ok=True)
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listener:
+            listener.bind(str(notify))
+            listener.settimeout(START_TIMEOUT_S)
+            with (self.directory / "log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    self.command("serve"),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ | {"NOTIFY_SOCKET": str(notify)},
+                )
+            assert listener.recv(100) == b"READY=1", self.log
+
+    def stop(self) -> None:
+        """Stop it as systemd would."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(START_TIMEOUT_S) == 0, self.log
+
+    def kill(self) -> None:
+        """Kill it as a power cut would, if power cuts were kind to the rest of the host."""
+        self.process.kill()
+        self.process.wait()
+
+    def location(self) -> Location:
+        """A session of this machine's root."""
+        return Location(socket=str(self.socket), quiet=True)
+
+
+def make_node(directory: Path, *, port: int, settings: str = "") -> RunningNode:
+    """A node that has not been started."""
+    node = RunningNode(directory, directory / "node.toml", directory / "node.sock", f"tcp://127.0.0.1:{port}")
+    node.config.write_text(
+        f'data_dir = "{node.data_dir}"\nsocket = "{node.socket}"\nlisten = "{node.tcp}"\n'
+        + (settings or 'disk = "8G"\npool_size = 8\n')
+    )
+    return node
+
+
+def import_images(node: RunningNode, *names: str) -> None:
+    """Import images that `make setup` has built."""
+    archives = {"busybox": "busybox.tar", "python": "python.tar", "nginx": "nginx.tar"}
+    with node.location() as location:
+        for name in names:
+            location.import_image(IMAGES / archives[name], name)
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """One node for all tests that do it no harm, with the images busybox, python and nginx."""
+    running = make_node(tmp_path_factory.mktemp("node"), port=2020)
+    running.start()
+    try:
+        import_images(running, "busybox", "python", "nginx")
+        yield running
+        running.stop()
+    finally:
+        running.kill()
+
+
+@pytest.fixture
+def location(node: RunningNode) -> Iterator[Location]:
+    """A session on the shared node."""
+    with node.location() as session:
+        yield session
