@@ -32,11 +32,12 @@ _QUOTA_CTL_ENABLE = 1
 _QGROUP_LIMIT_MAX_RFER = 1
 _ROOT_TREE = 1
 _QUOTA_TREE = 8
-_ROOT_ITEM_KEY = 132
+_ROOT_BACKREF_KEY = 144
 _QGROUP_INFO_KEY = 242
 _QGROUP_LIMIT_KEY = 244
 _MAX_NAME_BYTES = 255
 _UNSET = 2**64 - 1
+_MAX_KEY_TYPE = 255
 
 _VOL_ARGS = struct.Struct("<q4088s")
 _SEARCH_KEY = struct.Struct("<7Q4I4Q")
@@ -131,10 +132,10 @@ def list_quota_groups(path: Path) -> list[int]:
 
 
 def list_subvolume_ids(path: Path) -> list[int]:
-    """The ids of all subvolumes, those included that are deleted and not yet cleaned up."""
+    """The ids of all subvolumes that have a name, so without those deleted and not yet cleaned up."""
     span = (FIRST_FREE_OBJECTID, LAST_FREE_OBJECTID)
     with _directory(path) as fd:
-        return [objectid for objectid, _, _ in _search(fd, _ROOT_TREE, _ROOT_ITEM_KEY, span, (0, _UNSET))]
+        return [objectid for objectid, _, _ in _search(fd, _ROOT_TREE, _ROOT_BACKREF_KEY, span, (0, _UNSET))]
 
 
 def remove_quota_group(path: Path, group: int) -> None:
@@ -176,14 +177,33 @@ def _ioctl(fd: int, request: int, buffer: bytearray, doing: str) -> None:
 def _search(
     fd: int, tree: int, key_type: int, objectids: tuple[int, int], offsets: tuple[int, int]
 ) -> Iterator[tuple[int, int, bytes]]:
-    """(objectid, offset, item) of the keys of one type. A key range is a range of triples, hence the filter."""
-    objectid, offset = objectids[0], offsets[0]
+    """(objectid, offset, item) of the keys of one type.
+
+    The kernel's range is one of whole keys (objectid, type, offset), so between the ends come keys of any type and
+    offset. It answers an empty range with anything, hence the comparison at the end.
+    """
+    first, last = (objectids[0], key_type, offsets[0]), (objectids[1], key_type, offsets[1])
     while True:
         buffer = bytearray(_SEARCH_ARGS_BYTES)
         _SEARCH_KEY.pack_into(
-            buffer, 0, tree, objectid, objectids[1], offset, offsets[1], 0, _UNSET, key_type, key_type, 4096, 0,
-            0, 0, 0, 0,
-        )  # fmt: skip
+            buffer,
+            0,
+            tree,
+            first[0],
+            last[0],
+            first[2],
+            last[2],
+            0,
+            _UNSET,
+            first[1],
+            last[1],
+            4096,
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         try:
             fcntl.ioctl(fd, _IOC_TREE_SEARCH, buffer)
         except FileNotFoundError:  # No such tree: quotas are off.
@@ -191,6 +211,7 @@ def _search(
         found = struct.unpack_from("<I", buffer, 64)[0]
         if not found:
             return
+        key = first
         position = _SEARCH_KEY.size
         for _ in range(found):
             _, objectid, offset, kind, length = _SEARCH_HEADER.unpack_from(buffer, position)
@@ -198,7 +219,14 @@ def _search(
             if kind == key_type and offsets[0] <= offset <= offsets[1]:
                 yield objectid, offset, bytes(buffer[position : position + length])
             position += length
-        if offset < _UNSET:
-            offset += 1
-        else:
-            objectid, offset = objectid + 1, 0
+            key = (objectid, kind, offset)
+        first = _next_key(key)
+        if first > last:
+            return
+
+
+def _next_key(key: tuple[int, int, int]) -> tuple[int, int, int]:
+    objectid, kind, offset = key
+    if offset < _UNSET:
+        return objectid, kind, offset + 1
+    return (objectid, kind + 1, 0) if kind < _MAX_KEY_TYPE else (objectid + 1, 0, 0)

@@ -1,0 +1,199 @@
+"""Scratches as btrfs subvolumes: made and deleted in a fraction of a millisecond, each with a quota."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from tfnz.protocol.errors import InternalError
+from tfnz_node.kernel import btrfs, syscalls
+from tfnz_node.kernel.mountinfo import find_mount
+from tfnz_node.storage import disk_image
+from tfnz_node.storage.base import (
+    SCRATCH,
+    TMP,
+    check_quota,
+    check_room,
+    check_scratch_name,
+    find_free_bytes,
+    make_overlay_directories,
+    make_room_directories,
+    translated_disk_full,
+)
+from tfnz_node.storage.inode_numbers import raise_inode_numbers
+from tfnz_node.storage.remove_tree import remove_tree
+from tfnz_node.storage.stale_groups import StaleGroups
+
+DISK = "disk"
+IMAGE = "disk.btrfs"
+
+_log = logging.getLogger(__name__)
+
+
+def open_btrfs(data_dir: Path, size_bytes: int | None = None) -> BtrfsStorage:
+    """The btrfs of a data directory, made on first start and mounted in the caller's mount namespace.
+
+    A data directory that is itself the mount point of a btrfs (a device of its own) is used directly. Otherwise the
+    file system lives in the sparse file `disk.btrfs`, mounted at `disk`; the mount and its loop device go away with
+    the last process of the mount namespace, also when that process is killed.
+
+    Args:
+        data_dir: An existing directory.
+        size_bytes: How large to make the file on first start; by default 64 GiB, or 80 % of what is free.
+
+    Raises:
+        DiskFull: the host's disk has no room for it.
+        ToolFailed: mkfs.btrfs is missing or failed.
+        OSError: this kernel has no btrfs, no loop devices or no quota groups.
+    """
+    data_dir = data_dir.resolve()
+    root = data_dir / DISK
+    with disk_image.locked(data_dir):
+        root.mkdir(mode=0o700, exist_ok=True)
+        if is_dedicated_btrfs(data_dir):
+            _prepare(data_dir, root)
+            return BtrfsStorage(root, data_dir, None)
+        image = data_dir / IMAGE
+        made = disk_image.make_image(image, size_bytes)
+        disk_image.mount_image(made, root)
+        try:
+            _prepare(root, root)
+            disk_image.keep_image(made, image)
+        except BaseException:
+            syscalls.umount2(root, syscalls.MNT_DETACH)
+            raise
+    return BtrfsStorage(root, root, image)
+
+
+def is_dedicated_btrfs(data_dir: Path) -> bool:
+    """Whether the data directory has a btrfs to itself; on a shared one we would turn quotas on for others too."""
+    mount = find_mount(data_dir)
+    return mount is not None and mount.fstype == "btrfs"
+
+
+def _prepare(top: Path, root: Path) -> None:
+    root.chmod(0o700)
+    if top == root:
+        disk_image.remove_copied_files(top)
+    raise_inode_numbers(top)
+    btrfs.enable_quota(top)
+    make_room_directories(root)
+
+
+class BtrfsStorage:
+    """A Storage with quotas. See `open_btrfs`."""
+
+    kind: Literal["btrfs", "directory"] = "btrfs"
+    has_quotas = True
+
+    def __init__(self, root: Path, top: Path, image: Path | None) -> None:
+        self.root = root
+        self._top = top
+        self._image = image
+        self._scratch = root / SCRATCH
+        self._tmp = root / TMP
+        self._stale = StaleGroups(top)
+
+    def create_scratch(self, name: str, quota_bytes: int) -> Path:
+        check_scratch_name(name)
+        check_quota(quota_bytes)
+        check_room(self, f"create scratch {name}")
+        with translated_disk_full(self, f"create scratch {name}"):
+            return self._create(name, quota_bytes)
+
+    def reset_scratch(self, name: str) -> Path:
+        check_scratch_name(name)
+        check_room(self, f"reset scratch {name}")
+        scratch = self._scratch / name
+        quota_bytes = btrfs.find_quota(scratch)
+        if quota_bytes is None:
+            raise InternalError(f"scratch {name} has no quota: delete it and create it again")
+        old = self._tmp / f"reset-{name}-{secrets.token_hex(4)}"
+        scratch.rename(old)
+        try:
+            with translated_disk_full(self, f"reset scratch {name}"):
+                self._create(name, quota_bytes)
+        except BaseException:
+            old.rename(scratch)
+            raise
+        self._destroy(old)
+        return scratch
+
+    def delete_scratch(self, name: str) -> None:
+        check_scratch_name(name)
+        self._destroy(self._scratch / name)
+        self._stale.remove_some()
+
+    def list_scratch(self) -> list[str]:
+        return sorted(path.name for path in self._scratch.iterdir())
+
+    def free_bytes(self) -> int:
+        """The lesser of what the btrfs and the disk below it have: the file is sparse, it may outgrow the disk."""
+        free = find_free_bytes(self.root)
+        return free if self._image is None else min(free, find_free_bytes(self._image.parent))
+
+    def sweep(self) -> None:
+        for path in self._tmp.iterdir():
+            self._destroy(path)
+        self._stale.find_left()
+        self._stale.remove_all()
+        self._count_quotas_again()
+
+    def stale_groups(self) -> int:
+        """How many quota groups of deleted scratches wait for the kernel."""
+        return len(self._stale)
+
+    def close(self) -> None:
+        self._stale.remove_all()
+        if self._image is None:
+            return
+        try:
+            syscalls.umount2(self.root, syscalls.UMOUNT_NOFOLLOW)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:  # Not mounted any more.
+                return
+            if exc.errno != errno.EBUSY:
+                raise
+            # Something still has a file open; the file system is kept until it closes it.
+            syscalls.umount2(self.root, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+        _log.info("unmounted %s", self.root)
+
+    def _create(self, name: str, quota_bytes: int) -> Path:
+        scratch = self._scratch / name
+        btrfs.create_subvolume(self._scratch, name)
+        try:
+            make_overlay_directories(scratch)
+            btrfs.set_quota(scratch, quota_bytes)
+        except BaseException:
+            self._destroy(scratch)
+            raise
+        self._stale.remove_some()
+        return scratch
+
+    def _destroy(self, path: Path) -> None:
+        """Delete a subvolume, or a plain file or directory: tmp/ holds all three."""
+        try:
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            elif btrfs.is_subvolume(path):
+                group = btrfs.find_subvolume_id(path)
+                btrfs.destroy_subvolume(path.parent, path.name)
+                self._stale.add(group)
+            else:
+                remove_tree(path)
+        except FileNotFoundError:
+            return
+
+    def _count_quotas_again(self) -> None:
+        """After a crash the kernel may have marked its counts as wrong; then it enforces nothing until recounted."""
+        state = Path("/sys/fs/btrfs", btrfs.find_filesystem_id(self._top), "qgroups/inconsistent")
+        try:
+            inconsistent = state.read_text().strip() != "0"
+        except FileNotFoundError:  # Kernels before 6.1 do not tell.
+            return
+        if inconsistent:
+            _log.warning("the quotas of %s are counted again in the background", self.root)
+            btrfs.start_quota_rescan(self._top)

@@ -1,0 +1,105 @@
+"""Scratches as plain directories, for hosts without btrfs: nothing limits how much a container writes."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from tfnz_node.storage.base import (
+    SCRATCH,
+    TMP,
+    check_quota,
+    check_room,
+    check_scratch_name,
+    find_free_bytes,
+    make_overlay_directories,
+    make_room_directories,
+    translated_disk_full,
+)
+from tfnz_node.storage.remove_tree import remove_tree
+
+_log = logging.getLogger(__name__)
+
+
+def open_directory(data_dir: Path) -> DirectoryStorage:
+    """The plain storage of a data directory, in `disk` below it."""
+    root = data_dir.resolve() / "disk"
+    root.mkdir(mode=0o700, exist_ok=True)
+    make_room_directories(root)
+    _log.warning("%s is a plain directory: disk quotas are not enforced", root)
+    return DirectoryStorage(root)
+
+
+class DirectoryStorage:
+    """A Storage without quotas. See `open_directory`."""
+
+    kind: Literal["btrfs", "directory"] = "directory"
+    has_quotas = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._scratch = root / SCRATCH
+        self._tmp = root / TMP
+
+    def create_scratch(self, name: str, quota_bytes: int) -> Path:
+        check_scratch_name(name)
+        check_quota(quota_bytes)
+        check_room(self, f"create scratch {name}")
+        with translated_disk_full(self, f"create scratch {name}"):
+            return self._create(name)
+
+    def reset_scratch(self, name: str) -> Path:
+        check_scratch_name(name)
+        check_room(self, f"reset scratch {name}")
+        scratch = self._scratch / name
+        old = self._trash(name)
+        scratch.rename(old)
+        try:
+            with translated_disk_full(self, f"reset scratch {name}"):
+                self._create(name)
+        except BaseException:
+            old.rename(scratch)
+            raise
+        remove_tree(old)
+        return scratch
+
+    def delete_scratch(self, name: str) -> None:
+        """Out of sight first, so that a deletion that is cut short is finished by the next sweep."""
+        check_scratch_name(name)
+        old = self._trash(name)
+        try:
+            (self._scratch / name).rename(old)
+        except FileNotFoundError:
+            return
+        remove_tree(old)
+
+    def list_scratch(self) -> list[str]:
+        return sorted(path.name for path in self._scratch.iterdir())
+
+    def free_bytes(self) -> int:
+        return find_free_bytes(self.root)
+
+    def sweep(self) -> None:
+        for path in self._tmp.iterdir():
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+            else:
+                remove_tree(path)
+
+    def close(self) -> None:
+        """Nothing is mounted."""
+
+    def _create(self, name: str) -> Path:
+        scratch = self._scratch / name
+        scratch.mkdir()
+        try:
+            make_overlay_directories(scratch)
+        except BaseException:
+            remove_tree(scratch)
+            raise
+        return scratch
+
+    def _trash(self, name: str) -> Path:
+        return self._tmp / f"deleted-{name}-{secrets.token_hex(4)}"
