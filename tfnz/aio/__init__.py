@@ -1,0 +1,14 @@
+"""The SDK for asyncio: the names of `tfnz`, with methods to await. The logic is here."""
+
+from __future__ import annotations
+
+from tfnz.protocol.exits import Cause, Exit
+from tfnz.results import Result
+from tfnz.secret import Secret
+
+from .container import Container
+from .location import Location
+from .node import Node
+from .process import Process
+
+__all__ = ["Cause", "Container", "Exit", "Location", "Node", "Process", "Result", "Secret"]

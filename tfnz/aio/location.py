@@ -1,0 +1,458 @@
+"""A location and the session with it, asynchronously: the root of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Generator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, NamedTuple, final
+
+from tfnz.embedded import EmbeddedNode, start_embedded
+from tfnz.links import Connector
+from tfnz.protocol.errors import (
+    ConnectionFailed,
+    Disconnected,
+    ImageNotFound,
+    InvalidArgument,
+    NoAccount,
+    NodeNotFound,
+    SessionLost,
+    TfnzError,
+)
+from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.messages import (
+    ContainerInfo,
+    ContainerList,
+    EndSession,
+    ImageInfo,
+    ImageList,
+    ImportImage,
+    InspectImage,
+    ListContainers,
+    ListImages,
+    RemoveImage,
+    RequestBody,
+    Welcome,
+)
+from tfnz.protocol.messages import Result as Answer
+
+from .archives import read_archive
+from .callbacks import Callback, Line, in_callback
+from .logs import configure_logging
+from .node import Node
+from .requests import REQUEST_TIMEOUT_S, expect
+from .session import Session
+from .transfers import parts_from, parts_of, upload
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SOCKET: Final = Path("/run/20ft/node.sock")
+PORT: Final = 2020
+#: How long the node may take to end everything of a session that is closed.
+DISCONNECT_TIMEOUT_S: Final = 15.0
+
+
+class ConnectionFacts(NamedTuple):
+    """What applications want to know of a connection.
+
+    Attributes:
+        connect_ip: the host or the socket that is connected to.
+        rid: the session's name on the node.
+    """
+
+    connect_ip: str
+    rid: str
+
+
+@final
+class Location:
+    """A cluster, or this machine alone, and one session with it; see `tfnz.Location`.
+
+    It connects when it is awaited or entered:
+
+        async with Location() as location:
+            container = await location.node().spawn("alpine")
+
+    Attributes:
+        location: the location's name, or the socket's path.
+        user_pk: the account's public key, 32 bytes.
+        nodes: its nodes, by public key.
+        conn: facts about the connection.
+    """
+
+    _face: Any = None  # the blocking object that stands for this one, if there is one
+
+    def __init__(
+        self,
+        location: str | None = None,
+        *,
+        location_ip: str | None = None,
+        socket: str | os.PathLike[str] | None = None,
+        quiet: bool = False,
+        debug_log: bool = False,
+        new_node_callback: Callback | None = None,
+    ) -> None:
+        if quiet and debug_log:
+            raise InvalidArgument("quiet and debug_log contradict each other: choose one")
+        if socket is not None and (location is not None or location_ip is not None):
+            raise InvalidArgument("socket names a node of this machine: leave location and location_ip out")
+        configure_logging(quiet=quiet, debug=debug_log)
+        self.location = location or ""
+        self.user_pk = b""
+        self.nodes: dict[bytes, Node] = {}
+        self.conn = ConnectionFacts("", "")
+        self.new_node_callback = new_node_callback
+        self._location_ip = location_ip
+        self._socket = socket
+        self._embedded_dir: tuple[str | os.PathLike[str] | None] | None = None
+        self._connector: Connector | None = None
+        self._embedded: EmbeddedNode | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._session: Session | None = None
+        self._line = Line()
+        self._entry = ""
+        self._error: Exception | None = None
+        self._left: asyncio.Future[None] | None = None
+
+    @classmethod
+    def embedded(cls, data_dir: str | os.PathLike[str] | None = None) -> Location:
+        """A location that is a private node on this machine, which ends with the session.
+
+        Args:
+            data_dir: where the node keeps images and containers; by default ``/var/lib/20ft/embedded``.
+        """
+        location = cls(quiet=True)
+        location._embedded_dir = (data_dir,)
+        return location
+
+    @classmethod
+    def over(cls, connector: Connector, *, new_node_callback: Callback | None = None) -> Location:
+        """A location that is reached over links of the caller's, such as links through memory."""
+        location = cls(quiet=True, new_node_callback=new_node_callback)
+        location._connector = connector
+        return location
+
+    @staticmethod
+    def all_locations() -> list[str]:
+        """The names of the locations that this user has an account for."""
+        from tfnz.accounts import all_locations
+
+        return all_locations()
+
+    # --- connecting
+
+    def __await__(self) -> Generator[Any, None, Location]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Location:
+        return await self._connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    async def _connect(self) -> Location:
+        if self._session is not None:
+            return self
+        self._finished = asyncio.Event()
+        connector = await self._find_connector()
+        session = Session(
+            connector,
+            on_welcome=self._on_welcome,
+            on_lost=self._on_lost,
+            on_callback_error=self._on_callback_error,
+        )
+        try:
+            self._begin(session, connector, await session.connection.open())
+        except BaseException:
+            connector.close()
+            if self._embedded is not None:
+                await self._embedded.stop()
+            raise
+        return self
+
+    def _begin(self, session: Session, connector: Connector, welcome: Welcome) -> None:
+        if not welcome.nodes:
+            raise ConnectionFailed(f"{connector.address} offers no nodes")
+        self._session = session
+        self._entry = welcome.nodes[0].name
+        self.user_pk = welcome.account_key
+        self.location = self.location or connector.address
+        self.conn = ConnectionFacts(self._location_ip or connector.address, welcome.session)
+        self.nodes.update((offer.seal_key, Node(self, session, offer)) for offer in welcome.nodes)
+        session.callbacks.start()
+        if self._embedded is not None:
+            self._watch = asyncio.create_task(self._watch_embedded(self._embedded))
+        log.info("Connected to %s", connector.address)
+        log.debug("Message loop started")
+
+    async def _find_connector(self) -> Connector:
+        if self._connector is not None:
+            return self._connector
+        from tfnz.links.zeromq import ZmqConnector
+
+        if self._embedded_dir is not None:
+            self._embedded = await start_embedded(self._embedded_dir[0])
+            return ZmqConnector(self._embedded.endpoint)
+        if self._socket is not None:
+            path = os.fspath(self._socket)
+            return ZmqConnector(path if path.startswith("ipc://") else f"ipc://{path}")
+        return self._find_remote() or ZmqConnector(f"ipc://{DEFAULT_SOCKET}")
+
+    def _find_remote(self) -> Connector | None:
+        """The way to the location of an account; None if there is no account and none was asked for."""
+        from tfnz.accounts import find_account
+        from tfnz.links.zeromq import CurveKeys, ZmqConnector
+
+        account = find_account(self.location or None)
+        if account is None:
+            if self._location_ip is not None:
+                raise NoAccount(
+                    "location_ip was given, but no location is configured: see `tfnz account create`"
+                )
+            return None
+        if account.server is None:
+            raise NoAccount(
+                f"the public key of {account.name} is not known: put it, as base64, "
+                f"into the account's file {account.name}.spub"
+            )
+        self.location = account.name
+        host, port = _split_port(self._location_ip or account.name)
+        return ZmqConnector(f"tcp://{host}:{port}", CurveKeys(account.public, account.secret, account.server))
+
+    async def _watch_embedded(self, node: EmbeddedNode) -> None:
+        code = await node.wait()
+        assert self._session is not None
+        error = SessionLost(f"the embedded node ended with code {code}: see node.log in its data directory")
+        self._session.connection.abandon(error, Cause.NODE_LOST)
+
+    # --- nodes
+
+    def node(self) -> Node:
+        """The node with the most to spare.
+
+        Raises:
+            NodeNotFound: there is none; a ValueError.
+        """
+        return self.ranked_nodes()[0]
+
+    def ranked_nodes(self) -> list[Node]:
+        """All nodes, the one with the most to spare first.
+
+        Raises:
+            NodeNotFound: there is none; a ValueError.
+        """
+        nodes = sorted(self.nodes.values(), key=_rank, reverse=True)
+        if not nodes:
+            raise NodeNotFound(f"{self.location or 'this location'} has no nodes")
+        return nodes
+
+    async def containers(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> list[ContainerInfo]:
+        """All containers of the account, those of its other sessions too."""
+        return expect(
+            ContainerList, await self._request(ListContainers(), "a list of containers", timeout_s)
+        ).containers
+
+    # --- images
+
+    async def images(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> list[ImageInfo]:
+        """The images that the node has."""
+        return expect(ImageList, await self._request(ListImages(), "a list of images", timeout_s)).images
+
+    async def image(self, name: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> ImageInfo:
+        """What is known of one image, its configuration included.
+
+        Raises:
+            ImageNotFound: the node has none of this name or digest.
+        """
+        images = expect(ImageList, await self._request(InspectImage(name), f"image {name}", timeout_s)).images
+        if not images:
+            raise ImageNotFound(f"there is no image {name!r}: import it first")
+        return images[0]
+
+    async def import_image(
+        self,
+        source: str | os.PathLike[str] | IO[bytes],
+        name: str | None = None,
+        progress: Callback | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> ImageInfo:
+        """Give the node an image.
+
+        Args:
+            source: the path of a root file system tar, a ``docker save`` archive or an OCI layout (also as a
+                directory); or such an archive as an open binary file, which is left open.
+            name: what to call it; by default as the archive does.
+            progress: called now and then with the number of bytes sent, and how many there are, or None.
+            timeout_s: how long it may take; None is for as long as the session lives.
+
+        Returns:
+            The image; the first, if the archive has several.
+
+        Raises:
+            ImageInvalid: the archive is malformed, or its digests lie.
+            PathNotFound: there is no such file.
+            DiskFull: it does not fit.
+        """
+        if isinstance(source, str | os.PathLike):
+            archive, total = read_archive(source)
+            parts, what = parts_from(archive), f"import {os.fspath(source)!r}"
+        else:
+            total, parts, what = None, parts_of(source), "import an image"
+        session = self._alive()
+        answer = await upload(
+            session,
+            self._entry,
+            lambda stream: ImportImage(stream, name),
+            _reporting(parts, progress, total),
+            what=what,
+            timeout_s=timeout_s,
+        )
+        return expect(ImageList, answer).images[0]
+
+    async def remove_image(self, name: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
+        """Have the node forget an image.
+
+        Raises:
+            ImageNotFound: there is none.
+            ImageInUse: a container uses it.
+        """
+        await self._request(RemoveImage(name), f"removal of image {name}", timeout_s)
+
+    # --- the end
+
+    async def run(self) -> None:
+        """Return when the session is over, by `complete` or `disconnect` or its loss; it is disconnected then.
+
+        Raises:
+            SessionLost: the node has ended the session, or is out of reach.
+            Exception: what escaped a callback.
+        """
+        try:
+            await self._wait_finished()
+        finally:
+            await self.disconnect()
+        self._raise_failure()
+
+    async def _wait_finished(self) -> None:
+        """Return when `run` is to return."""
+        await self._finished.wait()
+
+    def _raise_failure(self) -> None:
+        """Raise what ended the session, if anything did; once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def complete(self, container: object = None, returncode: int = 0) -> None:
+        """Have `run` return. The arguments are those of a termination callback, and don't matter."""
+        self._finished.set()
+
+    async def disconnect(self, container: object = None, returncode: int = 0) -> None:
+        """End the session and everything in it; termination callbacks have run when this returns.
+
+        May be called at any time, also twice, from a callback, or as one: the arguments don't matter.
+        """
+        if self._session is None:
+            return
+        if self._left is not None:
+            # A callback that the first call runs must not wait for the first call.
+            if not in_callback.get():
+                await asyncio.shield(self._left)
+            return
+        self._left = asyncio.get_running_loop().create_future()
+        log.info("Disconnecting")
+        try:
+            await self._leave(self._session)
+        finally:
+            self._finished.set()
+            self._left.set_result(None)
+
+    async def _leave(self, session: Session) -> None:
+        over = Disconnected("this Location was disconnected: make a new one")
+        try:
+            ending = asyncio.create_task(self._tell_node_of_end())
+            try:
+                await session.callbacks.take_all(ending)
+            finally:
+                ending.cancel()
+            session.end_all(Exit(Cause.DESTROYED, message="the session was closed"), over)
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            await session.callbacks.take_all(done)
+        finally:
+            session.end_all(Exit(Cause.DESTROYED, message="the session was closed"), over)
+            await session.close()
+            await self._stop_embedded()
+
+    async def _stop_embedded(self) -> None:
+        if self._embedded is not None and self._watch is not None:
+            self._watch.cancel()
+            await self._embedded.stop()
+
+    async def _tell_node_of_end(self) -> None:
+        """Have the node end all that the session owns; a node that cannot be told will find out itself."""
+        assert self._session is not None
+        with contextlib.suppress(TfnzError):
+            await self._session.request(
+                self._entry, EndSession(), what="the end of the session", timeout_s=DISCONNECT_TIMEOUT_S
+            )
+
+    # --- what the session tells
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        assert self._session is not None
+        for offer in welcome.nodes:
+            if (node := self.nodes.get(offer.seal_key)) is not None:
+                node._refresh(offer)
+            else:
+                node = self.nodes[offer.seal_key] = Node(self, self._session, offer)
+                if self.new_node_callback is not None:
+                    self._session.callbacks.post(self._line, self.new_node_callback, node)
+
+    def _on_lost(self, error: TfnzError) -> None:
+        self._error = self._error or error
+        self._finished.set()
+
+    def _on_callback_error(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._finished.set()
+
+    def _alive(self) -> Session:
+        if self._session is None:
+            raise Disconnected("this Location is not connected: await it, or enter it with `async with`")
+        return self._session
+
+    async def _request(self, body: RequestBody, what: str, timeout_s: float | None) -> Answer:
+        return await self._alive().request(self._entry, body, what=what, timeout_s=timeout_s)
+
+
+def _rank(node: Node) -> float:
+    stats = node.stats
+    return stats.get("cpu", 0.0) + stats.get("memory", 0.0) - 10 * stats.get("paging", 0.0)
+
+
+def _split_port(host: str) -> tuple[str, int]:
+    """A host and the port after its colon, if there is one; more than one colon is an IPv6 address."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdecimal() and ":" not in name:
+        return name, int(port)
+    return host, PORT
+
+
+async def _reporting(parts: Any, progress: Callback | None, total: int | None) -> Any:
+    """`parts`, and `progress` told of them."""
+    sent = 0
+    async for part in parts:
+        yield part
+        sent += len(part)
+        if progress is not None:
+            result = progress(sent, total)
+            if asyncio.iscoroutine(result):
+                await result

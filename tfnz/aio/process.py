@@ -1,0 +1,271 @@
+"""A further process in a container, asynchronously."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, final
+
+from tfnz.protocol.errors import NotFound, ObjectDead, TimedOut
+from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.messages import DestroyProcess, ResizeProcess, SignalProcess, Streams
+
+from .arguments import parse_input, parse_signal, parse_size_of_terminal
+from .callbacks import Callback, in_callback
+from .output import Output
+from .requests import REQUEST_TIMEOUT_S
+from .waiting import time_limit
+
+if TYPE_CHECKING:
+    from .container import Container
+
+#: How long a process may go on after ``stdin(b"")`` before it is ended.
+_EMPTY_INPUT_GRACE_S: Final = 2.0
+
+
+@final
+class Process:
+    """A process that `Container.spawn` or `Container.spawn_shell` started; see `tfnz.Process`.
+
+    Attributes:
+        uuid: its name.
+        exit: how it ended, or None while it runs.
+        data_callback: called with the process and a part of its output; may be changed at any time.
+        stderr_callback: the same for its errors; without one they are thrown away.
+        termination_callback: called once with the process and its return code.
+    """
+
+    _face: Any = None  # the blocking object that stands for this one, if there is one
+
+    def __init__(
+        self,
+        container: Container,
+        *,
+        pty: bool,
+        data_callback: Callback | None,
+        stderr_callback: Callback | None,
+        termination_callback: Callback | None,
+    ) -> None:
+        self.uuid = ""
+        self.exit: Exit | None = None
+        self.data_callback = data_callback
+        self.stderr_callback = stderr_callback
+        self.termination_callback = termination_callback
+        self._destroyed = False
+        self._container = container
+        self._session = container._session
+        self._line = container._line  # what happens in a container is told in order
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self._settled: asyncio.Future[None] = loop.create_future()
+        streams = self._session.streams
+        self._stdin = streams.open_outgoing()
+        self._stdout = streams.open_incoming()
+        self._stderr = None if pty else streams.open_incoming()
+        self._output = Output(self._stdout, self)
+        self._stdout.on_data = self._on_stdout
+        if self._stderr is not None:
+            self._stderr.on_data = self._on_stderr
+
+    # --- what it is
+
+    def parent(self) -> Container:
+        """The container that it runs in."""
+        return self._container
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended."""
+        return self.exit is not None
+
+    def ensure_alive(self) -> None:
+        """Raises ObjectDead, a ValueError, if it has ended."""
+        if self.exit is not None:
+            raise ObjectDead(f"process {self.uuid} has ended: {self.exit}")
+
+    def bail_if_dead(self) -> bool:
+        """Whether it has ended, for code that would rather not catch errors."""
+        return self.dead
+
+    def __repr__(self) -> str:
+        return f"<Process {self.uuid} in {self._container.uuid}: {self.exit or 'running'}>"
+
+    # --- talking to it
+
+    async def stdin(self, data: bytes | str, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
+        """Write to its standard input.
+
+        Args:
+            data: bytes, or text that is encoded as UTF-8. Empty data closes the input, and ends a process that does
+                not end by itself within two seconds.
+            timeout_s: how long to wait for a process that does not read; None is for ever.
+
+        Raises:
+            ObjectDead: it has ended, or takes no more input.
+            TimedOut: it did not read; a part of `data` may have been written.
+        """
+        self.ensure_alive()
+        content = parse_input(data)
+        if not content:
+            self.close_stdin()
+            self._session.start_chore(self._end_soon(), f"end process {self.uuid}")
+            return
+        if self._stdin.send_now(content):
+            return
+        async with time_limit(timeout_s, f"process {self.uuid} did not read its input"):
+            if not await self._stdin.write(content):
+                raise ObjectDead(f"process {self.uuid} takes no more input")
+
+    def close_stdin(self) -> None:
+        """Let it find the end of its standard input; calling it again does nothing."""
+        self._stdin.end()
+
+    async def signal(self, number: int, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
+        """Send it a signal, such as `signal.SIGTERM`.
+
+        Raises:
+            ObjectDead: it has ended.
+        """
+        self.ensure_alive()
+        body = SignalProcess(self._container.uuid, self.uuid, parse_signal(number))
+        await self._request(body, "a signal", timeout_s)
+
+    async def resize(self, columns: int, rows: int, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
+        """Tell it the size of its terminal, in characters."""
+        self.ensure_alive()
+        body = ResizeProcess(self._container.uuid, self.uuid, parse_size_of_terminal(columns, rows))
+        await self._request(body, "a new size", timeout_s)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """What it writes to standard output, in parts as they come, until it ends.
+
+        Only for a process without a `data_callback`. A loop that has begun holds up a process that writes faster
+        than the loop reads. When no loop begins although output waits, it is thrown away after some seconds.
+
+        Raises:
+            InvalidArgument: the output has been thrown away already.
+        """
+        self._want_output()
+        return self._parts()
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        while part := await self._read_output():
+            yield part
+
+    def _want_output(self) -> None:
+        self._output.want()
+
+    async def _read_output(self) -> bytes:
+        return await self._output.read()
+
+    # --- its end
+
+    async def wait(self, timeout_s: float | None = None) -> Exit:
+        """How it ended, once it has and its callbacks have run.
+
+        Called from a callback, it does not wait for callbacks of others.
+
+        Args:
+            timeout_s: how long to wait; None is for as long as the session lives.
+
+        Raises:
+            TimedOut: it runs on.
+        """
+        if self.exit is None or not self._settled.done():
+            async with time_limit(timeout_s, f"process {self.uuid} has not ended"):
+                await self._settle()
+        assert self.exit is not None
+        return self.exit
+
+    async def _settle(self) -> None:
+        if in_callback.get():
+            await self._session.callbacks.take(self._line, self._ended)
+        else:
+            await asyncio.shield(self._settled)
+
+    async def destroy(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
+        """End it, the same as `Container.destroy_process`; of one that has ended, nothing is left to do.
+
+        Its termination callback has run when this returns.
+
+        Raises:
+            ProcessNotFound: it was destroyed before.
+        """
+        await self._container.destroy_process(self, timeout_s=timeout_s)
+
+    async def _end(self, timeout_s: float | None) -> None:
+        """What `destroy_process` does once it has looked at its argument."""
+        if self.exit is None:
+            await self._session.taking(self._line, self._destroy(timeout_s))
+
+    async def _destroy(self, timeout_s: float | None) -> None:
+        try:
+            await self._session.request(
+                self._container._node_name,
+                DestroyProcess(self._container.uuid, self.uuid),
+                what=f"the end of process {self.uuid}",
+                timeout_s=timeout_s,
+                on_result=lambda _: self._on_ended(Exit(Cause.DESTROYED)),
+            )
+        except NotFound:
+            if not self.dead:  # else it ended by itself just now
+                raise
+
+    async def _end_soon(self) -> None:
+        try:
+            async with time_limit(_EMPTY_INPUT_GRACE_S, "the end after empty input"):
+                await asyncio.shield(self._ended)
+        except TimedOut:
+            await self._end(REQUEST_TIMEOUT_S)
+
+    async def _request(self, body: SignalProcess | ResizeProcess, what: str, timeout_s: float | None) -> None:
+        await self._session.request(
+            self._container._node_name, body, what=f"{what} for process {self.uuid}", timeout_s=timeout_s
+        )
+
+    # --- what its container tells
+
+    def _numbers(self) -> Streams:
+        """Its streams, as a request names them."""
+        stderr = self._stderr.number if self._stderr is not None else 0
+        return Streams(self._stdin.number, self._stdout.number, stderr)
+
+    def _on_ended(self, exit: Exit) -> None:
+        """It has ended; told more than once, only the first counts."""
+        if self.exit is not None:
+            return
+        self.exit = exit
+        self._container._forget_process(self)
+        self._close()
+        self._session.callbacks.post(self._line, self._report, then=self._on_settled)
+        self._ended.set_result(None)
+
+    def _close(self) -> None:
+        """Nothing more is said to it or by it."""
+        self._stdin.close()
+        self._stdout.close()
+        if self._stderr is not None:
+            self._stderr.close()
+        self._output.close()
+
+    def _report(self) -> object:
+        callback = self.termination_callback
+        assert self.exit is not None
+        return callback(self, self.exit.returncode) if callback is not None else None
+
+    def _on_settled(self) -> None:
+        if not self._settled.done():
+            self._settled.set_result(None)
+
+    def _on_stdout(self, data: bytes) -> None:
+        if self.data_callback is None:
+            self._output.on_data(data)
+            return
+        then = partial(self._stdout.consumed, len(data))
+        self._session.callbacks.post(self._line, self.data_callback, self, data, then=then)
+
+    def _on_stderr(self, data: bytes) -> None:
+        assert self._stderr is not None
+        then = partial(self._stderr.consumed, len(data))
+        self._session.callbacks.post(self._line, self.stderr_callback, self, data, then=then)

@@ -1,0 +1,144 @@
+"""Requests and their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from tfnz.protocol.errors import ProtocolError, TfnzError, TimedOut, restore_error
+from tfnz.protocol.messages import Cancel, ClientBody, Failure, Reply, Request, RequestBody, Result
+
+#: How long an answer may take, if the caller does not say.
+REQUEST_TIMEOUT_S: Final = 60.0
+#: Of requests nobody waits for any more, so many are remembered in case they are answered after all.
+_MAX_ABANDONED: Final = 1024
+
+R = TypeVar("R")
+OnResult = Callable[[Result], None]
+
+
+class Pending:
+    """A request under way.
+
+    Attributes:
+        id: its number.
+        answer: done with the result or the error.
+    """
+
+    def __init__(self, id: int, on_result: OnResult | None, on_late: OnResult | None) -> None:
+        self.id = id
+        self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.on_result = on_result
+        self.on_late = on_late
+
+
+class Requests:
+    """The requests of a session that have not been answered."""
+
+    def __init__(self, send: Callable[[ClientBody], None]) -> None:
+        self._send = send
+        self._last = 0
+        self._pending: dict[int, Pending] = {}
+        self._abandoned: dict[int, OnResult] = {}
+
+    def start(
+        self,
+        node: str,
+        body: RequestBody,
+        *,
+        on_result: OnResult | None = None,
+        on_late: OnResult | None = None,
+    ) -> Pending:
+        """Send a request.
+
+        Args:
+            node: the name of the node it is for.
+            body: what is asked.
+            on_result: called with the result the moment it arrives, before anything that the node said after it.
+            on_late: called with the result when it arrives although nobody waits any more: to undo it.
+        """
+        self._last += 1
+        pending = Pending(self._last, on_result, on_late)
+        self._pending[pending.id] = pending
+        try:
+            self._send(Request(pending.id, node, body))
+        except BaseException:
+            del self._pending[pending.id]
+            raise
+        return pending
+
+    async def wait(self, pending: Pending, timeout_s: float | None, what: str) -> Result:
+        """The result of a request. One that nobody waits for any more is cancelled on the node.
+
+        Raises:
+            TimedOut: `timeout_s` is over; `what` names the request.
+            TfnzError: what the node answers.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await pending.answer
+        except TimeoutError as exc:
+            if isinstance(exc, TfnzError):  # the node's own answer
+                raise
+            raise TimedOut(f"{what} was not done within {timeout_s:g} s") from None
+        finally:
+            self.abandon(pending)
+
+    def abandon(self, pending: Pending) -> None:
+        """Nobody waits for the answer any more; after the answer this does nothing."""
+        if self._pending.pop(pending.id, None) is None:
+            return
+        pending.answer.cancel()
+        if pending.on_late is not None:
+            self._abandoned[pending.id] = pending.on_late
+            if len(self._abandoned) > _MAX_ABANDONED:
+                del self._abandoned[next(iter(self._abandoned))]
+        try:
+            self._send(Cancel(pending.id))
+        except TfnzError:
+            pass  # the session is over, and its requests with it
+
+    def on_reply(self, reply: Reply) -> None:
+        """The node has answered a request."""
+        late = self._abandoned.pop(reply.request, None)
+        if late is not None:
+            late(reply.result)
+        pending = self._pending.pop(reply.request, None)
+        if pending is None:
+            return
+        if pending.on_result is not None:
+            pending.on_result(reply.result)
+        if not pending.answer.done():
+            pending.answer.set_result(reply.result)
+
+    def on_failure(self, failure: Failure) -> None:
+        """The node has refused a request."""
+        self._abandoned.pop(failure.request, None)
+        pending = self._pending.pop(failure.request, None)
+        if pending is not None:
+            _fail(pending, restore_error(failure.error))
+
+    def fail_all(self, error: TfnzError) -> None:
+        """The session is over."""
+        pendings, self._pending = list(self._pending.values()), {}
+        self._abandoned.clear()
+        for pending in pendings:
+            _fail(pending, type(error)(error.message))
+
+
+def _fail(pending: Pending, error: TfnzError) -> None:
+    if not pending.answer.done():
+        pending.answer.set_exception(error)
+        pending.answer.exception()  # whoever started it may have gone without waiting
+
+
+def expect(kind: type[R], result: object) -> R:
+    """`result`, which the node should have made a `kind`.
+
+    Raises:
+        ProtocolError: it did not.
+    """
+    if not isinstance(result, kind):
+        raise ProtocolError(f"the node answered {type(result).__name__} where {kind.__name__} was due")
+    return result

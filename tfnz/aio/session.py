@@ -1,0 +1,163 @@
+"""A session: where what the node says finds the object that it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from tfnz.connection import Connection
+from tfnz.links import Connector
+from tfnz.protocol.errors import ErrorInfo, TfnzError
+from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.messages import (
+    ClientBody,
+    ContainerEnded,
+    ContainerRunning,
+    Credit,
+    Data,
+    End,
+    Failure,
+    NodeBody,
+    ProcessEnded,
+    Reply,
+    RequestBody,
+    Result,
+    Stop,
+    Welcome,
+)
+
+from .callbacks import Callbacks, Line
+from .requests import REQUEST_TIMEOUT_S, OnResult, Requests
+from .streams import Streams
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Resident(Protocol):
+    """A container, as the session sees it."""
+
+    def _on_running(self, startup_s: float) -> None: ...
+    def _on_ended(self, exit: Exit, error: ErrorInfo | None = None) -> None: ...
+    def _on_process_ended(self, process: str, exit: Exit) -> None: ...
+
+
+class Session:
+    """One session and the tables of all that is in it.
+
+    Args:
+        connector: makes the links to the node.
+        on_welcome: told when the session was opened or resumed.
+        on_lost: told when it is over through no wish of ours, after every container has ended.
+        on_callback_error: told what escaped a callback.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        on_welcome: Callable[[Welcome], None],
+        on_lost: Callable[[TfnzError], None],
+        on_callback_error: Callable[[Exception], None],
+    ) -> None:
+        self.connection = Connection(connector, self)
+        self.requests = Requests(self._send)
+        self.streams = Streams(self._send_quietly)
+        self.callbacks = Callbacks(on_callback_error)
+        self.residents: dict[str, Resident] = {}
+        self._on_welcome = on_welcome
+        self._on_lost = on_lost
+        self._chores: set[asyncio.Task[None]] = set()
+
+    def _send(self, body: ClientBody) -> None:
+        self.connection.send(body)
+
+    def _send_quietly(self, body: ClientBody) -> None:
+        """Parts of streams: when the session is over, the streams were closed and whoever waits has been told."""
+        try:
+            self.connection.send(body)
+        except TfnzError:
+            pass
+
+    async def request(
+        self,
+        node: str,
+        body: RequestBody,
+        *,
+        what: str,
+        timeout_s: float | None = REQUEST_TIMEOUT_S,
+        on_result: OnResult | None = None,
+        on_late: OnResult | None = None,
+    ) -> Result:
+        """Ask the node for something, and return its answer. See `Requests.start` and `wait`."""
+        pending = self.requests.start(node, body, on_result=on_result, on_late=on_late)
+        return await self.requests.wait(pending, timeout_s, what)
+
+    async def taking(self, line: Line, action: Coroutine[Any, Any, T]) -> T:
+        """The result of `action`; callbacks of `line` run here meanwhile, and before this returns."""
+        task = asyncio.create_task(action)
+        try:
+            await self.callbacks.take(line, task)
+        finally:
+            if not task.done():
+                task.cancel()
+        return await task
+
+    def start_chore(self, action: Coroutine[Any, Any, object], what: str) -> None:
+        """Do something in the background; when it fails, that is logged."""
+
+        async def do() -> None:
+            try:
+                await action
+            except TfnzError as exc:
+                log.debug("%s: %s", what, exc)
+
+        task = asyncio.create_task(do(), name=what)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    def end_all(self, exit: Exit, error: TfnzError) -> None:
+        """The session is over: everything in it ends."""
+        self.requests.fail_all(error)
+        for resident in list(self.residents.values()):
+            resident._on_ended(exit)
+        self.streams.close_all()
+
+    async def close(self) -> None:
+        """Stop everything that runs in the background, and give up the connection."""
+        self.callbacks.stop()
+        for task in list(self._chores):
+            task.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self.connection.close()
+
+    # --- what the connection tells
+
+    def on_welcome(self, welcome: Welcome) -> None:
+        self._on_welcome(welcome)
+
+    def on_lost(self, error: TfnzError, cause: Cause) -> None:
+        log.error("session lost: %s", error)
+        self.end_all(Exit(cause, message=error.message), error)
+        self._on_lost(error)
+
+    def on_body(self, body: NodeBody) -> None:
+        match body:
+            case Data() | Credit() | End() | Stop():
+                self.streams.on_body(body)
+            case Reply():
+                self.requests.on_reply(body)
+            case Failure():
+                self.requests.on_failure(body)
+            case ProcessEnded():
+                if (resident := self.residents.get(body.container)) is not None:
+                    resident._on_process_ended(body.process, body.exit)
+            case ContainerRunning():
+                if (resident := self.residents.get(body.container)) is not None:
+                    resident._on_running(body.startup_s)
+            case ContainerEnded():
+                if (resident := self.residents.get(body.container)) is not None:
+                    resident._on_ended(body.exit, body.error)

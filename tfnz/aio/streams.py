@@ -1,0 +1,206 @@
+"""The client's ends of a session's streams, with credit in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
+from tfnz.protocol.messages import ClientBody, Credit, Data, End, NodeBody, Stop
+from tfnz.protocol.streams import MAX_CHUNK, ReceiveCredit, SendCredit
+
+Send: TypeAlias = Callable[[ClientBody], None]
+
+
+class Incoming:
+    """Bytes from the node. `on_data` is called with each part, and says `consumed` when it has been passed on."""
+
+    def __init__(self, number: int, streams: Streams) -> None:
+        self.number = number
+        self.on_data: Callable[[bytes], None] = self._discard
+        self.on_end: Callable[[ErrorInfo | None], None] = lambda error: None
+        self._streams = streams
+        self._credit = ReceiveCredit()
+        self.ended = False
+
+    def consumed(self, count: int) -> None:
+        """`count` bytes have been passed on: there is room for as many."""
+        if (grant := self._credit.consume(count)) and not self.ended:
+            self._streams.send(Credit(self.number, grant))
+
+    def stop(self) -> None:
+        """No more is wanted; after the end this does nothing."""
+        if not self.ended:
+            self._streams.send(Stop(self.number))
+            self.close()
+
+    def close(self) -> None:
+        """Nothing more comes, or nobody cares."""
+        self.ended = True
+        self._streams.forget(self.number)
+
+    def receive(self, data: bytes) -> None:
+        """Raises ProtocolError when the node had no credit for it."""
+        self._credit.receive(len(data))
+        self.on_data(data)
+
+    def _discard(self, data: bytes) -> None:
+        self.consumed(len(data))
+
+
+class Reader:
+    """The bytes of an incoming stream, for a loop: what has not been read holds up the sender."""
+
+    def __init__(self, stream: Incoming) -> None:
+        self._stream = stream
+        self._parts: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self._over = False
+        self._error: TfnzError | None = None
+        stream.on_data = self._on_data
+        stream.on_end = self._on_end
+
+    def __aiter__(self) -> Reader:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._parts:
+            if self._error is not None:
+                raise self._error
+            if self._over:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        part = self._parts.popleft()
+        self._stream.consumed(len(part))
+        return part
+
+    def fail(self, error: TfnzError) -> None:
+        """The stream will not be finished; `error` is raised when what has arrived is read."""
+        if not self._over and self._error is None:
+            self._error = error
+            self._changed.set()
+
+    def _on_data(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._changed.set()
+
+    def _on_end(self, error: ErrorInfo | None) -> None:
+        if error is not None:
+            self.fail(restore_error(error))
+        self._over = self._error is None
+        self._changed.set()
+
+
+class Outgoing:
+    """Bytes to the node, as its credit allows."""
+
+    def __init__(self, number: int, streams: Streams) -> None:
+        self.number = number
+        self._streams = streams
+        self._credit = SendCredit()
+        self._changed = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self.stopped = False
+        self.ended = False
+
+    def send_now(self, data: bytes) -> bool:
+        """Send all of `data` if nothing stands in the way of it just now."""
+        if self.stopped or self.ended or self._lock.locked() or len(data) > self._credit.available:
+            return False
+        for start in range(0, len(data), MAX_CHUNK):
+            self._send(data[start : start + MAX_CHUNK])
+        return True
+
+    async def write(self, data: bytes) -> bool:
+        """Send `data` as credit comes; False when the node wants no more, or the stream is closed."""
+        if self.send_now(data):
+            return True
+        view = memoryview(data)
+        async with self._lock:
+            while view:
+                while not self._credit.available and not self.stopped and not self.ended:
+                    self._changed.clear()
+                    await self._changed.wait()
+                if self.stopped or self.ended:
+                    return False
+                size = min(len(view), MAX_CHUNK, self._credit.available)
+                self._send(bytes(view[:size]))
+                view = view[size:]
+        return not self.stopped
+
+    def _send(self, data: bytes) -> None:
+        self._credit.spend(len(data))
+        self._streams.send(Data(self.number, data))
+
+    def end(self, error: ErrorInfo | None = None) -> None:
+        """No more will come. Calling it again does nothing."""
+        if not self.ended:
+            if not self.stopped:
+                self._streams.send(End(self.number, error))
+            self.close()
+
+    def close(self) -> None:
+        """The node has forgotten the stream: whoever writes is told."""
+        self.ended = True
+        self._changed.set()
+        self._streams.forget(self.number)
+
+    def on_credit(self, count: int) -> None:
+        """Raises ProtocolError when no node grants so much."""
+        self._credit.grant(count)
+        self._changed.set()
+
+    def on_stop(self) -> None:
+        self.stopped = True
+        self._changed.set()
+
+
+class Streams:
+    """The open streams of a session; their numbers are the client's to give, and are never used twice."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self._last = 0
+        self._open: dict[int, Incoming | Outgoing] = {}
+
+    def open_incoming(self) -> Incoming:
+        self._last += 1
+        stream = Incoming(self._last, self)
+        self._open[stream.number] = stream
+        return stream
+
+    def open_outgoing(self) -> Outgoing:
+        self._last += 1
+        stream = Outgoing(self._last, self)
+        self._open[stream.number] = stream
+        return stream
+
+    def forget(self, number: int) -> None:
+        self._open.pop(number, None)
+
+    def on_body(self, body: NodeBody) -> None:
+        """Handle a part of a stream; those of streams that were closed here are of no more interest."""
+        match body:
+            case Data(number, data):
+                if isinstance(stream := self._open.get(number), Incoming):
+                    stream.receive(data)
+            case Credit(number, count):
+                if isinstance(stream := self._open.get(number), Outgoing):
+                    stream.on_credit(count)
+            case End(number, error):
+                if isinstance(stream := self._open.get(number), Incoming):
+                    stream.close()
+                    stream.on_end(error)
+            case Stop(number):
+                if isinstance(stream := self._open.get(number), Outgoing):
+                    stream.on_stop()
+
+    def close_all(self) -> None:
+        """The session is over: whoever waits on a stream is told."""
+        for stream in list(self._open.values()):
+            stream.close()
+            if isinstance(stream, Incoming):
+                stream.on_end(None)

@@ -1,0 +1,113 @@
+"""Bytes in quantity: a request whose stream is fed from, or into, something on this side, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import IO, Any
+
+from tfnz.protocol.errors import InvalidArgument, TfnzError, describe_error
+from tfnz.protocol.messages import RequestBody, Result
+from tfnz.protocol.streams import MAX_CHUNK
+
+from .requests import Pending
+from .session import Session
+from .streams import Reader
+from .waiting import time_limit
+from .worker import run_blocking
+
+#: Makes the request, given the number of its stream.
+MakeBody = Callable[[int], RequestBody]
+
+
+async def upload(
+    session: Session,
+    node: str,
+    make_body: MakeBody,
+    parts: AsyncIterator[bytes],
+    *,
+    what: str,
+    timeout_s: float | None,
+) -> Result:
+    """Send a request and then `parts`; return the answer.
+
+    Raises:
+        TfnzError: what the node answers. What `parts` raises is raised too, and the node then changes nothing.
+    """
+    stream = session.streams.open_outgoing()
+    pending = session.requests.start(node, make_body(stream.number))
+    # An answer before the end can only be a refusal: it must wake the one who waits for credit.
+    pending.answer.add_done_callback(lambda _: stream.close())
+    try:
+        async with time_limit(timeout_s, what):
+            async for part in parts:
+                if part and not await stream.write(part):
+                    break
+            stream.end()
+            return await pending.answer
+    except BaseException as exc:
+        stream.end(describe_error(exc))
+        raise
+    finally:
+        session.requests.abandon(pending)
+
+
+async def download(
+    session: Session,
+    node: str,
+    make_body: MakeBody,
+    take: Callable[[bytes], Awaitable[None]],
+    *,
+    what: str,
+    timeout_s: float | None,
+) -> Result:
+    """Send a request and hand every part that comes to `take`; return the answer.
+
+    Raises:
+        TfnzError: what the node answers. What `take` raises is raised too.
+    """
+    stream = session.streams.open_incoming()
+    reader = Reader(stream)
+    pending = session.requests.start(node, make_body(stream.number))
+    pending.answer.add_done_callback(lambda answer: _report(answer, reader))
+    try:
+        async with time_limit(timeout_s, what):
+            async for part in reader:
+                await take(part)
+            return await pending.answer
+    finally:
+        stream.stop()
+        _forget(session, pending)
+
+
+def _report(answer: asyncio.Future[Result], reader: Reader) -> None:
+    if not answer.cancelled() and isinstance(error := answer.exception(), TfnzError):
+        reader.fail(error)
+
+
+def _forget(session: Session, pending: Pending) -> None:
+    session.requests.abandon(pending)
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    """All of `data`, as one part."""
+    yield data
+
+
+async def parts_of(source: IO[bytes]) -> AsyncIterator[bytes]:
+    """What is left of an open file."""
+    while data := await run_blocking(lambda: source.read(MAX_CHUNK)):
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise InvalidArgument(f"the file gives {type(data).__name__}, not bytes: open it in binary mode")
+        yield bytes(data)
+
+
+async def parts_from(source: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """What a generator that may block gives."""
+    try:
+        while (part := await run_blocking(lambda: next(source, None))) is not None:
+            yield part
+    finally:
+        close: Any = getattr(source, "close", None)
+        if close is not None:
+            close()

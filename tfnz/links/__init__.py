@@ -1,0 +1,7 @@
+"""Links: how frames get from the client to a node, over ZeroMQ or through memory."""
+
+from __future__ import annotations
+
+from .base import Connector, Link, LinkBroken
+
+__all__ = ["Connector", "Link", "LinkBroken"]

@@ -1,0 +1,48 @@
+"""What a link is: an ordered way for whole frames that works until it breaks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class LinkBroken(Exception):
+    """The link carries nothing any more; a new one may."""
+
+
+class Link(Protocol):
+    """One connection to a node. Used by one event loop only."""
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame, at once and without waiting; on a broken link it is lost."""
+
+    async def receive(self) -> bytes:
+        """The next frame.
+
+        Raises:
+            LinkBroken: there is none, and never will be.
+        """
+
+    async def wait_closed(self) -> None:
+        """Return when the link is broken or closed."""
+
+    def close(self) -> None:
+        """Give up the link; calling it again does nothing."""
+
+
+class Connector(Protocol):
+    """Makes links to one address."""
+
+    @property
+    def address(self) -> str:
+        """What is connected to, for people."""
+
+    async def connect(self) -> Link:
+        """A new link, on which the peer has proved who it is.
+
+        Raises:
+            ConnectionFailed: nothing answers there.
+            NotAuthorised: one of the two does not accept the other.
+        """
+
+    def close(self) -> None:
+        """Free what the links shared; they are closed."""
