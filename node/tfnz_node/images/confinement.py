@@ -60,7 +60,7 @@ class Outside:
 
     def mark_opaque(self, path: bytes) -> None:
         """Have a directory hide the one below it: only a privileged process may write that attribute."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             socket.send_fds(self._channel, [_OPAQUE], [fd])
         finally:

@@ -20,6 +20,8 @@ from tfnz_node.images.tar_reader import Member, TarReader
 from tfnz_node.images.trees import remove_tree
 
 MAX_ID = 65535
+# Every system call walks the whole path: depth is what would make a small archive slow.
+MAX_DEPTH = 256
 WHITEOUT_PREFIX = b".wh."
 AUFS_PREFIX = b".wh..wh."
 OPAQUE_NAME = b".wh..wh..opq"
@@ -89,6 +91,7 @@ class Unpacker:
 
     def _directory(self, member: Member, path: bytes) -> None:
         if path != b"/":
+            self._make_parent(path)
             self._make_directory(path)
         os.chown(path, member.uid, member.gid, follow_symlinks=False)
         os.chmod(path, member.mode)
@@ -187,7 +190,6 @@ class Unpacker:
 
         Where this layer has a whiteout already, the directory hides the lower one whole: it is opaque.
         """
-        self._make_parent(path)
         opaque = False
         try:
             there = os.lstat(path)
@@ -217,6 +219,8 @@ class Unpacker:
 
     def _parse_path(self, member: Member, name: bytes) -> bytes:
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+        if len(parts) > MAX_DEPTH:
+            raise self._invalid(member, f"lies {len(parts)} directories deep; the limit is {MAX_DEPTH}")
         if b".." in parts:
             raise self._invalid(member, f"names {name[:200]!r}, which leads out of the image")
         return b"/" + b"/".join(parts)

@@ -24,6 +24,7 @@ from tfnz.protocol.errors import (
     describe_error,
 )
 from tfnz_node.images.archive import Archive, Blob, spool
+from tfnz_node.images.compression import Source
 from tfnz_node.images.confinement import die_with_parent, limit_memory
 from tfnz_node.images.docker_archive import find_saved_images, is_docker_archive
 from tfnz_node.images.image_config import parse_config, synthesise_config
@@ -61,17 +62,17 @@ class Answer(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
 
 
-class _Stdin:
+class Stdin:
     """Standard input, in pieces as they come."""
 
     def read(self, size: int, /) -> bytes:
         return os.read(0, size)
 
 
-def main(arguments: Arguments) -> Answer:
-    """Import what stdin says; every failure becomes an answer."""
+def main(arguments: Arguments, source: Source) -> Answer:
+    """Import the archive that source gives; every failure becomes an answer."""
     try:
-        return Answer(result=_import(arguments))
+        return Answer(result=_import(arguments, source))
     except TfnzError as exc:
         return Answer(error=describe_error(exc))
     except MemoryError:
@@ -91,13 +92,13 @@ def _reported(error: Exception) -> Exception:
     return error
 
 
-def _import(arguments: Arguments) -> ImportResult:
+def _import(arguments: Arguments, source: Source) -> ImportResult:
     scratch = Path(arguments.scratch)
     budget = Budget(arguments.limits)
     (Path(arguments.root) / "layers").mkdir(exist_ok=True)
     scratch.mkdir(parents=True, mode=0o700)
     try:
-        archive = spool(_Stdin(), scratch / "archive", budget)
+        archive = spool(source, scratch / "archive", budget)
         store = LayerStore(Path(arguments.root), scratch, budget)
         descriptor = os.open(archive.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -173,5 +174,5 @@ if __name__ == "__main__":
     told = msgspec.json.decode(sys.argv[1], type=Arguments)
     die_with_parent(told.parent)
     limit_memory()
-    sys.stdout.buffer.write(msgspec.json.encode(main(told)) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.encode(main(told, Stdin())) + b"\n")
     sys.stdout.buffer.flush()
