@@ -61,6 +61,9 @@ WITHOUT_MIRROR = {
     "test_project.py",
 }
 
+#: Tests of what several modules of a package do together: a contract that all keep, an attack that all withstand.
+TOPICS = {"contract", "mutations", "traversal", "whiteouts"}
+
 #: A module's name, and the full names of what it imports.
 Imports = dict[str, set[str]]
 
@@ -226,11 +229,11 @@ def test_modules_are_named_for_what_is_in_them() -> None:
 
 def test_tests_mirror_the_tree() -> None:
     strays = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if not has_mirror(path)]
-    assert not strays, "tests of no module (see WITHOUT_MIRROR): " + ", ".join(map(str, strays))
+    assert not strays, "tests of no module (see WITHOUT_MIRROR and TOPICS): " + ", ".join(map(str, strays))
 
 
 def has_mirror(test: Path) -> bool:
-    """Whether a test is of the module that its path and name say; test_contract is of several that are alike."""
+    """Whether a test is of the module that its path and name say, or of a topic of that package."""
     parts = test.relative_to(ROOT / "tests").parts
     if WITHOUT_MIRROR & set(parts):
         return True
@@ -240,7 +243,7 @@ def has_mirror(test: Path) -> bool:
         return False
     folder = bases[parts[0]].joinpath(*parts[1:-1])
     places = (folder / f"{name}.py", folder / f"_{name}.py", folder / name / "__init__.py")
-    return any(place.exists() for place in places) or (name == "contract" and folder.is_dir())
+    return any(place.exists() for place in places) or (name in TOPICS and folder.is_dir())
 
 
 @pytest.mark.parametrize("package", ["tfnz", "tfnz.aio"])
