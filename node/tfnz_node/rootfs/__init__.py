@@ -1,0 +1,1 @@
+"""The containers' root file systems."""
