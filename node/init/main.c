@@ -22,6 +22,8 @@
 #include "run.h"
 #include "sandbox.h"
 
+enum { KERNEL_SIGNALS = 64 };
+
 static bool booted, started;
 
 static void serve_boot(struct request *request)
@@ -205,8 +207,11 @@ static pid_t fork_sibling(void)
 static void start_clean(bool join)
 {
 	sigset_t none;
-	for (int number = 1; number <= SIGRTMAX; number++)
-		signal(number, SIG_DFL);
+	// By the bare system call, whose structure is all zeros for SIG_DFL: glibc keeps two signals to itself, and a
+	// parent may well ignore these too.
+	char defaults[64] = {0};
+	for (int number = 1; number <= KERNEL_SIGNALS; number++)
+		syscall(SYS_rt_sigaction, number, defaults, NULL, KERNEL_SIGNALS / 8);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	for (int fd = 0; fd < CONTROL_FD; fd++)

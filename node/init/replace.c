@@ -29,22 +29,24 @@ static int fail_writing(const char *path, int number, struct error *error)
 	return error_system(error, number, "writing %s", path);
 }
 
-static bool is_mount_point(const struct statx *status)
+bool replace_is_mount_point(int dir, const char *name)
 {
-	return (status->stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+	struct statx status;
+	return statx(dir, name, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &status) == 0 &&
+	       (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
 int replace_begin(struct replacement *replacement, int dir, const char *name, const char *path, struct error *error)
 {
-	struct statx status;
+	struct stat status;
 
 	*replacement = (struct replacement){.dir = dir, .name = name, .path = path, .fd = -1};
-	if (statx(dir, name, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &status) == 0) {
-		if (S_ISDIR(status.stx_mode))
+	if (fstatat(dir, name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+		if (S_ISDIR(status.st_mode))
 			return error_set(error, EISDIR, "%s is a directory", path);
-		if (!S_ISREG(status.stx_mode) && !S_ISLNK(status.stx_mode))
+		if (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode))
 			return error_set(error, EINVAL, "%s is a special file, only regular files can be written", path);
-		replacement->in_place = is_mount_point(&status);
+		replacement->in_place = replace_is_mount_point(dir, name);
 	} else if (errno != ENOENT) {
 		return error_system(error, errno, "%s", path);
 	}

@@ -17,6 +17,9 @@ struct replacement {
 	char temporary[NAME_MAX + 1];
 };
 
+// True when something is mounted on `name`, so that nothing can be renamed over it.
+bool replace_is_mount_point(int dir, const char *name);
+
 // Prepares to replace the file, symbolic link or nothing at `name`. Directories and special files are refused.
 int replace_begin(struct replacement *replacement, int dir, const char *name, const char *path, struct error *error);
 

@@ -58,12 +58,10 @@ static int store(const struct file_request *request, const struct user *user, st
 static int make_placeholder(int dir, const char *name, const struct file_request *request, struct error *error)
 {
 	struct replacement placeholder;
+	if (replace_is_mount_point(dir, name))
+		return error_set(error, EBUSY, "%s is a mount point already; was it given twice?", request->path);
 	if (replace_begin(&placeholder, dir, name, request->path, error) < 0)
 		return -1;
-	if (placeholder.in_place) {
-		replace_abort(&placeholder);
-		return error_set(error, EBUSY, "%s is a mount point already; was it given twice?", request->path);
-	}
 	return replace_commit(&placeholder, 0, 0, 0600, error);
 }
 

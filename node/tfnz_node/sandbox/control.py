@@ -113,8 +113,10 @@ class Control:
     def kill_job(self, id: int) -> None:
         """Sends SIGKILL to the session of process `id`, without waiting and without complaint."""
         if not self._closed and id in self._exits:
-            forgotten = self._post(Kind.SIGNAL, id=id, arguments=(signal.SIGKILL, 1))
-            forgotten.add_done_callback(_ignore_outcome)
+            # An init that is gone has taken the process with it.
+            with contextlib.suppress(InitGone):
+                forgotten = self._post(Kind.SIGNAL, id=id, arguments=(signal.SIGKILL, 1))
+                forgotten.add_done_callback(_ignore_outcome)
 
     def drain(self) -> None:
         """Handles everything that has arrived."""
