@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def plan_process(spec: StartProcess, container_env: Sequence[str]) -> ProcessPla
         argv: tuple[str, ...] = ("sh", "-c", LOGIN_SHELL)
     else:
         argv = plan_words(spec.command, shell=spec.shell)
-    env = merge_env([DEFAULT_PATH], container_env, ["TERM=xterm"] if spec.pty else [], join_env(spec.env))
+    terminal = ["TERM=xterm"] if spec.pty or spec.login_shell else []
+    env = merge_env([DEFAULT_PATH, *terminal], container_env, join_env(spec.env))
     return checked(ProcessPlan(argv, env, spec.user, spec.cwd))
 
 
@@ -163,6 +165,16 @@ def check_limits(limits: Limits) -> None:
             raise InvalidArgument(f"{name}={value} is below the minimum of {minimum} {unit}")
 
 
+def check_timeout(timeout_s: float | None) -> None:
+    """Whether a timer can be set to it; one at "not a number" would confuse every other timer of the node.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    if timeout_s is not None and not math.isfinite(timeout_s):
+        raise InvalidArgument(f"timeout_s={timeout_s} is not a time: give seconds, or nothing for no limit")
+
+
 def plan_path(path: str) -> str:
     """`path` as an absolute path of the container; a relative one begins at its root.
 
@@ -202,7 +214,7 @@ def plan_files(files: Sequence[PreBootFile]) -> list[PreBootFile]:
         if not file.path.startswith("/"):
             raise PathRefused(f"pre-boot path {file.path[:200]!r} is not absolute")
         path = plan_path(file.path)
-        if path == "/" or file.path.endswith("/"):
+        if path == "/" or file.path.endswith(("/", "/.")):
             raise PathRefused(f"pre-boot path {file.path[:200]!r} names a directory, not a file")
         planned.append(PreBootFile(path, file.data, file.mode, file.secret))
     return planned

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 
-from tfnz.protocol.errors import ImageNotFound, InvalidArgument
+from tfnz.protocol.errors import ImageNotFound
 from tfnz.protocol.exits import Cause
 from tfnz.protocol.ids import new_id, parse_tag
 from tfnz.protocol.messages import (
@@ -23,7 +22,7 @@ from tfnz.protocol.messages import (
     SpawnContainer,
     StartContainer,
 )
-from tfnz_node.core.plan import ImageDefaults, check_limits, plan_files, plan_main
+from tfnz_node.core.plan import ImageDefaults, check_limits, check_timeout, plan_files, plan_main
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
 from tfnz_node.sandbox.cgroups import CgroupLimits
@@ -80,12 +79,11 @@ def find_image(node: Node, name: str) -> ImageRecord:
 def plan_spec(node: Node, session: Session, request: SpawnContainer, image: ImageRecord) -> Spec:
     """What the container is to be. Raises InvalidArgument and its kin when that cannot be."""
     check_limits(request.limits)
+    check_timeout(request.timeout_s)
     config = image.config
     defaults = ImageDefaults(
         entrypoint=config.entrypoint, cmd=config.cmd, env=config.env, user=config.user, workdir=config.workdir
     )
-    if request.timeout_s is not None and not math.isfinite(request.timeout_s):
-        raise InvalidArgument(f"timeout_s={request.timeout_s} is not a time")
     return Spec(
         id=new_id(),
         account=session.account,

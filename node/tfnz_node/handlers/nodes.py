@@ -13,7 +13,7 @@ from .context import Node
 
 
 async def status(node: Node, session: Session, request: GetNodeStatus) -> NodeStatus:
-    total, free = read_memory(Path("/proc/meminfo").read_text())
+    total, free = find_memory()
     return NodeStatus(
         node=node.name,
         version=node.version,
@@ -34,13 +34,18 @@ async def status(node: Node, session: Session, request: GetNodeStatus) -> NodeSt
 
 def read_stats() -> dict[str, float]:
     """What programs rank nodes by: free memory in megabytes, idle processors, and paging (0: we never swap)."""
-    _, free = read_memory(Path("/proc/meminfo").read_text())
+    _, free = find_memory()
     idle = max(0.0, (os.cpu_count() or 1) - os.getloadavg()[0])
     return {"memory": free / 1_000_000, "cpu": idle * 100, "paging": 0.0}
 
 
-def read_memory(meminfo: str) -> tuple[int, int]:
-    """Total and available memory in bytes, from /proc/meminfo."""
+def find_memory() -> tuple[int, int]:
+    """Total and available memory of the host in bytes."""
+    return parse_memory(Path("/proc/meminfo").read_text())
+
+
+def parse_memory(meminfo: str) -> tuple[int, int]:
+    """Total and available memory in bytes, from the text of /proc/meminfo."""
     values = {}
     for line in meminfo.splitlines():
         name, _, rest = line.partition(":")
