@@ -34,9 +34,7 @@ def say_hello(node: Node) -> None:
 
     with step("five containers at once, each from spawn to its last word") as found:
         containers = [
-            node.spawn(
-                "busybox", f"echo hello from $NAME; exit {code}", env={"NAME": name}, stdout_callback=hear
-            )
+            node.spawn("busybox", f"echo hello, $NAME; exit {code}", env={"NAME": name}, stdout_callback=hear)
             for code, name in enumerate(("Ada", "Grace", "Edsger", "Tony", "Barbara"))
         ]
         for code, container in enumerate(containers):
