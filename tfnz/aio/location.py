@@ -9,16 +9,14 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 from tfnz.embedded import EmbeddedNode, start_embedded
 from tfnz.links import Connector
 from tfnz.protocol.errors import (
     ConnectionFailed,
     Disconnected,
-    ImageNotFound,
     InvalidArgument,
-    NoAccount,
     NodeNotFound,
     SessionLost,
     TfnzError,
@@ -28,25 +26,17 @@ from tfnz.protocol.messages import (
     ContainerInfo,
     ContainerList,
     EndSession,
-    ImageInfo,
-    ImageList,
-    ImportImage,
-    InspectImage,
     ListContainers,
-    ListImages,
-    RemoveImage,
-    RequestBody,
     Welcome,
 )
-from tfnz.protocol.messages import Result as Answer
 
-from .archives import read_archive
 from .callbacks import Callback, Line, in_callback
+from .location_images import LocationImages
 from .logs import configure_logging
 from .node import Node
 from .requests import REQUEST_TIMEOUT_S, expect
 from .session import Session
-from .transfers import parts_from, parts_of, upload
+from .targets import find_target
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +59,7 @@ class ConnectionFacts(NamedTuple):
 
 
 @final
-class Location:
+class Location(LocationImages):
     """A cluster, or this machine alone, and one session with it; see `tfnz.Location`.
 
     It connects when it is awaited or entered:
@@ -194,36 +184,12 @@ class Location:
     async def _find_connector(self) -> Connector:
         if self._connector is not None:
             return self._connector
-        from tfnz.links.zeromq import ZmqConnector
-
         if self._embedded_dir is not None:
             self._embedded = await start_embedded(self._embedded_dir[0])
-            return ZmqConnector(self._embedded.endpoint)
-        if self._socket is not None:
-            path = os.fspath(self._socket)
-            return ZmqConnector(path if path.startswith("ipc://") else f"ipc://{path}")
-        return self._find_remote() or ZmqConnector(f"ipc://{DEFAULT_SOCKET}")
-
-    def _find_remote(self) -> Connector | None:
-        """The way to the location of an account; None if there is no account and none was asked for."""
-        from tfnz.accounts import find_account
-        from tfnz.links.zeromq import CurveKeys, ZmqConnector
-
-        account = find_account(self.location or None)
-        if account is None:
-            if self._location_ip is not None:
-                raise NoAccount(
-                    "location_ip was given, but no location is configured: see `tfnz account create`"
-                )
-            return None
-        if account.server is None:
-            raise NoAccount(
-                f"the public key of {account.name} is not known: put it, as base64, "
-                f"into the account's file {account.name}.spub"
-            )
-        self.location = account.name
-        host, port = _split_port(self._location_ip or account.name)
-        return ZmqConnector(f"tcp://{host}:{port}", CurveKeys(account.public, account.secret, account.server))
+            return find_target(socket=self._embedded.endpoint).connector
+        target = find_target(self.location or None, location_ip=self._location_ip, socket=self._socket)
+        self.location = target.location
+        return target.connector
 
     async def _watch_embedded(self, node: EmbeddedNode) -> None:
         code = await node.wait()
@@ -257,73 +223,6 @@ class Location:
         return expect(
             ContainerList, await self._request(ListContainers(), "a list of containers", timeout_s)
         ).containers
-
-    # --- images
-
-    async def images(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> list[ImageInfo]:
-        """The images that the node has."""
-        return expect(ImageList, await self._request(ListImages(), "a list of images", timeout_s)).images
-
-    async def image(self, name: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> ImageInfo:
-        """What is known of one image, its configuration included.
-
-        Raises:
-            ImageNotFound: the node has none of this name or digest.
-        """
-        images = expect(ImageList, await self._request(InspectImage(name), f"image {name}", timeout_s)).images
-        if not images:
-            raise ImageNotFound(f"there is no image {name!r}: import it first")
-        return images[0]
-
-    async def import_image(
-        self,
-        source: str | os.PathLike[str] | IO[bytes],
-        name: str | None = None,
-        progress: Callback | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> ImageInfo:
-        """Give the node an image.
-
-        Args:
-            source: the path of a root file system tar, a ``docker save`` archive or an OCI layout (also as a
-                directory); or such an archive as an open binary file, which is left open.
-            name: what to call it; by default as the archive does.
-            progress: called now and then with the number of bytes sent, and how many there are, or None.
-            timeout_s: how long it may take; None is for as long as the session lives.
-
-        Returns:
-            The image; the first, if the archive has several.
-
-        Raises:
-            ImageInvalid: the archive is malformed, or its digests lie.
-            PathNotFound: there is no such file.
-            DiskFull: it does not fit.
-        """
-        if isinstance(source, str | os.PathLike):
-            archive, total = read_archive(source)
-            parts, what = parts_from(archive), f"import {os.fspath(source)!r}"
-        else:
-            total, parts, what = None, parts_of(source), "import an image"
-        session = self._alive()
-        answer = await upload(
-            session,
-            self._entry,
-            lambda stream: ImportImage(stream, name),
-            _reporting(parts, progress, total),
-            what=what,
-            timeout_s=timeout_s,
-        )
-        return expect(ImageList, answer).images[0]
-
-    async def remove_image(self, name: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
-        """Have the node forget an image.
-
-        Raises:
-            ImageNotFound: there is none.
-            ImageInUse: a container uses it.
-        """
-        await self._request(RemoveImage(name), f"removal of image {name}", timeout_s)
 
     # --- the end
 
@@ -424,35 +323,7 @@ class Location:
         self._error = self._error or error
         self._finished.set()
 
-    def _alive(self) -> Session:
-        if self._session is None:
-            raise Disconnected("this Location is not connected: await it, or enter it with `async with`")
-        return self._session
-
-    async def _request(self, body: RequestBody, what: str, timeout_s: float | None) -> Answer:
-        return await self._alive().request(self._entry, body, what=what, timeout_s=timeout_s)
-
 
 def _rank(node: Node) -> float:
     stats = node.stats
     return stats.get("cpu", 0.0) + stats.get("memory", 0.0) - 10 * stats.get("paging", 0.0)
-
-
-def _split_port(host: str) -> tuple[str, int]:
-    """A host and the port after its colon, if there is one; more than one colon is an IPv6 address."""
-    name, colon, port = host.rpartition(":")
-    if colon and port.isdecimal() and ":" not in name:
-        return name, int(port)
-    return host, PORT
-
-
-async def _reporting(parts: Any, progress: Callback | None, total: int | None) -> Any:
-    """`parts`, and `progress` told of them."""
-    sent = 0
-    async for part in parts:
-        yield part
-        sent += len(part)
-        if progress is not None:
-            result = progress(sent, total)
-            if asyncio.iscoroutine(result):
-                await result

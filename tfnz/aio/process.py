@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from tfnz.protocol.errors import NotFound, ObjectDead, TimedOut
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import DestroyProcess, ResizeProcess, SignalProcess, Streams
 
 from .arguments import parse_input, parse_signal, parse_size_of_terminal
-from .callbacks import Callback, in_callback
+from .callbacks import Callback
+from .lifetime import Lifetime
 from .output import Output
 from .requests import REQUEST_TIMEOUT_S
 from .waiting import time_limit
 
 if TYPE_CHECKING:
     from .container import Container
+    from .container_commands import ContainerCommands
 
 #: How long a process may go on after ``stdin(b"")`` before it is ended.
 _EMPTY_INPUT_GRACE_S: Final = 2.0
 
 
 @final
-class Process:
+class Process(Lifetime):
     """A process that `Container.spawn` or `Container.spawn_shell` started; see `tfnz.Process`.
 
     Attributes:
@@ -36,29 +38,24 @@ class Process:
         termination_callback: called once with the process and its return code.
     """
 
+    _kind = "process"
     _face: Any = None  # the blocking object that stands for this one, if there is one
 
     def __init__(
         self,
-        container: Container,
+        container: ContainerCommands,
         *,
         pty: bool,
         data_callback: Callback | None,
         stderr_callback: Callback | None,
         termination_callback: Callback | None,
     ) -> None:
-        self.uuid = ""
-        self.exit: Exit | None = None
+        # Its line is the container's: what happens in one container is told in order.
+        super().__init__(container._session, container._line, termination_callback)
         self.data_callback = data_callback
         self.stderr_callback = stderr_callback
-        self.termination_callback = termination_callback
-        self._destroyed = False
         self._container = container
-        self._session = container._session
-        self._line = container._line  # what happens in a container is told in order
-        loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = loop.create_future()
-        self._settled: asyncio.Future[None] = loop.create_future()
+        self._destroyed = False
         streams = self._session.streams
         self._stdin = streams.open_outgoing()
         self._stdout = streams.open_incoming()
@@ -72,21 +69,7 @@ class Process:
 
     def parent(self) -> Container:
         """The container that it runs in."""
-        return self._container
-
-    @property
-    def dead(self) -> bool:
-        """Whether it has ended."""
-        return self.exit is not None
-
-    def ensure_alive(self) -> None:
-        """Raises ObjectDead, a ValueError, if it has ended."""
-        if self.exit is not None:
-            raise ObjectDead(f"process {self.uuid} has ended: {self.exit}")
-
-    def bail_if_dead(self) -> bool:
-        """Whether it has ended, for code that would rather not catch errors."""
-        return self.dead
+        return cast("Container", self._container)  # the whole of it
 
     def __repr__(self) -> str:
         return f"<Process {self.uuid} in {self._container.uuid}: {self.exit or 'running'}>"
@@ -161,29 +144,6 @@ class Process:
 
     # --- its end
 
-    async def wait(self, timeout_s: float | None = None) -> Exit:
-        """How it ended, once it has and its callbacks have run.
-
-        Called from a callback, it does not wait for callbacks of others.
-
-        Args:
-            timeout_s: how long to wait; None is for as long as the session lives.
-
-        Raises:
-            TimedOut: it runs on.
-        """
-        if self.exit is None or not self._settled.done():
-            async with time_limit(timeout_s, f"process {self.uuid} has not ended"):
-                await self._settle()
-        assert self.exit is not None
-        return self.exit
-
-    async def _settle(self) -> None:
-        if in_callback.get():
-            await self._session.callbacks.take(self._line, self._ended)
-        else:
-            await asyncio.shield(self._settled)
-
     async def destroy(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
         """End it, the same as `Container.destroy_process`; of one that has ended, nothing is left to do.
 
@@ -235,11 +195,9 @@ class Process:
         """It has ended; told more than once, only the first counts."""
         if self.exit is not None:
             return
-        self.exit = exit
         self._container._forget_process(self)
         self._close()
-        self._session.callbacks.post(self._line, self._report, then=self._on_settled)
-        self._ended.set_result(None)
+        self._conclude(exit)
 
     def _close(self) -> None:
         """Nothing more is said to it or by it."""
@@ -248,15 +206,6 @@ class Process:
         if self._stderr is not None:
             self._stderr.close()
         self._output.close()
-
-    def _report(self) -> object:
-        callback = self.termination_callback
-        assert self.exit is not None
-        return callback(self, self.exit.returncode) if callback is not None else None
-
-    def _on_settled(self) -> None:
-        if not self._settled.done():
-            self._settled.set_result(None)
 
     def _on_stdout(self, data: bytes) -> None:
         if self.data_callback is None:

@@ -19,14 +19,14 @@ from .streams import Incoming, Outgoing
 from .waiting import time_limit
 
 if TYPE_CHECKING:
-    from .container import Container
+    from .container_commands import ContainerCommands
 
 #: The node keeps the time; this much later we stop to believe in its answer.
 _ANSWER_GRACE_S = 10.0
 _TAIL_BYTES = 2000
 
 
-async def run(container: Container, request: StartProcess, input: bytes) -> tuple[Result, Exit]:
+async def run(container: ContainerCommands, request: StartProcess, input: bytes) -> tuple[Result, Exit]:
     """The output of a command and how it ended; `request` has no streams yet.
 
     Raises:

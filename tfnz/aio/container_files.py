@@ -1,0 +1,138 @@
+"""Files of a container: put and fetched, alone or as trees, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import IO, Any
+
+from tfnz.protocol.messages import FetchFile, FetchTree, PutFile, PutTree
+
+from .arguments import parse_input, parse_path
+from .container_base import ContainerBase
+from .local_trees import TreeWriter, read_tree
+from .transfers import MakeBody, download, once, parts_from, parts_of, upload
+from .worker import run_blocking
+
+
+class ContainerFiles(ContainerBase):
+    """A container as a place for files. They are root's, and paths begin at the container's root."""
+
+    async def put(
+        self, path: str, data: bytes | str | IO[bytes], *, mode: int = 0o644, timeout_s: float | None = None
+    ) -> None:
+        """Write a file, owned by root; its directories are made, and a file that is there is replaced at once.
+
+        Args:
+            path: in the container; a relative one begins at the root.
+            data: bytes, text that is encoded as UTF-8, or an open binary file, which is read to its end in bounded
+                memory and left open.
+            mode: the file's permissions.
+            timeout_s: how long it may take; None is for as long as the session lives.
+
+        Raises:
+            PathRefused, PathIsDirectory: `path` leaves the container, or is no file; both ValueErrors.
+            DiskFull: it does not fit.
+        """
+        target = parse_path(path)
+        parts = self._parts(data)
+        await self.wait_until_ready()
+        await upload(
+            self._session,
+            self._node_name,
+            lambda stream: PutFile(self.uuid, target, stream, mode),
+            parts,
+            what=f"put {path!r} into container {self.uuid}",
+            timeout_s=timeout_s,
+        )
+
+    @staticmethod
+    def _parts(data: Any) -> AsyncIterator[bytes]:
+        return parts_of(data) if hasattr(data, "read") else once(parse_input(data))
+
+    async def fetch(
+        self, path: str, into: IO[bytes] | None = None, *, timeout_s: float | None = None
+    ) -> bytes:
+        """Read a file.
+
+        Args:
+            path: in the container; a relative one begins at the root.
+            into: an open binary file that the content is written to, in bounded memory; it is left open.
+            timeout_s: how long it may take; None is for as long as the session lives.
+
+        Returns:
+            The content, or nothing when it was written to `into`.
+
+        Raises:
+            PathNotFound, PathIsDirectory, PathRefused: there is no such file, or it is no ordinary one.
+        """
+        source = parse_path(path)
+        parts: list[bytes] = []
+
+        async def take(part: bytes) -> None:
+            if into is None:
+                parts.append(part)
+            else:
+                await run_blocking(partial(into.write, part))
+
+        await self._download(lambda stream: FetchFile(self.uuid, source, stream), take, path, timeout_s)
+        return b"".join(parts)
+
+    async def put_tree(
+        self, path: str, local_dir: str | os.PathLike[str], *, timeout_s: float | None = None
+    ) -> None:
+        """Write a local directory and all in it to `path`; files, directories and links, owned by root.
+
+        Raises:
+            PathNotFound: there is no such local directory.
+            FileError: the container refuses.
+        """
+        target = parse_path(path)
+        tree: Iterator[bytes] = read_tree(local_dir)
+        await self.wait_until_ready()
+        await upload(
+            self._session,
+            self._node_name,
+            lambda stream: PutTree(self.uuid, target, stream),
+            parts_from(tree),
+            what=f"put {os.fspath(local_dir)!r} into container {self.uuid}",
+            timeout_s=timeout_s,
+        )
+
+    async def fetch_tree(
+        self, path: str, local_dir: str | os.PathLike[str], *, timeout_s: float | None = None
+    ) -> None:
+        """Read the directory `path` and all in it into a local directory, which is made if need be.
+
+        Nothing is written outside of `local_dir`, whatever the container does: links in it are made but not followed.
+
+        Raises:
+            PathNotFound: there is no such directory in the container.
+            FileError: it cannot be read there, or written here.
+        """
+        source = parse_path(path)
+        with await run_blocking(lambda: TreeWriter(local_dir)) as writer:
+
+            async def take(part: bytes) -> None:
+                await run_blocking(lambda: writer.write(part))
+
+            await self._download(lambda stream: FetchTree(self.uuid, source, stream), take, path, timeout_s)
+            writer.finish()
+
+    async def _download(
+        self,
+        make_body: MakeBody,
+        take: Callable[[bytes], Awaitable[None]],
+        path: str,
+        timeout_s: float | None,
+    ) -> None:
+        await self.wait_until_ready()
+        await download(
+            self._session,
+            self._node_name,
+            make_body,
+            take,
+            what=f"fetch {path!r} from container {self.uuid}",
+            timeout_s=timeout_s,
+        )
