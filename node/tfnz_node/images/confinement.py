@@ -1,4 +1,4 @@
-"""Runs a function in a process that sees one directory as its root and keeps five capabilities."""
+"""Runs a function in a process that sees one directory as its root, no network, and keeps five capabilities."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import os
 import resource
 import signal
 import socket
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tfnz.protocol.errors import ImageInvalid
-from tfnz_node.kernel.syscalls import prctl
+from tfnz.protocol.errors import ImageInvalid, InternalError
+from tfnz_node.kernel.syscalls import prctl, unshare
 
 MAX_MEMORY_BYTES = 1 << 30
 MAX_REPLY_BYTES = 32 * 1024
+NOBODY = 65534
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWIPC = 0x08000000
+_CLONE_NEWNET = 0x40000000
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 # chown, dac_override, fowner, fsetid, setfcap: owners, modes and file capabilities of what is unpacked, nothing else.
 _KEPT = sum(1 << number for number in (0, 1, 3, 4, 31))
@@ -74,8 +79,13 @@ def run_confined(root: Path, work: Callable[[Outside], bytes], what: str) -> byt
 
     Args:
         root: All that work can reach by name.
-        work: Runs in a process of its own; everything it needs must be open and imported. It must not raise.
+        work: Runs in a process of its own, as nobody with the right to any owner and mode. Everything it needs
+            must be open and imported; it answers for its errors itself.
         what: Named in the error if the process ends without an answer.
+
+    Raises:
+        ImageInvalid: a signal ended it, so what it read has broken it.
+        InternalError: it raised; the trace is on stderr.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -84,10 +94,13 @@ def run_confined(root: Path, work: Callable[[Outside], bytes], what: str) -> byt
         status = 1
         try:
             ours.close()
-            die_with_parent(parent)
             _confine(root)
+            # Last: the kernel forgets it when a process changes its user.
+            die_with_parent(parent)
             theirs.send(_REPLY + work(Outside(theirs)))
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             # Never return into the parent's program, whatever happened.
             os._exit(status)
@@ -95,12 +108,11 @@ def run_confined(root: Path, work: Callable[[Outside], bytes], what: str) -> byt
     with ours:
         reply = _serve(ours, root)
     _, status = os.waitpid(child, 0)
-    if reply is None:
-        ended = (
-            f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
-        )
-        raise ImageInvalid(f"{what} ended the process that was unpacking it ({ended})")
-    return reply
+    if reply is not None:
+        return reply
+    if os.WIFSIGNALED(status):
+        raise ImageInvalid(f"{what} ended the process that was unpacking it (signal {os.WTERMSIG(status)})")
+    raise InternalError(f"{what}: the process that was unpacking it failed; see the node's log")
 
 
 def _serve(channel: socket.socket, root: Path) -> bytes | None:
@@ -126,6 +138,12 @@ def _confine(root: Path) -> None:
     os.chroot(root)
     os.chdir("/")
     os.umask(0)
+    unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+    # As root it could still signal every process of root's.
+    prctl(_PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities()
 

@@ -157,6 +157,7 @@ class Unpacker:
             there = os.lstat(path)
         except FileNotFoundError:
             os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+            os.chown(path, 0, 0, follow_symlinks=False)
             return
         if stat.S_ISDIR(there.st_mode):
             self._mark_opaque(path)
@@ -203,6 +204,7 @@ class Unpacker:
             # No other device node is ever made.
             opaque = stat.S_ISCHR(there.st_mode)
         os.mkdir(path, 0o755)
+        os.chown(path, 0, 0)
         if opaque:
             self._mark_opaque(path)
 

