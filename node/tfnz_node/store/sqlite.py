@@ -3,7 +3,7 @@
 It must be consistent after a power cut at any instant, and what was confirmed must still be there: an account that was
 authorised, an image that was imported. Hence a write-ahead log, which a torn write at its end cannot spoil, with
 `synchronous=FULL`, which waits for the disk at each commit. (NORMAL would keep the file consistent, and forget the last
-commits.) That costs about a millisecond, and nothing on the way to a container's start is written here.
+commits.) That costs a fraction of a millisecond, and nothing on the way to a container's start is written here.
 
 A file that is damaged is looked at through a connection that cannot write, and left for the operator to move aside.
 """
