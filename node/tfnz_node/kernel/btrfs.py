@@ -6,6 +6,7 @@ its subvolume. The ioctls are used instead of btrfs-progs because a subvolume co
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -99,9 +100,14 @@ def enable_quota(path: Path) -> None:
 
 
 def start_quota_rescan(path: Path) -> None:
-    """Have the kernel count again, in the background."""
+    """Have the kernel count again, in the background; nothing changes when it is counting already."""
     with _directory(path) as fd:
-        _ioctl(fd, _IOC_QUOTA_RESCAN, bytearray(64), f"count quotas again on {path}")
+        try:
+            _ioctl(fd, _IOC_QUOTA_RESCAN, bytearray(64), f"count quotas again on {path}")
+        except OSError as exc:
+            # Turning quotas on starts a count by itself.
+            if exc.errno != errno.EINPROGRESS:
+                raise
 
 
 def set_quota(subvolume: Path, size_bytes: int) -> None:

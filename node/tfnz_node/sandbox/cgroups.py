@@ -1,0 +1,105 @@
+"""What the daemon asks of cgroups, and which version this host offers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tfnz.protocol.errors import InternalError
+from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.kernel.mountinfo import Mount, list_mounts
+from tfnz_node.sandbox import cgroups_v1, cgroups_v2
+from tfnz_node.sandbox.cgroup_limits import CgroupLimits, check_group_name
+from tfnz_node.sandbox.cgroups_v1 import CgroupsV1
+from tfnz_node.sandbox.cgroups_v2 import CgroupsV2
+
+__all__ = ["CgroupLimits", "Cgroups", "find_leftovers", "open_cgroups", "sweep_instances"]
+
+
+class Cgroups(Protocol):
+    """The cgroups of one daemon; synchronous and thread-safe. See `CgroupsV1` for what the methods raise."""
+
+    version: Literal["v1", "v2"]
+
+    def create(self, name: str, limits: CgroupLimits) -> None: ...
+    def attach(self, name: str, pid: int) -> None: ...
+    def set_limits(self, name: str, limits: CgroupLimits) -> None: ...
+    def oom_kills(self, name: str) -> int: ...
+    def memory_bytes(self, name: str) -> int: ...
+    def cpu_seconds(self, name: str) -> float: ...
+    def remove(self, name: str) -> None: ...
+    def list(self) -> list[str]: ...
+    def close(self) -> None: ...
+
+
+def open_cgroups(instance: str) -> Cgroups:
+    """The cgroups of this daemon, by the version this host offers.
+
+    Where both are mounted (hybrid), the one that has the controllers is used.
+
+    Args:
+        instance: A name that no other daemon of this host uses.
+
+    Raises:
+        InternalError: the host has no usable cgroups; the message says what is missing.
+    """
+    mounts = list_mounts()
+    v1 = cgroups_v1.find_v1_mounts(mounts)
+    if len(v1) == len(cgroups_v1.CONTROLLERS):
+        return CgroupsV1({controller: mount / cgroups_v2.HOME for controller, mount in v1.items()}, instance)
+    mount = find_v2_mount(mounts)
+    if mount is None:
+        missing = ", ".join(sorted(set(cgroups_v1.CONTROLLERS) - set(v1)))
+        raise InternalError(
+            f"this host has no usable cgroups: cgroup2 is not mounted, and of version 1 {missing} are missing;"
+            " mount cgroup2 at /sys/fs/cgroup"
+        )
+    tree = CgroupTree()
+    return CgroupsV2(cgroups_v2.prepare_home(mount, _find_own_group(), tree), instance, tree)
+
+
+def find_leftovers(instance: str) -> list[str]:
+    """The names of the cgroups that an instance has, without opening it."""
+    check_group_name(instance)
+    tree = CgroupTree()
+    return sorted({name for home in _find_homes() for name in tree.children(home / instance)})
+
+
+def sweep_instances(is_dead: Callable[[str], bool]) -> list[str]:
+    """Remove all that dead daemons left, processes included; the instances that were removed.
+
+    Args:
+        is_dead: Whether the daemon of an instance is certainly gone.
+    """
+    tree = CgroupTree()
+    homes = _find_homes()
+    dead = sorted(name for name in {name for home in homes for name in tree.children(home)} if is_dead(name))
+    for home in homes:
+        for name in dead:
+            tree.end(home / name)
+        with contextlib.suppress(OSError):  # Others live there, or it was never made.
+            tree.remove(home)
+    return dead
+
+
+def find_v2_mount(mounts: Sequence[Mount]) -> Path | None:
+    """Where the whole of cgroup2 is mounted."""
+    return next((mount.target for mount in reversed(mounts) if mount.fstype == "cgroup2"), None)
+
+
+def _find_homes() -> list[Path]:
+    mounts = list_mounts()
+    homes = {mount / cgroups_v2.HOME for mount in cgroups_v1.find_v1_mounts(mounts).values()}
+    v2 = find_v2_mount(mounts)
+    if v2 is not None:
+        homes.add(cgroups_v2.find_home(v2, _find_own_group()))
+    return sorted(homes)
+
+
+def _find_own_group() -> str:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::")
+    return "/"

@@ -1,0 +1,148 @@
+"""Limits by the first cgroup version: one directory per container in each controller's hierarchy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from tfnz.protocol.errors import InvalidArgument
+from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.kernel.mountinfo import Mount
+from tfnz_node.sandbox.cgroup_limits import CPU_PERIOD_US, CgroupLimits, check_group_name
+
+CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+
+
+def find_v1_mounts(mounts: Iterable[Mount]) -> dict[str, Path]:
+    """Where each controller we use is mounted; several may share one hierarchy."""
+    return {
+        controller: mount.target
+        for mount in mounts
+        if mount.fstype == "cgroup"
+        for controller in CONTROLLERS
+        if controller in mount.options
+    }
+
+
+class CgroupsV1:
+    """The cgroups of one daemon: `<controller's mount>/tfnz/<instance>/<name>`."""
+
+    version: Literal["v1", "v2"] = "v1"
+
+    def __init__(self, homes: Mapping[str, Path], instance: str, tree: CgroupTree | None = None) -> None:
+        """Make the instance's parents.
+
+        Args:
+            homes: For each controller, the directory that holds the instances.
+            instance: Whose cgroups these are.
+            tree: The kernel's, unless a test brings another.
+        """
+        check_group_name(instance)
+        self._tree = tree or CgroupTree()
+        self._homes = tuple(dict.fromkeys(homes.values()))
+        self._parents = {controller: home / instance for controller, home in homes.items()}
+        self._hierarchies = tuple(dict.fromkeys(self._parents.values()))
+        for parent in self._hierarchies:
+            self._tree.make_with_parent(parent)
+
+    def create(self, name: str, limits: CgroupLimits) -> None:
+        """Make a cgroup that already has its limits.
+
+        Raises:
+            FileExistsError: there is one of that name.
+        """
+        check_group_name(name)
+        made: list[Path] = []
+        try:
+            for parent in self._hierarchies:
+                self._tree.make(parent / name)
+                made.append(parent / name)
+            self._apply(name, limits)
+        except BaseException:
+            for group in reversed(made):
+                self._tree.end(group)
+            raise
+
+    def attach(self, name: str, pid: int) -> None:
+        """Move a process in; its children to come are born there.
+
+        Raises:
+            ProcessLookupError: there is no such process any more.
+        """
+        check_group_name(name)
+        for parent in self._hierarchies:
+            self._tree.write(parent / name, "cgroup.procs", str(pid))
+
+    def set_limits(self, name: str, limits: CgroupLimits) -> None:
+        """Change the limits of a cgroup in use.
+
+        Raises:
+            InvalidArgument: its processes use more memory than the new limit and cannot be made to give it back.
+        """
+        check_group_name(name)
+        self._apply(name, limits)
+
+    def oom_kills(self, name: str) -> int:
+        """How many of its processes the kernel has ended for want of memory."""
+        return self._tree.read_keyed(self._group("memory", name), "memory.oom_control", "oom_kill")
+
+    def memory_bytes(self, name: str) -> int:
+        """What it uses now, cached files included."""
+        return int(self._tree.read(self._group("memory", name), "memory.usage_in_bytes"))
+
+    def cpu_seconds(self, name: str) -> float:
+        """Processor time used so far."""
+        return int(self._tree.read(self._group("cpuacct", name), "cpuacct.usage")) / 1e9
+
+    def remove(self, name: str) -> None:
+        """End what still lives in it and remove it; nothing happens when there is none.
+
+        Raises:
+            TimeoutError: a process in it does not die.
+        """
+        check_group_name(name)
+        for parent in self._hierarchies:
+            self._tree.end(parent / name)
+
+    def list(self) -> list[str]:
+        """The names of all cgroups of this instance."""
+        return sorted({name for parent in self._hierarchies for name in self._tree.children(parent)})
+
+    def close(self) -> None:
+        """Remove all cgroups of this instance, and what held them."""
+        for home, parent in zip(self._homes, self._hierarchies, strict=True):
+            self._tree.end(parent)
+            with contextlib.suppress(OSError):  # Other instances are still there.
+                self._tree.remove(home)
+
+    def _group(self, controller: str, name: str) -> Path:
+        check_group_name(name)
+        return self._parents[controller] / name
+
+    def _apply(self, name: str, limits: CgroupLimits) -> None:
+        self._apply_memory(self._group("memory", name), limits.memory_bytes)
+        self._tree.write(self._group("pids", name), "pids.max", str(limits.pids))
+        cpu = self._group("cpu", name)
+        self._tree.write(cpu, "cpu.cfs_period_us", str(CPU_PERIOD_US))
+        self._tree.write(cpu, "cpu.cfs_quota_us", str(limits.cpu_quota_us))
+
+    def _apply_memory(self, group: Path, memory_bytes: int) -> None:
+        """Memory, and memory plus swap (absent where the kernel does not count swap), which is never the lesser."""
+        files = ["memory.limit_in_bytes"]
+        if self._tree.has(group, "memory.memsw.limit_in_bytes"):
+            now = int(self._tree.read(group, "memory.memsw.limit_in_bytes"))
+            files.insert(0 if now < memory_bytes else 1, "memory.memsw.limit_in_bytes")
+        try:
+            for file in files:
+                self._tree.write(group, file, str(memory_bytes))
+        except OSError as exc:
+            if exc.errno != errno.EBUSY:
+                raise
+            used = int(self._tree.read(group, "memory.usage_in_bytes"))
+            raise InvalidArgument(
+                f"{group.name} cannot be limited to {memory_bytes} bytes of memory: it uses {used} and cannot give"
+                " them back; use a higher limit or end some of its processes"
+            ) from exc

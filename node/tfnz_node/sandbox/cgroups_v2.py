@@ -1,0 +1,193 @@
+"""Limits by the second cgroup version: one directory per container, below the daemon's unit where it is delegated."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Literal
+
+from tfnz.protocol.errors import InternalError
+from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.sandbox.cgroup_limits import CPU_PERIOD_US, CgroupLimits, check_group_name
+
+CONTROLLERS = frozenset({"memory", "pids", "cpu"})
+HOME = "tfnz"
+# The leaf for the daemon itself: a cgroup whose children are limited may have no processes of its own. A unit file
+# says the same with DelegateSubgroup= where systemd knows it (254).
+DAEMON_LEAF = "daemon"
+_MOVES = 16
+
+
+def prepare_home(mount: Path, own_group: str, tree: CgroupTree) -> Path:
+    """The directory that holds the instances, with the controllers we need.
+
+    Args:
+        mount: Where cgroup2 is mounted.
+        own_group: Our own cgroup, as /proc/self/cgroup shows it.
+        tree: The kernel's, unless a test brings another.
+
+    Raises:
+        InternalError: the kernel gives us no controllers there; the message says what to do.
+    """
+    base = find_delegated(mount, own_group)
+    if base is None:
+        base = mount
+    else:
+        _move_to_leaf(base, tree)
+    enable_controllers(base, tree)
+    home = base / HOME
+    with contextlib.suppress(FileExistsError):
+        tree.make(home)
+    enable_controllers(home, tree)
+    return home
+
+
+def find_home(mount: Path, own_group: str) -> Path:
+    """Where `prepare_home` puts the instances, without touching anything."""
+    return (find_delegated(mount, own_group) or mount) / HOME
+
+
+def find_delegated(mount: Path, own_group: str) -> Path | None:
+    """The cgroup that systemd has given to our unit, or None: then we are on our own.
+
+    A daemon that is in its leaf already, by DelegateSubgroup= or from an earlier start, has it one level up.
+    """
+    own = mount / own_group.lstrip("/")
+    if is_delegated(own):
+        return own
+    if own.name == DAEMON_LEAF and own != mount and is_delegated(own.parent):
+        return own.parent
+    return None
+
+
+def is_delegated(group: Path) -> bool:
+    """Whether systemd marked the cgroup as its unit's own to divide."""
+    for attribute in ("trusted.delegate", "user.delegate"):
+        with contextlib.suppress(OSError):
+            if os.getxattr(group, attribute) == b"1":
+                return True
+    return False
+
+
+def enable_controllers(group: Path, tree: CgroupTree) -> None:
+    """Let the children of `group` be limited.
+
+    Raises:
+        InternalError: a controller is missing, or `group` has processes of its own.
+    """
+    missing = CONTROLLERS - set(tree.read(group, "cgroup.controllers").split())
+    if missing:
+        raise InternalError(
+            f"cgroup {group} lacks the controllers {', '.join(sorted(missing))}: give the daemon's unit"
+            " Delegate=yes, or run the daemon outside of a container"
+        )
+    if set(tree.read(group, "cgroup.subtree_control").split()) >= CONTROLLERS:
+        return
+    try:
+        tree.write(group, "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(CONTROLLERS)))
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise
+        raise InternalError(
+            f"cgroup {group} has processes of its own, so nothing below it can be limited: start the daemon as a"
+            " unit with Delegate=yes"
+        ) from exc
+
+
+def _move_to_leaf(base: Path, tree: CgroupTree) -> None:
+    leaf = base / DAEMON_LEAF
+    for _ in range(_MOVES):  # More than once, for what is forked in the meantime.
+        members = tree.members(base)
+        if not members:
+            return
+        with contextlib.suppress(FileExistsError):
+            tree.make(leaf)
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                tree.write(leaf, "cgroup.procs", str(pid))
+    raise InternalError(f"the processes {tree.members(base)} of cgroup {base} cannot be moved to {leaf}")
+
+
+class CgroupsV2:
+    """The cgroups of one daemon: `<home>/<instance>/<name>`."""
+
+    version: Literal["v1", "v2"] = "v2"
+
+    def __init__(self, home: Path, instance: str, tree: CgroupTree | None = None) -> None:
+        """Make the instance's parent in a home that `prepare_home` returned."""
+        check_group_name(instance)
+        self._tree = tree or CgroupTree()
+        self._home = home
+        self._parent = home / instance
+        with contextlib.suppress(FileExistsError):
+            self._tree.make(self._parent)
+        enable_controllers(self._parent, self._tree)
+
+    def create(self, name: str, limits: CgroupLimits) -> None:
+        """Make a cgroup that already has its limits.
+
+        Raises:
+            FileExistsError: there is one of that name.
+        """
+        group = self._group(name)
+        self._tree.make(group)
+        try:
+            self._apply(group, limits)
+        except BaseException:
+            self._tree.end(group)
+            raise
+
+    def attach(self, name: str, pid: int) -> None:
+        """Move a process in; its children to come are born there.
+
+        Raises:
+            ProcessLookupError: there is no such process any more.
+        """
+        self._tree.write(self._group(name), "cgroup.procs", str(pid))
+
+    def set_limits(self, name: str, limits: CgroupLimits) -> None:
+        """Change the limits of a cgroup in use; below what it uses, the kernel ends processes of it."""
+        self._apply(self._group(name), limits)
+
+    def oom_kills(self, name: str) -> int:
+        """How many of its processes the kernel has ended for want of memory."""
+        return self._tree.read_keyed(self._group(name), "memory.events", "oom_kill")
+
+    def memory_bytes(self, name: str) -> int:
+        """What it uses now, cached files included."""
+        return int(self._tree.read(self._group(name), "memory.current"))
+
+    def cpu_seconds(self, name: str) -> float:
+        """Processor time used so far."""
+        return self._tree.read_keyed(self._group(name), "cpu.stat", "usage_usec") / 1e6
+
+    def remove(self, name: str) -> None:
+        """End what still lives in it and remove it; nothing happens when there is none.
+
+        Raises:
+            TimeoutError: a process in it does not die.
+        """
+        self._tree.end(self._group(name))
+
+    def list(self) -> list[str]:
+        """The names of all cgroups of this instance."""
+        return self._tree.children(self._parent)
+
+    def close(self) -> None:
+        """Remove all cgroups of this instance, and what held them."""
+        self._tree.end(self._parent)
+        with contextlib.suppress(OSError):  # Other instances are still there.
+            self._tree.remove(self._home)
+
+    def _group(self, name: str) -> Path:
+        check_group_name(name)
+        return self._parent / name
+
+    def _apply(self, group: Path, limits: CgroupLimits) -> None:
+        self._tree.write(group, "memory.max", str(limits.memory_bytes))
+        if self._tree.has(group, "memory.swap.max"):  # Absent where the kernel does not count swap.
+            self._tree.write(group, "memory.swap.max", "0")
+        self._tree.write(group, "pids.max", str(limits.pids))
+        self._tree.write(group, "cpu.max", f"{limits.cpu_quota_us} {CPU_PERIOD_US}")
