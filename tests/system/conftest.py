@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tfnz import Location
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "build" / "images"
 #: What a loaded machine may take to start a node; the tests wait for its notification, never for this long.
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 50
 
 
 @dataclass
@@ -30,7 +31,7 @@ class RunningNode:
     config: Path
     socket: Path
     tcp: str
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def data_dir(self) -> Path:
@@ -50,7 +51,6 @@ class RunningNode:
         notify.unlink(missing_ok=True)
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listener:
             listener.bind(str(notify))
-            listener.settimeout(START_TIMEOUT_S)
             with (self.directory / "log").open("ab") as log:
                 self.process = subprocess.Popen(
                     self.command("serve"),
@@ -59,17 +59,25 @@ class RunningNode:
                     stderr=log,
                     env=os.environ | {"NOTIFY_SOCKET": str(notify)},
                 )
-            assert listener.recv(100) == b"READY=1", self.log
+            ended = os.pidfd_open(self.process.pid)
+            try:
+                heard, _, _ = select.select([listener, ended], [], [], START_TIMEOUT_S)
+            finally:
+                os.close(ended)
+            assert heard == [listener], f"the node did not start: {self.log}"
+            assert listener.recv(100) == b"READY=1"
 
     def stop(self) -> None:
         """Stop it as systemd would."""
+        assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(START_TIMEOUT_S) == 0, self.log
 
     def kill(self) -> None:
         """Kill it as a power cut would, if power cuts were kind to the rest of the host."""
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def location(self) -> Location:
         """A session of this machine's root."""
@@ -88,7 +96,7 @@ def make_node(directory: Path, *, port: int, settings: str = "") -> RunningNode:
 
 def import_images(node: RunningNode, *names: str) -> None:
     """Import images that `make setup` has built."""
-    archives = {"busybox": "busybox.tar", "python": "python.tar", "nginx": "nginx.tar"}
+    archives = {"busybox": "busybox.tar", "python": "python.tar", "nginx": "nginx-oci.tar"}
     with node.location() as location:
         for name in names:
             location.import_image(IMAGES / archives[name], name)
@@ -98,8 +106,8 @@ def import_images(node: RunningNode, *names: str) -> None:
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """One node for all tests that do it no harm, with the images busybox, python and nginx."""
     running = make_node(tmp_path_factory.mktemp("node"), port=2020)
-    running.start()
     try:
+        running.start()
         import_images(running, "busybox", "python", "nginx")
         yield running
         running.stop()

@@ -20,6 +20,8 @@ TerminalSize: TypeAlias = tuple[int, int]
 
 #: Pre-boot files travel inside one message.
 MAX_PRE_BOOT_BYTES: Final = 32 << 20
+#: A secret belongs to the user that the main process runs as, who alone may read it.
+SECRET_MODE: Final = 0o400
 _MAX_PATH: Final = 4096
 
 
@@ -89,7 +91,7 @@ def _parse_file(path: Any, content: Any, seal_key: bytes) -> PreBootFile:
         )
     match content:
         case Secret():
-            return PreBootFile(path, content.seal(seal_key), secret=True)
+            return PreBootFile(path, content.seal(seal_key), SECRET_MODE, secret=True)
         case str():
             return PreBootFile(path, content.encode())
         case bytes() | bytearray() | memoryview():

@@ -267,11 +267,10 @@ class Container:
 
     async def _write(self, init: InitProcess, file: PreBootFile) -> None:
         content = self._host.unseal(file.data) if file.secret else file.data
-        owner = self.spec.main.user.encode() if file.secret else b""
+        # A secret is its owner's alone: the user that the main process runs as.
+        owner, mode = (self.spec.main.user.encode(), file.mode & 0o700) if file.secret else (b"", file.mode)
         try:
-            await init.write_file(
-                file.path.encode(), content, mode=file.mode, owner=owner, secret=file.secret
-            )
+            await init.write_file(file.path.encode(), content, mode=mode, owner=owner, secret=file.secret)
         except InitFailed as exc:
             raise explain_file(exc.errno or 0, f"pre-boot file {file.path}: {exc}") from exc
         except InitGone as exc:

@@ -57,15 +57,16 @@ class RunningProcess:
     async def _feed(self, source: Source | None) -> None:
         """Pass input on until it ends or the process wants no more."""
         fd = self.job.stdin if self.job.pty_master is None else self.job.pty_master
-        if fd is None or source is None:
-            self.job.close_stdin()
+        if fd is None:
             return
         try:
-            with contextlib.suppress(SinkStopped, TfnzError):
-                await pump_input(source, fd)
+            if source is not None:
+                with contextlib.suppress(SinkStopped, TfnzError):
+                    await pump_input(source, fd)
             if self.job.pty_master is not None:
                 await write_all(fd, END_OF_TRANSMISSION)
             else:
                 self.job.close_stdin()
-        except OSError:
-            source.stop()
+        except OSError:  # the process reads no more
+            if source is not None:
+                source.stop()

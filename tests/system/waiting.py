@@ -1,0 +1,20 @@
+"""Waiting for a state of the host that no event tells of: looked at again and again, up to a deadline."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """How many seconds it took until `condition` held.
+
+    Raises:
+        AssertionError: it did not within `timeout_s`.
+    """
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < timeout_s, f"after {timeout_s} s: {what}"
+        select.select([], [], [], 0.01)
+    return time.monotonic() - begun
