@@ -98,8 +98,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_sessions: Annotated[int, Meta(ge=1, le=65536)] = 256
     #: A session that has been silent this long is over.
     session_silence_s: Annotated[float, Meta(ge=1, le=86400)] = 120.0
-    #: How long a client whose connection broke has to come back.
-    disconnect_grace_s: Annotated[float, Meta(ge=0, le=600)] = 1.0
+    #: How long a client whose connection broke has to come back, and any to answer when it is asked.
+    disconnect_grace_s: Annotated[float, Meta(ge=0.1, le=600)] = 1.0
     #: The tfnz-init program; empty finds the one that came with this daemon.
     init: str = ""
     limits: LimitsConfig = LimitsConfig()

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from tfnz.protocol.channel import open_node_channel
-from tfnz.protocol.errors import ProtocolError, TfnzError, describe_error
+from tfnz.protocol.errors import ErrorInfo, ProtocolError, TfnzError, describe_error
 from tfnz.protocol.frames import encode
 from tfnz.protocol.messages import (
     Ack,
@@ -82,11 +82,11 @@ class Session:
     # --- to the client
 
     def send(self, body: NodeBody) -> None:
-        """Send `body`, now or when the client is back. After the end of the session nothing is sent."""
-        if self.ended.is_set():
+        """Send `body`, now or when the client is back. After the end of the session, or a fault, nothing is sent."""
+        if self.ended.is_set() or self.fault is not None:
             return
         frame = self.channel.send(body)
-        if self.channel.outbox_bytes > MAX_OUTBOX_BYTES and self.fault is None:
+        if self.channel.outbox_bytes > MAX_OUTBOX_BYTES:
             self.fault = ProtocolError(f"{self.channel.outbox_bytes} bytes have not been acknowledged")
         if self.route is not None:
             self.route(frame)
@@ -184,7 +184,7 @@ class Session:
             log.exception("session %s: %s failed", self.id, type(request.body).__name__)
             error = exc
         info = describe_error(error)
-        self.close_streams(request.body)
+        self.close_streams(request.body, info)
         self.send(Failure(request.id, info))
 
     # --- streams
@@ -196,15 +196,15 @@ class Session:
     def output(self, number: int) -> OutStream | None:
         return self._outputs.get(number)
 
-    def close_streams(self, body: RequestBody) -> None:
-        """The request will not be served, or no further: close the streams it named."""
+    def close_streams(self, body: RequestBody, error: ErrorInfo | None = None) -> None:
+        """The request will not be served, or no further, because of `error`: close the streams it named."""
         inputs, outputs = find_streams(body)
         for number in inputs:
             if (stream := self._inputs.get(number)) is not None:
                 stream.stop()
         for number in outputs:
             if (out := self._outputs.get(number)) is not None:
-                out.end()
+                out.end(error)
 
     def _forget_input(self, number: int) -> None:
         self._inputs.pop(number, None)

@@ -12,7 +12,6 @@ import asyncio
 import hmac
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -98,6 +97,7 @@ class Sessions:
         self._seats: dict[str, _Seat] = {}
         self._by_peer: dict[tuple[str, bytes], _Seat] = {}
         self._endings: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -112,21 +112,24 @@ class Sessions:
             return
         try:
             frame = client_frames.decode(data)
-            if seat is None or isinstance(frame, Hello):
+            if seat is None:
                 self._on_stranger(peer, frame)
             elif seat.session.account != peer.account:
-                raise ProtocolError("the connection changed its account")
+                raise ProtocolError("this connection is at a session of another account")
             else:
                 self._on_session_frame(seat, frame, len(data))
         except TfnzError as exc:
             self._refuse(peer, exc)
-            if seat is not None:
+            # Who has come to somebody else's place must not end that one's session.
+            if seat is not None and seat.session.account == peer.account:
                 self._end(seat, str(exc))
 
     def _on_session_frame(self, seat: _Seat, frame: ClientFrame, size: int) -> None:
-        seat.last_heard = time.monotonic()
+        seat.last_heard = _now()
         session = seat.session
         match frame:
+            case Hello():
+                raise ProtocolError("this connection has a session already")
             case ClientEnvelope():
                 session.receive(frame, size)
             case Ack():
@@ -156,12 +159,12 @@ class Sessions:
             self._open(peer, frame, version)
 
     def _open(self, peer: Peer, hello: Hello, version: int) -> None:
-        if (peer.socket, peer.routing_id) in self._by_peer:
-            raise ProtocolError("this connection has a session already")
+        if self._closed:
+            raise SessionLost("the node is shutting down")
         if len(self._seats) >= self._max_sessions:
             raise NoCapacity(f"this node serves {len(self._seats)} sessions, as many as it may")
         session = Session(id=new_id(), token=new_id(), account=peer.account, handler=self._handler)
-        seat = _Seat(session, peer, time.monotonic())
+        seat = _Seat(session, peer, _now())
         self._seats[session.id] = seat
         self._sit(seat, peer)
         log.info("session %s of %s opened by %r", session.id, peer.account, hello.client[:80])
@@ -176,11 +179,9 @@ class Sessions:
             or not hmac.compare_digest(seat.session.token.encode(), hello.token.encode())
         ):
             raise SessionLost("the node has ended this session, and all that it owned")
-        if self._by_peer.get((peer.socket, peer.routing_id), seat) is not seat:
-            raise ProtocolError("this connection has another session")
         frames = seat.session.channel.resume(hello.received)
         self._by_peer.pop((seat.peer.socket, seat.peer.routing_id), None)
-        seat.last_heard = time.monotonic()
+        seat.last_heard = _now()
         self._sit(seat, peer)
         log.info("session %s resumed, %d frames again", seat.session.id, len(frames))
         seat.session.send_loose(self._welcome(seat, version, resumed=True))
@@ -221,7 +222,7 @@ class Sessions:
                 self._doubt(seat)
 
     def _doubt(self, seat: _Seat) -> None:
-        # What was on its way when the connection broke may still arrive, so only an answer to this very question counts.
+        # What was on its way when the connection broke may still arrive: only an answer to this very question counts.
         seat.nonce = secrets.randbits(62)
         if seat.doubt is None:
             loop = asyncio.get_running_loop()
@@ -238,15 +239,23 @@ class Sessions:
         """End sessions that have been silent for too long, or whose account is no longer authorised."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = time.monotonic()
             for seat in list(self._seats.values()):
-                if now - seat.last_heard > self._silence_s:
-                    self._end(seat, f"the client said nothing for {self._silence_s:.0f} s")
-                elif not self._authorised(seat.session.account):
-                    self._refuse(seat.peer, SessionLost("the account is no longer authorised on this node"))
-                    self._end(seat, "its account is no longer authorised")
-                elif seat.session.fault is not None:
-                    self._end(seat, str(seat.session.fault))
+                try:
+                    self._sweep(seat)
+                except (
+                    Exception
+                ):  # a store that fails just now: the other sessions are looked at all the same
+                    log.exception("session %s could not be looked after", seat.session.id)
+
+    def _sweep(self, seat: _Seat) -> None:
+        if _now() - seat.last_heard > self._silence_s:
+            self._end(seat, f"the client said nothing for {self._silence_s:.0f} s")
+        elif seat.session.fault is not None:
+            self._refuse(seat.peer, seat.session.fault)
+            self._end(seat, str(seat.session.fault))
+        elif not self._authorised(seat.session.account):
+            self._refuse(seat.peer, SessionLost("the account is no longer authorised on this node"))
+            self._end(seat, "its account is no longer authorised")
 
     def _end(self, seat: _Seat, reason: str) -> None:
         if self._seats.pop(seat.session.id, None) is None:
@@ -277,8 +286,13 @@ class Sessions:
             asyncio.get_running_loop().call_later(self._grace_s, self._end, seat, "closed by the client")
 
     async def close(self) -> None:
-        """End every session, and wait until nothing of them is left."""
+        """End every session, and wait until nothing of them is left. No more are opened."""
+        self._closed = True
         for seat in list(self._seats.values()):
             self._refuse(seat.peer, SessionLost("the node is shutting down"))
             self._end(seat, "the node is shutting down")
         await asyncio.gather(*self._endings, return_exceptions=True)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

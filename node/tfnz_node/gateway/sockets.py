@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 #: A connection that has not proved itself by then is dropped.
 HANDSHAKE_MS = 2000
 BACKLOG = 1024
+MAX_QUEUED_FRAMES = 1 << 20
+#: How long what was sent last may take to leave when a socket is closed.
+LINGER_MS = 100
 
 OnFrame = Callable[[Peer, bytes], None]
 OnDisconnected = Callable[[str, int], None]
@@ -44,8 +47,9 @@ class Router:
         self._socket.maxmsgsize = MAX_FRAME
         self._socket.handshake_ivl = HANDSHAKE_MS
         self._socket.backlog = BACKLOG
-        # Credit bounds what is queued for a peer. A router at its high-water mark would drop frames.
-        self._socket.sndhwm = 0
+        # Credit bounds what is queued for a peer that keeps the rules, far below this mark; for one that does not, such
+        # as a peer that asks and never reads, a router at its mark drops frames, and with them the session.
+        self._socket.sndhwm = MAX_QUEUED_FRAMES
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     def use_curve(self, public: bytes, secret: bytes) -> None:
@@ -60,12 +64,14 @@ class Router:
         self._socket.zap_domain = UNIX_DOMAIN.encode()
 
     def bind(self) -> None:
-        """Raises NoCapacity, naming the endpoint, when it cannot be had."""
+        """Raises NoCapacity, naming the endpoint, when it cannot be had; the router is closed then."""
         try:
             self._socket.bind(self.endpoint)
         except zmq.ZMQError as exc:
+            self.close()
             raise NoCapacity(
-                f"cannot listen on {self.endpoint}: {exc}. Is another node running? Set `listen` or `socket` in node.toml"
+                f"cannot listen on {self.endpoint}: {exc}. "
+                "Is another node running? Set `listen` or `socket` in node.toml"
             ) from exc
         endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         self.endpoint = endpoint.decode().rstrip("\0") if isinstance(endpoint, bytes) else self.endpoint
@@ -98,7 +104,7 @@ class Router:
     def close(self) -> None:
         self._socket.disable_monitor()
         self._monitor.close()
-        self._socket.close()
+        self._socket.close(linger=LINGER_MS)
 
 
 def zmq_key(key: bytes) -> bytes:
@@ -116,18 +122,23 @@ def prepare_unix_path(path: Path) -> None:
     """Make room for a unix socket at `path`: its directory exists, and no dead socket is in the way.
 
     Raises:
-        NoCapacity: somebody is listening there.
+        NoCapacity: somebody is listening there, or it is another kind of file.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise NoCapacity(f"{path} is in the way and is no socket: move it, or set `socket` in node.toml")
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
-        except FileNotFoundError:
-            return
         except ConnectionRefusedError:
             path.unlink()
-        else:
-            raise NoCapacity(f"another node is listening on {path}: stop it, or set `socket` in node.toml")
+            return
+        except BlockingIOError:  # it has more callers than it can take: it lives
+            pass
+    raise NoCapacity(f"another node is listening on {path}: stop it, or set `socket` in node.toml")
 
 
 @contextlib.contextmanager

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
 from tfnz.protocol.messages import Credit, Data, End, NodeBody, Stop
 from tfnz.protocol.streams import MAX_CHUNK, ReceiveCredit, SendCredit
-
 from tfnz_node.core.flow import SinkStopped
 
 Send = Callable[[NodeBody], None]
+
+#: Parts that arrive smaller than this are put together: a queue of single bytes would cost many times its credit.
+SMALL_PART = 4096
 
 
 class StreamStopped(SinkStopped):
@@ -119,7 +121,10 @@ class InStream:
         if self._stopped:
             self.consumed(len(data))
         elif not self._over:
-            self._queue.append(data)
+            if self._queue and len(self._queue[-1]) + len(data) <= SMALL_PART:
+                self._queue[-1] += data
+            else:
+                self._queue.append(data)
             self._changed.set()
 
     def on_end(self, error: ErrorInfo | None) -> None:

@@ -1,0 +1,480 @@
+"""One session: requests, their streams and answers, and the rules that end it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tfnz.protocol.channel import open_client_channel
+from tfnz.protocol.errors import ErrorInfo, ImageNotFound, ProtocolError
+from tfnz.protocol.frames import client_frames, node_frames
+from tfnz.protocol.messages import (
+    Ack,
+    Cancel,
+    ClientBody,
+    ClientEnvelope,
+    ContainerCreated,
+    Credit,
+    Data,
+    Done,
+    End,
+    Failure,
+    FetchFile,
+    FetchTree,
+    GetNodeStatus,
+    ImportImage,
+    NodeBody,
+    NodeEnvelope,
+    NodeFrame,
+    PutFile,
+    PutTree,
+    Reply,
+    Request,
+    RequestBody,
+    Result,
+    SpawnContainer,
+    StartProcess,
+    Stop,
+    Streams,
+)
+from tfnz_node.gateway import session as module
+from tfnz_node.gateway.session import ACK_DELAY_S, Session, find_streams
+from tfnz_node.gateway.streams import StreamStopped
+
+pytestmark = pytest.mark.asyncio(loop_factories=["jumping"])
+
+Serve = Callable[[Session, Request], Awaitable[Result]]
+
+
+async def do_nothing(session: Session, request: Request) -> Result:
+    return Done()
+
+
+class Client:
+    """Speaks with one session as a client does, and keeps what it hears."""
+
+    def __init__(self, serve: Serve = do_nothing) -> None:
+        self.channel = open_client_channel()
+        self.loose: list[NodeFrame] = []
+        self.heard: list[NodeBody] = []
+        self.session = Session(id="s", token="t", account="uid:0", handler=serve)
+        self.session.route = self._hear
+
+    def _hear(self, data: bytes) -> None:
+        frame = node_frames.decode(data)
+        if isinstance(frame, NodeEnvelope):
+            self.channel.receive(frame, len(data))
+            self.heard.append(frame.body)
+        else:
+            self.loose.append(frame)
+
+    def send(self, body: ClientBody) -> None:
+        data = self.channel.send(body)
+        frame = client_frames.decode(data)
+        assert isinstance(frame, ClientEnvelope)
+        self.session.receive(frame, len(data))
+
+    def ask(self, number: int, body: RequestBody) -> None:
+        self.send(Request(number, "", body))
+
+
+async def settle() -> None:
+    """Let everybody come as far as possible without anything new."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+# --- requests
+
+
+async def test_a_request_is_answered() -> None:
+    client = Client()
+    client.ask(1, GetNodeStatus())
+    await settle()
+    assert client.heard == [Reply(1, Done())]
+
+
+async def test_what_the_handler_refuses_is_told_by_its_code() -> None:
+    async def refuse(session: Session, request: Request) -> Result:
+        raise ImageNotFound("there is no image 'x'")
+
+    client = Client(refuse)
+    client.ask(1, GetNodeStatus())
+    await settle()
+    assert client.heard == [Failure(1, ErrorInfo("image_not_found", "there is no image 'x'"))]
+
+
+async def test_of_a_fault_of_ours_nothing_is_told_but_that_there_was_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(session: Session, request: Request) -> Result:
+        raise KeyError("/var/lib/20ft/secret of another account")
+
+    client = Client(fail)
+    client.ask(1, GetNodeStatus())
+    await settle()
+    [failure] = client.heard
+    assert isinstance(failure, Failure)
+    assert failure.error.code == "internal_error"
+    assert "secret" not in failure.error.message
+    assert "KeyError" in failure.error.message
+    assert "secret of another account" in caplog.text
+
+
+async def test_an_answer_too_large_to_send_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(session: Session, request: Request) -> Result:
+        return ContainerCreated("c", "10.0.0.1", "x" * 1000)
+
+    client = Client(serve)
+    client.ask(1, GetNodeStatus())
+    monkeypatch.setattr("tfnz.protocol.frames.MAX_FRAME", 500)
+    await settle()
+    [failure] = client.heard
+    assert isinstance(failure, Failure)
+    assert "exceeds the limit" in failure.error.message
+
+
+async def test_requests_do_not_wait_for_each_other() -> None:
+    first_may_end = asyncio.Event()
+
+    async def serve(session: Session, request: Request) -> Result:
+        if request.id == 1:
+            await first_may_end.wait()
+        return Done()
+
+    client = Client(serve)
+    client.ask(1, GetNodeStatus())
+    client.ask(2, GetNodeStatus())
+    await settle()
+    assert client.heard == [Reply(2, Done())]
+    first_may_end.set()
+    await settle()
+    assert client.heard[1:] == [Reply(1, Done())]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_the_number_of_a_request_is_used_once_and_counts_up(number: int) -> None:
+    client = Client()
+    client.ask(3, GetNodeStatus())
+    with pytest.raises(ProtocolError, match=f"request {number} came after request 3"):
+        client.ask(number, GetNodeStatus())
+    await settle()
+    assert client.heard == [Reply(3, Done())]
+
+
+async def test_requests_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REQUESTS", 2)
+    client = Client()
+    client.ask(1, GetNodeStatus())
+    client.ask(2, GetNodeStatus())
+    with pytest.raises(ProtocolError, match="more than 2 requests"):
+        client.ask(3, GetNodeStatus())
+    await settle()
+    client.ask(4, GetNodeStatus())  # those that were answered no longer count
+
+
+async def test_a_frame_that_comes_again_is_served_once() -> None:
+    client = Client()
+    data = client.channel.send(Request(1, "", GetNodeStatus()))
+    frame = client_frames.decode(data)
+    assert isinstance(frame, ClientEnvelope)
+    client.session.receive(frame, len(data))
+    client.session.receive(frame, len(data))
+    await settle()
+    assert client.heard == [Reply(1, Done())]
+
+
+# --- cancellation
+
+
+class Waiting:
+    """A handler that waits for ever, and says what became of it."""
+
+    def __init__(self) -> None:
+        self.started = self.cancelled = 0
+
+    async def __call__(self, session: Session, request: Request) -> Result:
+        self.started += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return Done()
+
+
+async def test_a_cancelled_request_stops_and_is_not_answered() -> None:
+    waiting = Waiting()
+    client = Client(waiting)
+    client.ask(1, FetchFile("c", "/x", 4))
+    await settle()
+    client.send(Cancel(1))
+    await settle()
+    assert waiting.cancelled == 1
+    assert client.heard == [End(4)]
+
+
+async def test_a_request_may_be_cancelled_before_its_first_step() -> None:
+    waiting = Waiting()
+    client = Client(waiting)
+    client.ask(1, PutFile("c", "/x", 4))
+    client.send(Cancel(1))
+    await settle()
+    assert waiting.started == 0
+    assert client.heard == [Stop(4)]
+    assert client.session.input(4) is None
+
+
+async def test_cancelling_what_is_not_under_way_does_nothing() -> None:
+    client = Client()
+    client.ask(1, GetNodeStatus())
+    await settle()
+    client.send(Cancel(1))
+    client.send(Cancel(99))
+    await settle()
+    assert client.heard == [Reply(1, Done())]
+
+
+# --- streams
+
+
+@pytest.mark.parametrize(
+    ("body", "inputs", "outputs"),
+    [
+        (SpawnContainer("i", Streams(1, 2, 3)), [1], [2, 3]),
+        (SpawnContainer("i", Streams()), [], []),
+        (StartProcess("c", ["x"], Streams(0, 2, 0)), [], [2]),
+        (PutFile("c", "/x", 4), [4], []),
+        (PutTree("c", "/x", 4), [4], []),
+        (FetchFile("c", "/x", 4), [], [4]),
+        (FetchTree("c", "/x", 4), [], [4]),
+        (ImportImage(4), [4], []),
+        (GetNodeStatus(), [], []),
+    ],
+)
+async def test_the_streams_that_a_request_opens(
+    body: RequestBody, inputs: list[int], outputs: list[int]
+) -> None:
+    assert find_streams(body) == (inputs, outputs)
+    client = Client(Waiting())
+    client.ask(1, body)
+    for number in range(1, 5):
+        assert (client.session.input(number) is not None) == (number in inputs)
+        assert (client.session.output(number) is not None) == (number in outputs)
+    await client.session.end()
+
+
+async def test_what_follows_a_request_at_once_finds_its_stream() -> None:
+    async def serve(session: Session, request: Request) -> Result:
+        stream = session.input(4)
+        assert stream is not None
+        assert (await stream.read(), await stream.read()) == (b"data", b"")
+        return Done()
+
+    client = Client(serve)
+    client.ask(1, PutFile("c", "/x", 4))
+    client.send(Data(4, b"data"))
+    client.send(End(4))
+    await settle()
+    assert client.heard == [Reply(1, Done())]
+
+
+async def test_credit_and_stop_reach_their_stream() -> None:
+    client = Client(Waiting())
+    client.ask(1, FetchFile("c", "/x", 4))
+    out = client.session.output(4)
+    assert out is not None
+    room = await out.ready()
+    while room:
+        out.write(b"x" * room)
+        writing = asyncio.ensure_future(out.ready())
+        await settle()
+        room = writing.result() if writing.done() else 0
+    client.send(Credit(4, 3))
+    await settle()
+    assert writing.result() == 3
+    client.send(Stop(4))
+    with pytest.raises(StreamStopped):
+        await out.ready()
+    await client.session.end()
+
+
+async def test_parts_of_streams_that_are_not_open_are_dropped() -> None:
+    client = Client()
+    for body in (Data(9, b"x"), Credit(9, 1), End(9), Stop(9)):
+        client.send(body)
+    assert client.heard == []
+
+
+async def test_one_streams_number_is_of_no_use_for_the_other_direction() -> None:
+    client = Client(Waiting())
+    client.ask(1, StartProcess("c", ["x"], Streams(1, 2, 0)))
+    for body in (Data(2, b"x"), End(2), Credit(1, 1), Stop(1)):
+        client.send(body)
+    out = client.session.output(2)
+    assert out is not None
+    assert await out.ready() > 0
+    await client.session.end()
+
+
+@pytest.mark.parametrize(
+    "body", [PutFile("c", "/x", 4), FetchFile("c", "/x", 4), SpawnContainer("i", Streams(0, 5, 5))]
+)
+async def test_a_stream_is_opened_once(body: RequestBody) -> None:
+    client = Client(Waiting())
+    client.ask(1, FetchTree("c", "/x", 4))
+    with pytest.raises(ProtocolError, match=r"stream \d is open already"):
+        client.ask(2, body)
+    await client.session.end()
+
+
+async def test_open_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STREAMS", 3)
+    client = Client(Waiting())
+    client.ask(1, SpawnContainer("i", Streams(1, 2, 3)))
+    with pytest.raises(ProtocolError, match="more than 3 streams"):
+        client.ask(2, PutFile("c", "/x", 4))
+    await client.session.end()
+
+
+async def test_a_failed_request_closes_its_streams_with_the_reason_before_it_says_so() -> None:
+    async def refuse(session: Session, request: Request) -> Result:
+        raise ImageNotFound("no")
+
+    client = Client(refuse)
+    client.ask(1, SpawnContainer("i", Streams(1, 2, 3)))
+    await settle()
+    error = ErrorInfo("image_not_found", "no")
+    assert client.heard == [Stop(1), End(2, error), End(3, error), Failure(1, error)]
+    assert [client.session.input(1), client.session.output(2), client.session.output(3)] == [None] * 3
+
+
+async def test_a_client_that_sends_beyond_its_credit_breaks_the_rules() -> None:
+    client = Client(Waiting())
+    client.ask(1, PutFile("c", "/x", 4))
+    with pytest.raises(ProtocolError, match="credit"):
+        for _ in range(5):
+            client.send(Data(4, b"x" * 65536))
+    await client.session.end()
+
+
+# --- acknowledgements
+
+
+async def test_what_arrived_is_acknowledged_after_a_moment() -> None:
+    client = Client()
+    client.send(Cancel(1))
+    client.send(Cancel(1))
+    assert client.loose == []
+    await asyncio.sleep(ACK_DELAY_S * 2)
+    assert client.loose == [Ack(2)]
+
+
+async def test_an_answer_carries_the_acknowledgement() -> None:
+    client = Client()
+    client.ask(1, GetNodeStatus())
+    await asyncio.sleep(ACK_DELAY_S * 2)
+    assert client.heard == [Reply(1, Done())]
+    assert client.loose == []
+    assert client.channel.outbox_bytes == 0
+
+
+async def test_many_frames_are_acknowledged_at_once() -> None:
+    client = Client()
+    for _ in range(32):
+        client.send(Cancel(1))
+    assert client.loose == [Ack(32)]
+
+
+async def test_a_client_that_is_away_costs_no_more_than_its_outbox() -> None:
+    client = Client()
+    client.session.route = None
+    client.ask(1, GetNodeStatus())
+    client.send(Cancel(9))
+    await asyncio.sleep(ACK_DELAY_S * 2)
+    assert client.heard == []
+    assert client.loose == []
+    assert [len(frame) for frame in client.session.channel.resume(0)] == [client.session.channel.outbox_bytes]
+
+
+async def test_what_is_never_acknowledged_is_kept_only_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_OUTBOX_BYTES", 1000)
+    client = Client()
+    client.session.route = None
+    for _ in range(100):
+        client.session.send(Data(1, b"x" * 100))
+    assert isinstance(client.session.fault, ProtocolError)
+    assert "have not been acknowledged" in str(client.session.fault)
+    assert client.session.channel.outbox_bytes < 1200
+
+
+# --- the end
+
+
+async def test_the_end_stops_everything_and_says_nothing() -> None:
+    waiting = Waiting()
+    client = Client(waiting)
+    client.ask(1, StartProcess("c", ["x"], Streams(1, 2, 3)))
+    client.ask(2, PutFile("c", "/x", 4))
+    await settle()
+    streams = [client.session.input(1), client.session.input(4)]
+    outputs = [client.session.output(2), client.session.output(3)]
+    await client.session.end()
+    assert waiting.cancelled == 2
+    assert client.session.ended.is_set()
+    for stream in streams:
+        assert stream is not None
+        with pytest.raises(StreamStopped):
+            await stream.read()
+    for out in outputs:
+        assert out is not None
+        with pytest.raises(StreamStopped):
+            await out.ready()
+        out.write(b"the rest of the output")
+    await asyncio.sleep(ACK_DELAY_S * 2)
+    client.session.send(Credit(1, 1))
+    assert client.heard == []
+    assert client.loose == []
+
+
+async def test_the_end_waits_for_what_a_request_has_to_undo() -> None:
+    undone = asyncio.Event()
+
+    async def serve(session: Session, request: Request) -> Result:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(5)
+            undone.set()
+        return Done()
+
+    client = Client(serve)
+    client.ask(1, GetNodeStatus())
+    await settle()
+    await client.session.end()
+    assert undone.is_set()
+
+
+async def test_it_may_end_twice_and_from_within_a_request() -> None:
+    async def serve(session: Session, request: Request) -> Result:
+        await session.end()
+        return Done()
+
+    client = Client(serve)
+    client.ask(1, GetNodeStatus())
+    await settle()
+    assert client.session.ended.is_set()
+    await client.session.end()
+    assert client.heard == []
+
+
+async def test_loose_frames_are_lost_while_the_client_is_away() -> None:
+    client = Client()
+    client.session.send_loose(Ack(0))
+    client.session.route = None
+    client.session.send_loose(Ack(0))
+    assert client.loose == [Ack(0)]
