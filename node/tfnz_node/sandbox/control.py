@@ -240,11 +240,12 @@ class Control:
             return
         if packet.kind not in _REPLIES or not self._requests:
             raise WireError(f"an unexpected {packet.kind.name}")
-        request = self._requests.popleft()
+        request = self._requests[0]
         if packet.id != request.id:
             raise WireError(
                 f"{packet.kind.name} for {packet.id} in reply to {request.kind.name} for {request.id}"
             )
+        self._requests.popleft()
         if packet.kind is Kind.FAILED:
             _close_all(fds)
             if request.kind is Kind.RUN:

@@ -14,7 +14,7 @@ from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.launch import LaunchFailed, launch_init
 
 if TYPE_CHECKING:
-    from tests.node.init.conftest import Box, LaunchBox, MakeRoot
+    from tests.node.init.conftest import Box, LaunchBox
 
 
 def _processes_below(pid: int) -> list[int]:
@@ -86,34 +86,21 @@ async def test_exits_before_the_end_keep_their_true_status(box: Box) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_next_life_keeps_user_and_network_namespace(
-    launch_box: LaunchBox, make_root: MakeRoot
-) -> None:
+async def test_the_next_life_keeps_user_and_network_namespace(launch_box: LaunchBox) -> None:
     from tests.node.init.conftest import boot, launch
 
-    first = await launch_box()
-    names = "user net pid mnt"
-    script = f"for n in {names}; do readlink /proc/self/ns/$n; done; ip -4 -o addr | grep -c 10.9.8.7/32"
-    before = (await first.shell(script)).split()
-    userns, netns = os.dup(first.init.userns_fd), os.dup(first.init.netns_fd)
-    try:
-        first.init.kill()
-        await first.init.ended()
-        second = await launch(join=(userns, netns))
-        try:
-            await boot(second, first.root)
-            first.init.close()
-            first.init = second
-            after = (await first.shell(script)).split()
-        except BaseException:
-            second.close()
-            raise
-    finally:
-        os.close(userns)
-        os.close(netns)
-    assert before[:2] == after[:2] and before[4] == after[4] == "1"
-    assert before[2] != after[2] and before[3] != after[3]
-    assert int((await first.shell("id -u")).strip()) == 0
+    box = await launch_box()
+    first = box.init
+    script = "cd /proc/self/ns; readlink user; readlink net; ip -4 -o addr | grep -c 10.9.8.7/32"
+    before = await box.shell(f"touch /kept; {script}")
+    first.kill()
+    await first.ended()
+    box.init = await launch(join=(first.userns_fd, first.netns_fd))
+    first.close()
+    await boot(box.init, box.root)
+    assert await box.shell(script) == before
+    assert before.endswith("\n1\n")
+    assert await box.shell("id -u; ls /kept; ls -d /proc/[0-9]* | wc -l") == "0\n/kept\n4\n"
 
 
 @pytest.mark.asyncio

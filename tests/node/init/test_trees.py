@@ -39,7 +39,7 @@ END = record(b"E", mode=0)
 
 def parse(stream: bytes) -> dict[bytes, tuple[bytes, int, bytes]]:
     """name -> (kind, mode, content, target or text); the stream must be complete."""
-    found = {}
+    found: dict[bytes, tuple[bytes, int, bytes]] = {}
     at = 0
     while True:
         kind, mode, size = struct.unpack_from("<cIH", stream, at)

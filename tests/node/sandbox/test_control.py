@@ -1,0 +1,218 @@
+"""The daemon's end of the control socket against an init that is slow, gone or broken."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tfnz_node.sandbox.control import Control, InitFailed, InitGone
+from tfnz_node.sandbox.wire import Kind, Packet, WireError, pack_packet, parse_packet
+
+
+class FakeInit:
+    """Init's end, in the hands of the test."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self.end = end
+
+    async def receive(self) -> Packet:
+        return parse_packet(await asyncio.get_running_loop().sock_recv(self.end, 1 << 18))
+
+    def send(
+        self, kind: Kind, *, id: int = 0, argument: int = 0, text: bytes | None = None, fds: int = 0
+    ) -> None:
+        data = pack_packet(kind, id=id, arguments=(argument,), strings=() if text is None else (text,))
+        opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(fds)]
+        socket.send_fds(self.end, [data], opened)
+        for fd in opened:
+            os.close(fd)
+
+
+@pytest_asyncio.fixture
+async def pair() -> AsyncIterator[tuple[Control, FakeInit]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control = Control(ours, name="init 7")
+    with theirs:
+        yield control, FakeInit(theirs)
+    control.close()
+
+
+Pair = tuple[Control, FakeInit]
+
+
+@pytest.mark.asyncio
+async def test_replies_come_in_order(pair: Pair) -> None:
+    control, init = pair
+    first = asyncio.create_task(control.ask(Kind.BOOT, id=1, timeout_s=5))
+    second = asyncio.create_task(control.ask(Kind.FILE, id=2, timeout_s=5))
+    assert [(await init.receive()).kind for _ in range(2)] == [Kind.BOOT, Kind.FILE]
+    init.send(Kind.DONE, id=1)
+    init.send(Kind.FAILED, id=2, argument=errno.EISDIR, text=b"/x is a directory")
+    assert (await first).packet.kind is Kind.DONE
+    with pytest.raises(InitFailed, match="^/x is a directory$") as caught:
+        await second
+    assert caught.value.errno == errno.EISDIR
+
+
+@pytest.mark.asyncio
+async def test_an_exit_may_come_before_anybody_waits(pair: Pair) -> None:
+    control, init = pair
+    task = asyncio.create_task(control.start(id=5, arguments=(), strings=(), fds=(), timeout_s=5))
+    await init.receive()
+    init.send(Kind.STARTED, id=5, argument=42)
+    init.send(Kind.EXITED, id=5, argument=0x700)
+    reply, ended = await task
+    assert reply.packet.arguments[0] == 42
+    assert await ended == 0x700
+
+
+@pytest.mark.asyncio
+async def test_a_process_started_for_nobody_is_killed(pair: Pair) -> None:
+    control, init = pair
+    task = asyncio.create_task(control.start(id=5, arguments=(), strings=(), fds=(), timeout_s=5))
+    await init.receive()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    before = len(os.listdir("/proc/self/fd"))
+    init.send(Kind.STARTED, id=5, argument=42, fds=1)
+    packet = await init.receive()
+    assert (packet.kind, packet.id, packet.arguments[:2]) == (Kind.SIGNAL, 5, (signal.SIGKILL, 1))
+    assert len(os.listdir("/proc/self/fd")) == before
+    init.send(Kind.EXITED, id=5, argument=9)
+    init.send(Kind.FAILED, id=5, argument=errno.ESRCH, text=b"ended")
+    later = asyncio.create_task(control.ask(Kind.BOOT, id=6, timeout_s=5))
+    await init.receive()
+    init.send(Kind.DONE, id=6)
+    assert (await later).packet.id == 6
+
+
+@pytest.mark.asyncio
+async def test_silence_ends_in_a_timeout_and_the_late_reply_is_dropped(pair: Pair) -> None:
+    control, init = pair
+    with pytest.raises(TimeoutError, match=r"init 7 did not answer BOOT within 0.01 s"):
+        await control.ask(Kind.BOOT, id=1, timeout_s=0.01)
+    task = asyncio.create_task(control.ask(Kind.BOOT, id=2, timeout_s=5))
+    init.send(Kind.DONE, id=1)
+    init.send(Kind.DONE, id=2)
+    assert (await task).packet.id == 2
+
+
+@pytest.mark.asyncio
+async def test_the_end_fails_what_is_outstanding_and_what_follows(pair: Pair) -> None:
+    control, init = pair
+    task = asyncio.create_task(control.ask(Kind.BOOT, id=1, timeout_s=5))
+    _, ended = await _start(control, init, id=5)
+    init.end.close()
+    with pytest.raises(InitGone, match="init 7 ended before it answered BOOT"):
+        await task
+    with pytest.raises(InitGone, match="init 7 has ended, FILE cannot be asked of it"):
+        await control.ask(Kind.FILE, timeout_s=5)
+    # Processes have ended only when the supervisor says so.
+    assert not ended.done()
+    control.settle_exits(9)
+    assert await ended == 9
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("kind", "id", "fds"),
+    [
+        (Kind.DONE, 2, 0),
+        (Kind.EXITED, 99, 0),
+        (Kind.EXITED, 1, 1),
+        (Kind.READY, 1, 0),
+        (Kind.RUN, 1, 2),
+    ],
+)
+async def test_an_init_that_breaks_the_protocol_is_given_up(
+    pair: Pair, caplog: pytest.LogCaptureFixture, kind: Kind, id: int, fds: int
+) -> None:
+    control, init = pair
+    before = len(os.listdir("/proc/self/fd"))
+    task = asyncio.create_task(control.ask(Kind.BOOT, id=1, timeout_s=5))
+    await init.receive()
+    with caplog.at_level(logging.ERROR):
+        init.send(kind, id=id, fds=fds)
+        with pytest.raises(InitGone):
+            await task
+    assert "init 7 broke the protocol and is closed" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+@pytest.mark.asyncio
+async def test_bytes_that_are_no_packet_are_given_up(pair: Pair) -> None:
+    control, init = pair
+    task = asyncio.create_task(control.ask(Kind.BOOT, id=1, timeout_s=5))
+    await init.receive()
+    init.end.send(b"rubbish")
+    with pytest.raises(InitGone):
+        await task
+
+
+@pytest.mark.asyncio
+async def test_a_slow_init_gets_everything_in_order(pair: Pair) -> None:
+    control, init = pair
+    filler = b"x" * 100_000
+    readable, writable = os.pipe()
+    tasks = []
+    for number in range(20):
+        tasks.append(
+            asyncio.create_task(
+                control.ask(Kind.FILE, id=number, strings=(filler,), fds=(readable,), timeout_s=5)
+            )
+        )
+    await asyncio.sleep(0)
+    for number in range(20):
+        assert (await init.receive()).id == number
+        init.send(Kind.DONE, id=number)
+    assert [(await task).packet.id for task in tasks] == list(range(20))
+    os.close(readable)
+    os.close(writable)
+
+
+@pytest.mark.asyncio
+async def test_closing_forgets_what_was_not_sent(pair: Pair) -> None:
+    control, _ = pair
+    readable, writable = os.pipe()
+    before = len(os.listdir("/proc/self/fd"))
+    tasks = [
+        asyncio.create_task(
+            control.ask(Kind.FILE, id=number, strings=(b"x" * 100_000,), fds=(readable,), timeout_s=5)
+        )
+        for number in range(20)
+    ]
+    await asyncio.sleep(0)
+    control.close()
+    assert all(
+        isinstance(result, InitGone) for result in await asyncio.gather(*tasks, return_exceptions=True)
+    )
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+    os.close(readable)
+    os.close(writable)
+
+
+@pytest.mark.asyncio
+async def test_too_many_descriptors_are_refused(pair: Pair) -> None:
+    control, _ = pair
+    with pytest.raises(WireError, match="FILE was given 9 descriptors, at most 8"):
+        await control.ask(Kind.FILE, fds=(0,) * 9, timeout_s=5)
+
+
+async def _start(control: Control, init: FakeInit, *, id: int) -> tuple[Packet, asyncio.Future[int]]:
+    task = asyncio.create_task(control.start(id=id, arguments=(), strings=(), fds=(), timeout_s=5))
+    # What was asked before is left unanswered: this process's reply would be taken for it.
+    while (await init.receive()).kind is not Kind.RUN:
+        pass
+    future = control._exits[id]
+    task.cancel()
+    return Packet(Kind.STARTED, id, (), ()), future
