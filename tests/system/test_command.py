@@ -137,7 +137,7 @@ def test_a_signal_ends_the_container(tfnz: Shell, number: int, code: int) -> Non
     assert process.stdout.read(3) == b"up\n"
     process.send_signal(number)
     _, errors = process.communicate(timeout=SOON_S)
-    assert process.returncode == code
+    assert process.returncode == code, errors.decode()
     assert b"Traceback" not in errors
 
 

@@ -75,8 +75,10 @@ Environment and files:
 )
 @click.version_option(find_version(), message="tfnz %(version)s")
 @connection_options
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Containers that live as long as the command or program that made them."""
+    ctx.ensure_object(Settings)
 
 
 for command in (run, ps, image, account, node):

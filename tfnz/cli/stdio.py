@@ -137,6 +137,7 @@ class Inlet:
     def close(self) -> None:
         """Stops reading. What was read and not delivered is lost."""
         self._waker.wake()
-        self._thread.join(timeout=1)
+        if self._thread.ident is not None:  # an interrupt may have come before it was started
+            self._thread.join(timeout=1)
         if not self._thread.is_alive():
             self._waker.close()

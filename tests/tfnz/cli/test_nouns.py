@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
+from tfnz.cli.main import cli
 from tfnz.protocol.errors import (
     ConnectionFailed,
     ImageInUse,
@@ -193,3 +195,13 @@ def test_version(tfnz: Tool) -> None:
     result = tfnz("--version")
     assert result.exit_code == 0
     assert result.stdout.startswith("tfnz ")
+
+
+def test_without_any_option_it_is_the_default_location(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFNZ_HOME", str(tmp_path))
+    (tmp_path / "default_location").write_text("node1\n")
+    result = CliRunner().invoke(cli, ["ps"], prog_name="tfnz")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("tfnz: there is no account for location 'node1'")
