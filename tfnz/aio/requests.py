@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from tfnz.protocol.errors import ProtocolError, TfnzError, TimedOut, restore_error
+from tfnz.protocol.frames import check_request
 from tfnz.protocol.messages import Cancel, ClientBody, Failure, Reply, Request, RequestBody, Result
 
 #: How long an answer may take, if the caller does not say.
@@ -57,7 +58,11 @@ class Requests:
             body: what is asked.
             on_result: called with the result the moment it arrives, before anything that the node said after it.
             on_late: called with the result when it arrives although nobody waits any more: to undo it.
+
+        Raises:
+            InvalidArgument: a value in it is one that no node accepts.
         """
+        check_request(body)
         self._last += 1
         pending = Pending(self._last, on_result, on_late)
         self._pending[pending.id] = pending

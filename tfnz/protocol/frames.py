@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import re
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from .errors import ProtocolError
-from .messages import ClientFrame, NodeFrame
+from .errors import InvalidArgument, ProtocolError
+from .messages import ClientFrame, NodeFrame, RequestBody
 
 #: Nothing larger is sent or accepted. Pre-boot files travel inside a request, and set this size.
 MAX_FRAME = 36 * 1024 * 1024
@@ -54,3 +55,23 @@ def encode(frame: ClientFrame | NodeFrame) -> bytes:
     if len(data) > MAX_FRAME:
         raise ProtocolError(f"a {type(frame).__name__} of {len(data)} bytes exceeds the limit of {MAX_FRAME}")
     return data
+
+
+_requests: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(RequestBody)
+_WHERE = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
+
+
+def check_request(body: RequestBody) -> None:
+    """Whether a peer will accept this request; one that it cannot even decode costs the whole session.
+
+    Raises:
+        InvalidArgument: a value is of the wrong type, too long or out of range; the message names the field.
+    """
+    try:
+        _requests.decode(_encoder.encode(body))
+    except msgspec.ValidationError as exc:
+        match = _WHERE.fullmatch(str(exc))
+        assert match is not None  # it matches anything
+        raise InvalidArgument(f"{match[2] or type(body).__name__} cannot be used: {match[1].lower()}") from exc
+    except (TypeError, OverflowError, UnicodeEncodeError) as exc:
+        raise InvalidArgument(f"{type(body).__name__} has a value that cannot be sent: {exc}") from exc

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tfnz.protocol.errors import ErrorInfo, ProtocolError
+from tfnz.protocol.errors import ErrorInfo, InvalidArgument, ProtocolError
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.frames import MAX_FRAME, client_frames, encode, node_frames
+from tfnz.protocol.frames import MAX_FRAME, check_request, client_frames, encode, node_frames
 from tfnz.protocol.messages import (
     VERSIONS,
     Ack,
@@ -22,9 +22,12 @@ from tfnz.protocol.messages import (
     NodeFrame,
     Pong,
     PreBootFile,
+    PutFile,
     Refused,
     Request,
+    RequestBody,
     SpawnContainer,
+    StartProcess,
     Streams,
     choose_version,
 )
@@ -117,6 +120,25 @@ def test_a_field_out_of_bounds_is_named(change: dict[str, object], words: str) -
     frame = {"type": "c", "seq": 1, "ack": 0, "body": {"type": "cancel", "id": 1}} | change
     with pytest.raises(ProtocolError, match=words):
         client_frames.decode(msgspec.msgpack.encode(frame))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (PutFile("c", "/f", 1, mode=0o10000), r"mode cannot be used: expected `int` <= 4095"),
+        (StartProcess("c", ["id"], Streams(), user="u" * 256), r"user cannot be used: .* length <= 255"),
+        (StartProcess("c", ["id", "x" * 2**18], Streams()), r"command\[\.*1?.*\] cannot be used: .* length"),
+        (StartProcess("c", ["\ud800"], Streams()), "StartProcess has a value that cannot be sent: .*surrogates"),
+        (StartProcess("c", ["id"], Streams(), user=5), "user cannot be used: expected `str`, got `int`"),  # type: ignore[arg-type]
+        (StartProcess("c", ["id"], Streams(), cwd=object()), "cannot be sent"),  # type: ignore[arg-type]
+        (SpawnContainer("i", Streams(10**30)), "cannot be sent"),
+    ],
+)
+def test_a_request_that_no_peer_accepts_is_not_sent(body: RequestBody, words: str) -> None:
+    """The node ends a session that breaks the protocol; a slip of an argument must not cost all containers."""
+    with pytest.raises(InvalidArgument, match=words):
+        check_request(body)
+    check_request(StartProcess("c", ["id"], Streams()))
 
 
 def test_unknown_fields_of_a_newer_peer_are_ignored() -> None:
