@@ -50,9 +50,7 @@ class Accounts:
 
     def list(self) -> list[Authorisation]:
         """All of them, the oldest first."""
-        entries = [
-            msgspec.json.decode(value, type=Authorisation) for _, value in self._store.items(KIND)
-        ]
+        entries = [msgspec.json.decode(value, type=Authorisation) for _, value in self._store.items(KIND)]
         return sorted(entries, key=lambda entry: entry.since_s)
 
     def is_authorised(self, account: str) -> bool:
@@ -71,5 +69,7 @@ def parse_public_key(text: str) -> bytes:
     except (binascii.Error, ValueError) as exc:
         raise InvalidArgument(f"public key {text[:80]!r} is not base64: {exc}") from exc
     if len(key) != 32:
-        raise InvalidArgument(f"public key {text[:80]!r} has {len(key)} bytes, not 32: see `tfnz account show`")
+        raise InvalidArgument(
+            f"public key {text[:80]!r} has {len(key)} bytes, not 32: see `tfnz account show`"
+        )
     return key

@@ -12,12 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
-from pathlib import Path
 
 import zmq.asyncio
 
 from tfnz.protocol.exits import Cause
-from tfnz.protocol.messages import NodeOffer, Request, Result
+from tfnz.protocol.messages import NodeOffer
 
 from .accounts import Accounts
 from .config import NodeConfig
@@ -43,7 +42,7 @@ from .storage.base import Storage
 from .storage.choose import open_storage
 from .store.base import Store
 from .store.sqlite import open_store
-from .supervisor.container import Host
+from .supervisor.spec import Host
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +70,7 @@ async def start_node(config: NodeConfig, stack: contextlib.AsyncExitStack, *, em
     await asyncio.to_thread(sweep_storage, storage)
     pool = make_pool(config, cgroups, executor)
     node = make_node(config, pool=pool, storage=storage, store=store, keys=keys, executor=executor)
+    await node.catalogue.delete_unused_layers()
     pool.start()
     stack.push_async_callback(pool.close)
     return await stack.enter_async_context(gateway(config, node, Accounts(store), keys, embedded=embedded))

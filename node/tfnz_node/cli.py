@@ -62,12 +62,16 @@ def main(context: click.Context, config_path: Path | None, data_dir: Path | None
 
 
 @main.command()
-@click.option("--socket", type=click.Path(path_type=Path), help="Unix socket; replaces socket of the configuration.")
+@click.option(
+    "--socket", type=click.Path(path_type=Path), help="Unix socket; replaces socket of the configuration."
+)
 @click.option(
     "--listen", multiple=True, help="tcp://ADDRESS:PORT for clients elsewhere; replaces listen. '' is none."
 )
 @click.option(
-    "--embedded", is_flag=True, help="For a program that runs a node for itself: end when standard input does."
+    "--embedded",
+    is_flag=True,
+    help="For a program that runs a node for itself: end when standard input does.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.pass_obj
@@ -94,7 +98,9 @@ def serve(
         run_daemon(config, embedded=embedded)
     except HOST_ERRORS as exc:
         if embedded:
-            tell_parent_failed(exc if isinstance(exc, TfnzError) else StartFailed(f"the node cannot start: {exc}"))
+            tell_parent_failed(
+                exc if isinstance(exc, TfnzError) else StartFailed(f"the node cannot start: {exc}")
+            )
         raise Fatal(f"{exc}\nTry: tfnz-node doctor") from exc
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .assembly import start_node
 from .config import NodeConfig
-from .kernel.syscalls import CLONE_NEWNS, MS_REC, MS_PRIVATE, mount, unshare
+from .kernel.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 from .notify import notify_systemd, tell_parent_ready
 
 log = logging.getLogger(__name__)

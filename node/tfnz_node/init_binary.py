@@ -24,4 +24,6 @@ def find_init(configured: str = "") -> Path:
         if path.is_file() and os.access(path, os.X_OK):
             return path
     looked = configured or ", ".join(map(str, CANDIDATES))
-    raise InvalidArgument(f"tfnz-init is not at {looked}: build it with `make -C node/init`, or set `init` in node.toml")
+    raise InvalidArgument(
+        f"tfnz-init is not at {looked}: build it with `make -C node/init`, or set `init` in node.toml"
+    )

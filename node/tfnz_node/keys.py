@@ -1,4 +1,4 @@
-"""The node's own keys: one to prove who it is, one that secrets are sealed to. Made at the first start, files of 0600."""
+"""The node's own keys, made at its first start: one to prove who it is, one that secrets are sealed to."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def _load(path: Path) -> PrivateKey:
     except FileNotFoundError:
         return _create(path)
     if len(raw) != PrivateKey.SIZE:
-        raise KeyDamaged(f"{path} has {len(raw)} bytes, not {PrivateKey.SIZE}: restore it from a backup, or remove it")
+        raise KeyDamaged(
+            f"{path} has {len(raw)} bytes, not {PrivateKey.SIZE}: restore it from a backup, or remove it"
+        )
     return PrivateKey(raw)
 
 

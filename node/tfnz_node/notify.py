@@ -16,9 +16,13 @@ def notify_systemd(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as notifier:
-        with contextlib.suppress(OSError):
-            notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    with (
+        contextlib.closing(
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        ) as notifier,
+        contextlib.suppress(OSError),
+    ):
+        notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def tell_parent_ready(endpoint: str) -> None:

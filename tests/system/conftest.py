@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.host_state import adopt_orphans
 from tfnz import Location
 
 ROOT = Path(__file__).parents[2]
@@ -61,10 +62,10 @@ class RunningNode:
                 )
             ended = os.pidfd_open(self.process.pid)
             try:
-                heard, _, _ = select.select([listener, ended], [], [], START_TIMEOUT_S)
+                heard, _, _ = select.select([listener.fileno(), ended], [], [], START_TIMEOUT_S)
             finally:
                 os.close(ended)
-            assert heard == [listener], f"the node did not start: {self.log}"
+            assert heard == [listener.fileno()], f"the node did not start: {self.log}"
             assert listener.recv(100) == b"READY=1"
 
     def stop(self) -> None:
@@ -105,6 +106,7 @@ def import_images(node: RunningNode, *names: str) -> None:
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """One node for all tests that do it no harm, with the images busybox, python and nginx."""
+    adopt_orphans()
     running = make_node(tmp_path_factory.mktemp("node"), port=2020)
     try:
         running.start()

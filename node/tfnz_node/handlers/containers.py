@@ -26,10 +26,12 @@ from tfnz_node.core.plan import ImageDefaults, check_limits, check_timeout, plan
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
 from tfnz_node.sandbox.cgroups import CgroupLimits
-from tfnz_node.supervisor.container import Container, Spec
+from tfnz_node.supervisor.container import Container
+from tfnz_node.supervisor.spec import Spec
 
 from .context import Node
 from .describe import describe_config
+from .streams import open_streams
 
 
 async def spawn(node: Node, session: Session, request: SpawnContainer) -> ContainerCreated:
@@ -38,16 +40,13 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     spec = plan_spec(node, session, request, image)
     node.registry.check(session.account, tag=spec.tag, memory_bytes=spec.limits.memory_bytes)
     sandbox = await node.host.pool.take()
-    streams = request.streams
     try:
         container = Container(
             spec,
             node.host,
             sandbox,
             tell=session.send,
-            stdin=session.input(streams.stdin),
-            stdout=session.output(streams.stdout),
-            stderr=session.output(streams.stderr),
+            streams=open_streams(session, request.streams),
         )
         node.registry.add(container)
     except BaseException:
@@ -131,9 +130,7 @@ async def start(node: Node, session: Session, request: StartContainer) -> Done:
 async def reboot(node: Node, session: Session, request: RebootContainer) -> Done:
     container = node.container(session, request.container)
     # A client that gives up must not leave it halfway: the reboot goes on without it.
-    await asyncio.shield(
-        asyncio.ensure_future(container.reboot(reset_filesystem=request.reset_filesystem))
-    )
+    await asyncio.shield(asyncio.ensure_future(container.reboot(reset_filesystem=request.reset_filesystem)))
     return Done()
 
 

@@ -10,7 +10,8 @@ from tfnz_node.core.registry import Registry
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.catalogue import Catalogue
 from tfnz_node.images.limits import ImportLimits
-from tfnz_node.supervisor.container import Container, Host
+from tfnz_node.supervisor.container import Container
+from tfnz_node.supervisor.spec import Host
 
 
 @dataclass

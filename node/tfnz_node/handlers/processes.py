@@ -17,6 +17,7 @@ from tfnz_node.gateway.session import Session
 from tfnz_node.sandbox.jobs import Terminal
 
 from .context import Node
+from .streams import open_streams
 
 
 async def start(node: Node, session: Session, request: StartProcess) -> ProcessStarted:
@@ -25,18 +26,13 @@ async def start(node: Node, session: Session, request: StartProcess) -> ProcessS
     pty = request.pty or request.login_shell
     terminal = None
     if pty:
-        terminal = Terminal(
-            rows=request.size.rows, columns=request.size.columns, raw=not request.interactive
-        )
+        terminal = Terminal(rows=request.size.rows, columns=request.size.columns, raw=not request.interactive)
     process_id = new_id()
-    streams = request.streams
     await container.run_process(
         process_id,
         plan_process(request, container.spec.main.env),
+        open_streams(session, request.streams),
         terminal=terminal,
-        stdin=session.input(streams.stdin),
-        stdout=session.output(streams.stdout),
-        stderr=session.output(streams.stderr),
         timeout_s=request.timeout_s,
     )
     return ProcessStarted(process_id)
@@ -48,7 +44,7 @@ async def signal(node: Node, session: Session, request: SignalProcess) -> Done:
 
 
 async def resize(node: Node, session: Session, request: ResizeProcess) -> Done:
-    job = node.container(session, request.container).find_process(request.process).job
+    job = node.container(session, request.container).processes.find(request.process).job
     if job.pty_master is None:
         raise InvalidArgument(f"process {request.process} was started without a terminal")
     job.resize(rows=request.size.rows, columns=request.size.columns)
@@ -56,5 +52,5 @@ async def resize(node: Node, session: Session, request: ResizeProcess) -> Done:
 
 
 async def destroy(node: Node, session: Session, request: DestroyProcess) -> Done:
-    await node.container(session, request.container).destroy_process(request.process)
+    await node.container(session, request.container).processes.destroy(request.process)
     return Done()

@@ -107,7 +107,9 @@ async def _finish(job: Job, complaint: asyncio.Task[bytes]) -> None:
     if status == 0:
         return
     if status < 0:
-        raise NoCapacity(f"the file operation was killed by signal {-status}; is the container at its memory limit?")
+        raise NoCapacity(
+            f"the file operation was killed by signal {-status}; is the container at its memory limit?"
+        )
     name, _, words = text.partition(" ")
     number = getattr(errno, name, None)
     if name == "ELINK":

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 from tfnz.protocol.errors import TfnzError
-from tfnz_node.core.flow import SinkStopped, Sink, Source
+from tfnz_node.core.flow import Sink, SinkStopped, Source
 from tfnz_node.sandbox.jobs import Job
 
 from .pumps import OutputPump, pump_input, write_all
 
 #: What a terminal takes for the end of input.
 END_OF_TRANSMISSION = b"\x04"
+
+
+@dataclass(frozen=True)
+class ProcessStreams:
+    """Where the input of a process comes from and where its output goes; None is nowhere."""
+
+    stdin: Source | None = None
+    stdout: Sink | None = None
+    stderr: Sink | None = None
+
+    def attach(self, job: Job) -> RunningProcess:
+        """The job, with its input and output moved from here and to here."""
+        return RunningProcess(job, stdin=self.stdin, stdout=self.stdout, stderr=self.stderr)
+
+    def end(self) -> None:
+        """The process will not be heard of again."""
+        if self.stdin is not None:
+            self.stdin.stop()
+        for sink in (self.stdout, self.stderr):
+            if sink is not None:
+                sink.end()
 
 
 class RunningProcess:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from tfnz_node.core.flow import Sink, SinkStopped, Source
 
-
 #: What is read at once of output that nobody wants.
 DISCARD_CHUNK = 64 * 1024
 

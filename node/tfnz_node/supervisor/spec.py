@@ -1,0 +1,52 @@
+"""What a container is made of, and what it is to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfnz.protocol.messages import PreBootFile, Size
+from tfnz_node.core.plan import ProcessPlan
+from tfnz_node.sandbox.cgroups import CgroupLimits
+from tfnz_node.sandbox.pool import Pool
+from tfnz_node.storage.base import Storage
+
+
+@dataclass(frozen=True)
+class Host:
+    """What of the host containers are made from."""
+
+    pool: Pool
+    storage: Storage
+    staging: Path
+    executor: Executor
+    unseal: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a container is to be; everything in it has been checked."""
+
+    id: str
+    account: str
+    session: str
+    image_digest: str
+    layers: Sequence[Path]  # the topmost first
+    main: ProcessPlan
+    files: Sequence[PreBootFile]
+    limits: CgroupLimits
+    disk_bytes: int
+    stop_signal: int
+    tag: str | None = None
+    sleep: bool = False
+    timeout_s: float | None = None
+    pty: bool = True
+    interactive: bool = False
+    size: Size = Size()
+
+    @property
+    def hostname(self) -> str:
+        """What the container calls itself."""
+        return self.tag or self.id[:12]
