@@ -32,9 +32,12 @@ def test_an_outlet_writes_everything_in_order(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     outlet = Outlet(writing, on_broken=fail)
     data = os.urandom(300_000)
-    writer = threading.Thread(
-        target=lambda: [outlet.write(None, data[:100_000]), outlet.write(None, data[100_000:])]
-    )
+
+    def write() -> None:
+        outlet.write(None, data[:100_000])
+        outlet.write(None, data[100_000:])
+
+    writer = threading.Thread(target=write)
     writer.start()
     received = b""
     while len(received) < len(data):
@@ -119,7 +122,12 @@ def test_a_waker_may_be_woken_twice() -> None:
 
 def test_news_come_in_order_from_any_thread() -> None:
     mailbox = Mailbox()
-    threading.Thread(target=lambda: [mailbox.put(News.RESIZED), mailbox.put(News.ENDED)]).start()
+
+    def put() -> None:
+        mailbox.put(News.RESIZED)
+        mailbox.put(News.ENDED)
+
+    threading.Thread(target=put).start()
     assert [mailbox.get(), mailbox.get()] == [News.RESIZED, News.ENDED]
 
 
