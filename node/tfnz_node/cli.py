@@ -63,6 +63,11 @@ def main(context: click.Context, config_path: Path | None, data_dir: Path | None
 
 @main.command()
 @click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="As the option of the same name before the command.",
+)
+@click.option(
     "--socket", type=click.Path(path_type=Path), help="Unix socket; replaces socket of the configuration."
 )
 @click.option(
@@ -76,7 +81,12 @@ def main(context: click.Context, config_path: Path | None, data_dir: Path | None
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.pass_obj
 def serve(
-    config: NodeConfig, socket: Path | None, listen: tuple[str, ...], embedded: bool, verbose: bool
+    config: NodeConfig,
+    data_dir: Path | None,
+    socket: Path | None,
+    listen: tuple[str, ...],
+    embedded: bool,
+    verbose: bool,
 ) -> None:
     """Run the node until SIGTERM or SIGINT. Logs on standard error; tells systemd when it is ready.
 
@@ -90,6 +100,8 @@ def serve(
         if "JOURNAL_STREAM" in os.environ
         else "%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    if data_dir is not None:
+        config = msgspec.structs.replace(config, data_dir=data_dir.absolute())
     if socket is not None:
         config = msgspec.structs.replace(config, socket=socket.absolute())
     if listen:
