@@ -14,13 +14,10 @@ enum { MAX_LINKS = 40 };
 // Where the last component's link points: an absolute target as it is, a relative one beneath the link's directory.
 static int follow(const struct location *at, const char *target, char *next, size_t size, struct error *error)
 {
-	size_t prefix = target[0] == '/' ? 0 : strlen(at->parent) + 1;
+	size_t prefix = target[0] == '/' ? 0 : strlen(at->parent);
 	if (prefix + strlen(target) >= size)
 		return error_set(error, ENAMETOOLONG, "the link %s leads to a path that is too long", at->name);
-	if (prefix) {
-		memcpy(next, at->parent, prefix - 1);
-		next[prefix - 1] = '/';
-	}
+	memcpy(next, at->parent, prefix); // it ends with a slash
 	strcpy(next + prefix, target);
 	return 0;
 }

@@ -53,10 +53,11 @@ int replace_begin(struct replacement *replacement, int dir, const char *name, co
 	if (replacement->in_place) {
 		replacement->fd = openat(dir, name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	} else {
-		replace_temporary_name(replacement->temporary, sizeof replacement->temporary);
-		replacement->fd =
-			openat(dir, replacement->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+		// Without a name until it is whole, so that nothing of it is left when we are killed.
+		replacement->fd = openat(dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
 	}
+	if (replacement->fd < 0 && errno == EOPNOTSUPP)
+		return error_set(error, errno, "%s is where no files can be made, as in /proc", path);
 	if (replacement->fd < 0)
 		return fail_writing(path, errno, error);
 	return 0;
@@ -103,6 +104,19 @@ int replace_copy(struct replacement *replacement, int source, struct error *erro
 	return result;
 }
 
+// A link cannot replace what is there, but a rename can: a temporary name in between.
+static int give_name(struct replacement *replacement)
+{
+	char descriptor[sizeof "/proc/self/fd/" + 3 * sizeof(int)];
+
+	snprintf(descriptor, sizeof descriptor, "/proc/self/fd/%d", replacement->fd);
+	replace_temporary_name(replacement->temporary, sizeof replacement->temporary);
+	if (linkat(AT_FDCWD, descriptor, replacement->dir, replacement->temporary, AT_SYMLINK_FOLLOW) == 0)
+		return 0;
+	replacement->temporary[0] = '\0';
+	return -1;
+}
+
 int replace_commit(struct replacement *replacement, uid_t uid, gid_t gid, mode_t mode, struct error *error)
 {
 	int fd = replacement->fd;
@@ -112,6 +126,8 @@ int replace_commit(struct replacement *replacement, uid_t uid, gid_t gid, mode_t
 		error_system(error, errno, "giving %s to %u:%u", replacement->path, uid, gid);
 	} else if (!replacement->in_place && fchmod(fd, mode) < 0) {
 		error_system(error, errno, "setting the mode of %s", replacement->path);
+	} else if (!replacement->in_place && give_name(replacement) < 0) {
+		fail_writing(replacement->path, errno, error);
 	} else if (close(fd) < 0) {
 		replacement->fd = -1;
 		fail_writing(replacement->path, errno, error);
@@ -131,6 +147,6 @@ void replace_abort(struct replacement *replacement)
 	if (replacement->fd >= 0)
 		close(replacement->fd);
 	replacement->fd = -1;
-	if (!replacement->in_place)
+	if (replacement->temporary[0])
 		unlinkat(replacement->dir, replacement->temporary, 0);
 }

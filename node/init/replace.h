@@ -14,7 +14,7 @@ struct replacement {
 	const char *path;          // what people call it; borrowed
 	int fd;                    // write the content here
 	bool in_place;             // the target is a mount point, which nothing can be renamed over
-	char temporary[NAME_MAX + 1];
+	char temporary[NAME_MAX + 1]; // its name before it has its own; empty while it has none
 };
 
 // True when something is mounted on `name`, so that nothing can be renamed over it.
@@ -32,7 +32,7 @@ int replace_write(struct replacement *replacement, const void *data, size_t size
 // Sets owner and mode and puts the new file in place. Closes and cleans up, whatever the outcome.
 int replace_commit(struct replacement *replacement, uid_t uid, gid_t gid, mode_t mode, struct error *error);
 
-// Gives up: the old file stays, the temporary one goes.
+// Gives up: the old file stays, the new one goes.
 void replace_abort(struct replacement *replacement);
 
 // A name for a temporary file beside another; not to be guessed in advance.
