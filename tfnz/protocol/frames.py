@@ -72,6 +72,8 @@ def check_request(body: RequestBody) -> None:
     except msgspec.ValidationError as exc:
         match = _WHERE.fullmatch(str(exc))
         assert match is not None  # it matches anything
-        raise InvalidArgument(f"{match[2] or type(body).__name__} cannot be used: {match[1].lower()}") from exc
+        raise InvalidArgument(
+            f"{match[2] or type(body).__name__} cannot be used: {match[1].lower()}"
+        ) from exc
     except (TypeError, OverflowError, UnicodeEncodeError) as exc:
         raise InvalidArgument(f"{type(body).__name__} has a value that cannot be sent: {exc}") from exc

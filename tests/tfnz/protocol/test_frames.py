@@ -128,7 +128,10 @@ def test_a_field_out_of_bounds_is_named(change: dict[str, object], words: str) -
         (PutFile("c", "/f", 1, mode=0o10000), r"mode cannot be used: expected `int` <= 4095"),
         (StartProcess("c", ["id"], Streams(), user="u" * 256), r"user cannot be used: .* length <= 255"),
         (StartProcess("c", ["id", "x" * 2**18], Streams()), r"command\[\.*1?.*\] cannot be used: .* length"),
-        (StartProcess("c", ["\ud800"], Streams()), "StartProcess has a value that cannot be sent: .*surrogates"),
+        (
+            StartProcess("c", ["\ud800"], Streams()),
+            "StartProcess has a value that cannot be sent: .*surrogates",
+        ),
         (StartProcess("c", ["id"], Streams(), user=5), "user cannot be used: expected `str`, got `int`"),  # type: ignore[arg-type]
         (StartProcess("c", ["id"], Streams(), cwd=object()), "cannot be sent"),  # type: ignore[arg-type]
         (SpawnContainer("i", Streams(10**30)), "cannot be sent"),
