@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
 from tfnz.protocol.errors import (
@@ -46,14 +47,14 @@ _HINTS: tuple[tuple[type[TfnzError], str], ...] = (
     (TimedOut, "tfnz node status shows how busy the node is"),
 )
 
+_NAMES_COMMAND = re.compile(r"\btfnz(-node)? [a-z]+")
+
 
 def find_hint(error: BaseException) -> str | None:
-    """What to try about an error, unless its message has said it."""
-    for kind, hint in _HINTS:
-        if isinstance(error, kind):
-            command = hint.split("tfnz", 1)[-1].split()[0]
-            return None if f"tfnz{command}" in str(error) or f"tfnz {command}" in str(error) else hint
-    return None
+    """What to try about an error, unless its message names a command of ours itself."""
+    if _NAMES_COMMAND.search(str(error)):
+        return None
+    return next((hint for kind, hint in _HINTS if isinstance(error, kind)), None)
 
 
 def choose_run_code(error: BaseException) -> int:
