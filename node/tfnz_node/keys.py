@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +61,21 @@ def _load(path: Path) -> PrivateKey:
 
 
 def _create(path: Path) -> PrivateKey:
-    """Write the whole key before it has its name, so that a crash leaves none or all of it."""
+    """Write the whole key before it has its name, so that a crash leaves none or all of it.
+
+    The name is given only if nobody has it: a command and the daemon may make the first key at the same time, and
+    must agree on one.
+    """
     key = PrivateKey.generate()
-    part = path.with_suffix(".new")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(bytes(key))
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
+    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(bytes(key))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)
+    except FileExistsError:
+        return _load(path)
+    finally:
+        os.unlink(part)
     return key
