@@ -158,9 +158,10 @@ class TreeWriter:
         parent_name, _, last = name.rpartition(b"/")
         if parent_name != self._parent_name:
             self._leave_parent()
-            with _naming(name):
-                self._parent = _open_beneath(self._root, parent_name)
-            self._parent_name = parent_name
+            if parent_name:
+                with _naming(name):
+                    self._parent = _open_beneath(self._root, parent_name)
+                self._parent_name = parent_name
         return self._parent, last
 
     def _leave_parent(self) -> None:
