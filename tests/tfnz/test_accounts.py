@@ -268,7 +268,9 @@ def test_names_of_our_own_files_are_no_locations(name: str) -> None:
         parse_location(name)
 
 
-@pytest.mark.parametrize("name", ["a", "localhost", "10.0.0.1", "node-1.example.com", "node1:2021", "x" * 253])
+@pytest.mark.parametrize(
+    "name", ["a", "localhost", "10.0.0.1", "node-1.example.com", "node1:2021", "x" * 253]
+)
 def test_names_that_are(name: str) -> None:
     assert parse_location(name) == name
 

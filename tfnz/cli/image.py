@@ -56,7 +56,8 @@ def import_(settings: Settings, path: str, name: str | None, as_json: bool) -> N
         return
     click.echo(found.digest)
     named = f" as {', '.join(found.names)}" if found.names else " without a name"
-    say(f"imported{named}: {found.layers} layers, {format_size(found.size_bytes)}")
+    layers = "1 layer" if found.layers == 1 else f"{found.layers} layers"
+    say(f"imported{named}: {layers}, {format_size(found.size_bytes)}")
 
 
 @image.command(
