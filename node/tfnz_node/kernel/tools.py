@@ -71,9 +71,7 @@ def run_tool(
     """
     path = find_tool(argv[0])
     if path is None:
-        package = _PACKAGES.get(argv[0])
-        cure = f"install it with `apt-get install {package}`" if package else "install it or add it to PATH"
-        raise ToolFailed(argv, f"the tool {argv[0]!r} is not on this host; {cure}")
+        raise ToolFailed(argv, describe_missing(argv[0]))
     environment = {"PATH": _SEARCH_PATH, "LC_ALL": "C", "HOME": os.environ.get("HOME", "/")}
     with subprocess.Popen(
         [path, *argv[1:]],
@@ -97,6 +95,13 @@ def run_tool(
 def find_tool(name: str) -> str | None:
     """The absolute path of a tool of the host, or None."""
     return shutil.which(name, path=_SEARCH_PATH) or shutil.which(name)
+
+
+def describe_missing(name: str) -> str:
+    """What to do about a tool that this host does not have."""
+    package = _PACKAGES.get(name)
+    cure = f"install it with `apt-get install {package}`" if package else "install it or add it to PATH"
+    return f"the tool {name!r} is not on this host; {cure}"
 
 
 def _ended(returncode: int) -> str:
