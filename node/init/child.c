@@ -23,7 +23,7 @@
 
 enum { STATUS_FD = 3, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127, OOM_SCORE_BYTES = 3 };
 
-// Everything but init's own memory is the container's before the container's memory is (0 for the daemon's host).
+// Well above init's, so that a container short of memory loses a process and not everything.
 #define OOM_SCORE "200"
 
 struct child {

@@ -22,7 +22,7 @@ static void name_number(struct error *error, int number)
 		error->name = "EUNKNOWN";
 }
 
-static void format_text(struct error *error, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static void format_text(struct error *error, const char *format, va_list arguments)
 {
 	int length = vsnprintf(error->text, sizeof error->text, format, arguments);
 	if (length < 0)

@@ -53,7 +53,7 @@ class Outcome:
 async def read_all(fd: int) -> bytes:
     """What arrives on a non-blocking descriptor until its end, which for a terminal is EIO."""
     loop = asyncio.get_running_loop()
-    data = b""
+    data = bytearray()
     while True:
         try:
             more = os.read(fd, 65536)
@@ -61,25 +61,11 @@ async def read_all(fd: int) -> bytes:
             await _wait_for(loop.add_reader, loop.remove_reader, fd)
             continue
         except OSError:
-            return data
+            break
         if not more:
-            return data
+            break
         data += more
-
-
-async def read_until(fd: int, mark: bytes) -> bytes:
-    """What arrives until `mark` has."""
-    loop = asyncio.get_running_loop()
-    data = b""
-    while mark not in data:
-        try:
-            more = os.read(fd, 65536)
-        except BlockingIOError:
-            await _wait_for(loop.add_reader, loop.remove_reader, fd)
-            continue
-        assert more, f"ended without {mark!r}: {data!r}"
-        data += more
-    return data
+    return bytes(data)
 
 
 async def write_all(fd: int, data: bytes) -> None:

@@ -285,9 +285,9 @@ async def test_a_run_that_is_cancelled_leaves_no_process(box: Box) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    # Requests are served in order: the kills were sent before the last of these was.
-    while "sleep" in (processes := await box.shell("ps -o comm,args")):
-        assert "1000" in processes
+    # Each is killed as soon as its start is reported.
+    while "sleep" in await box.shell("ps -o comm"):
+        pass
 
 
 @pytest.mark.asyncio
