@@ -58,6 +58,7 @@ WITHOUT_MIRROR = {
     "system",
     "systemd",
     "test_architecture.py",
+    "test_built_images.py",
     "test_project.py",
 }
 

@@ -134,15 +134,17 @@ class Container:
         except Exception as exc:
             self._fail(exc, "brought up")
         exit, failure = await asyncio.shield(self._conclusion)
-        async with self._changing:
-            self._become(State.ENDING)
-            await self._end_processes(exit.cause)
-            released()
-            self._tell(ContainerEnded(self.id, exit, failure))
-            log.info("container %s %s", self.id, exit)
-            await self._remove()
-            self._become(State.ENDED)
-        self.gone.set()
+        try:
+            async with self._changing:
+                self._become(State.ENDING)
+                await self._end_processes(exit.cause)
+                released()
+                self._tell(ContainerEnded(self.id, exit, failure))
+                log.info("container %s %s", self.id, exit)
+                await self._remove()
+                self._become(State.ENDED)
+        finally:
+            self.gone.set()
 
     async def _come_up(self) -> None:
         begun = time.monotonic()
