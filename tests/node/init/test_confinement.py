@@ -110,7 +110,8 @@ async def test_init_cannot_be_killed_from_inside(box: Box) -> None:
 
 @pytest.mark.asyncio
 async def test_only_its_own_processes_are_there(box: Box) -> None:
-    assert (await box.shell("ls -d /proc/[0-9]* | wc -l")).strip() in {"3", "4"}
+    # Init, the shell, and the two of its pipeline, if they have come so far.
+    assert int(await box.shell("ls -d /proc/[0-9]* | wc -l")) <= 4
 
 
 @pytest.mark.asyncio
