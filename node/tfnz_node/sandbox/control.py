@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tfnz_node.sandbox.wire import MAX_FDS, Kind, Packet, WireError, pack_packet, parse_packet
@@ -117,6 +117,14 @@ class Control:
             with contextlib.suppress(InitGone):
                 forgotten = self._post(Kind.SIGNAL, id=id, arguments=(signal.SIGKILL, 1))
                 forgotten.add_done_callback(_ignore_outcome)
+
+    def call_at_exit(self, id: int, function: Callable[[], object]) -> None:
+        """Calls `function` when process `id` has ended, or could not be started; at once, when there is none."""
+        ended = self._exits.get(id)
+        if ended is None:
+            function()
+        else:
+            ended.add_done_callback(lambda _: function())
 
     def drain(self) -> None:
         """Handles everything that has arrived."""
@@ -249,7 +257,7 @@ class Control:
         if packet.kind is Kind.FAILED:
             _close_all(fds)
             if request.kind is Kind.RUN:
-                del self._exits[packet.id]
+                self._exits.pop(packet.id).cancel()
             if not request.reply.done():
                 request.reply.set_exception(_failure(packet))
         elif request.reply.done():

@@ -104,14 +104,19 @@ class InitProcess:
                 fds += pipes.for_process()
             else:
                 rows, columns = request.terminal.rows, request.terminal.columns
-            # When the caller is cancelled during this, Control kills the process as soon as it is reported.
-            reply, ended = await self._control.start(
-                id=request.id,
-                arguments=(request.flags(), rows, columns, len(request.argv), len(request.env)),
-                strings=(request.user, request.cwd, *request.argv, *request.env),
-                fds=fds,
-                timeout_s=REQUEST_TIMEOUT_S,
-            )
+            try:
+                reply, ended = await self._control.start(
+                    id=request.id,
+                    arguments=(request.flags(), rows, columns, len(request.argv), len(request.env)),
+                    strings=(request.user, request.cwd, *request.argv, *request.env),
+                    fds=fds,
+                    timeout_s=REQUEST_TIMEOUT_S,
+                )
+            except BaseException:
+                # Control kills what is started for nobody. Its input stays open until it is dead: while it lives, an
+                # end would tell it that everything has come.
+                self._control.call_at_exit(request.id, stack.pop_all().close)
+                raise
             job = Job(request.id, reply.packet.arguments[0], ended)
             if pipes is None:
                 job.pty_master = reply.fds[0]
@@ -121,8 +126,8 @@ class InitProcess:
             try:
                 await self._wait_for_exec(status)
             except BaseException:
-                job.close()
                 self._control.kill_job(job.id)
+                self._control.call_at_exit(job.id, job.close)
                 raise
         return job
 
