@@ -112,13 +112,11 @@ def parse_signal(name: str) -> int:
     """The number of a signal as images name it: ``SIGQUIT``, ``QUIT``, ``3`` or ``SIGRTMIN+3``; SIGTERM if unknown."""
     text = name.upper().removeprefix("SIG")
     base, plus, offset = text.partition("+")
-    if text.isdigit():
-        number = int(text)
-    else:
-        try:
-            number = signal.Signals[f"SIG{base}"].value + (int(offset) if plus else 0)
-        except (KeyError, ValueError):
-            return signal.SIGTERM
+    try:
+        first = int(base) if base.isdigit() else signal.Signals[f"SIG{base}"].value
+        number = first + (int(offset) if plus else 0)
+    except (KeyError, ValueError):
+        return signal.SIGTERM
     return number if 1 <= number <= signal.SIGRTMAX else signal.SIGTERM
 
 

@@ -7,9 +7,11 @@ import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
-from tfnz.protocol.errors import NoCapacity, StartFailed
+from tfnz.protocol.errors import NoCapacity, ObjectDead, StartFailed
 from tfnz_node.core.flow import Sink, Source
+from tfnz_node.core.lifecycle import USABLE
 from tfnz_node.sandbox.jobs import Job
 
 from .container import Container
@@ -25,21 +27,29 @@ async def put(container: Container, words: Sequence[str], source: Source) -> Non
 
     Raises:
         PathNotFound, PathIsDirectory, PathRefused, DiskFull, FileError: as the operation says.
+        ObjectDead: the container has ended.
         Whatever the source raises, when the client could not send all: then nothing has been changed.
     """
-    async with _operation(container, words) as job:
-        complaint = asyncio.create_task(_read_complaint(job))
+    async with _operation(container, words) as (job, complaint):
+        feeding = asyncio.create_task(_feed(job, source))
+        ending = asyncio.create_task(job.wait())
         try:
-            assert job.stdin is not None
-            try:
-                await pump_input(source, job.stdin)
-            except (BrokenPipeError, ConnectionResetError):
-                source.stop()  # the operation has given up, and says why
-            job.close_stdin()
-            await _finish(job, complaint)
+            # An operation that ends before its input does has given up: nobody waits for a slow client then.
+            await asyncio.wait({feeding, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                feeding.result()
+            await _finish(container, job, complaint)
         finally:
+            await _stop(feeding, ending)
             source.stop()
-            complaint.cancel()
+
+
+async def _feed(job: Job, source: Source) -> None:
+    assert job.stdin is not None
+    # An operation that reads no more has given up, and says why.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await pump_input(source, job.stdin)
+        job.close_stdin()
 
 
 async def fetch(container: Container, words: Sequence[str], sink: Sink) -> None:
@@ -47,33 +57,46 @@ async def fetch(container: Container, words: Sequence[str], sink: Sink) -> None:
 
     Raises:
         PathNotFound, PathIsDirectory, PathRefused, FileError: as the operation says.
+        ObjectDead: the container has ended.
     """
-    async with _operation(container, words) as job:
+    async with _operation(container, words) as (job, complaint):
         job.close_stdin()
-        complaint = asyncio.create_task(_read_complaint(job))
         assert job.stdout is not None
         pump = OutputPump(job.stdout, sink)
         try:
             await pump.task
-            await _finish(job, complaint)
+            await _finish(container, job, complaint)
         finally:
-            complaint.cancel()
-            pump.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await pump.task
+            await _stop(pump.task)
     sink.end()
 
 
 @contextlib.asynccontextmanager
-async def _operation(container: Container, words: Sequence[str]) -> AsyncIterator[Job]:
+async def _operation(
+    container: Container, words: Sequence[str]
+) -> AsyncIterator[tuple[Job, asyncio.Task[bytes]]]:
+    """The running operation, and what it complains of."""
     job = await container.run_builtin([word.encode() for word in words])
+    complaint = asyncio.create_task(_read_complaint(job))
     try:
-        yield job
+        yield job, complaint
     except BaseException:
         container.kill_builtin(job)
         raise
     finally:
-        job.close()
+        try:
+            await _stop(complaint)
+        finally:
+            # Its input stays open until it is dead, also when the client gives up twice: while it lives, an end would
+            # tell it that everything has come.
+            job.close_when_ended()
+
+
+async def _stop(*tasks: asyncio.Task[Any]) -> None:
+    """Have tasks leave their descriptors alone, before these are closed."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _read_complaint(job: Job) -> bytes:
@@ -101,12 +124,14 @@ class _Collector:
         """Nothing is to be told to anybody."""
 
 
-async def _finish(job: Job, complaint: asyncio.Task[bytes]) -> None:
+async def _finish(container: Container, job: Job, complaint: asyncio.Task[bytes]) -> None:
     status = os.waitstatus_to_exitcode(await job.wait())
     text = (await complaint).decode(errors="replace").strip()
     if status == 0:
         return
     if status < 0:
+        if container.state not in USABLE:
+            raise ObjectDead(f"container {container.id} ended, or was rebooted, during the file operation")
         raise NoCapacity(
             f"the file operation was killed by signal {-status}; is the container at its memory limit?"
         )

@@ -12,8 +12,8 @@ from tfnz_node.sandbox.jobs import Job
 
 from .pumps import OutputPump, pump_input, write_all
 
-#: What a terminal takes for the end of input.
-END_OF_TRANSMISSION = b"\x04"
+#: What a terminal takes for the end of input; in the middle of a line the first only hands over what there is of it.
+END_OF_TRANSMISSION = b"\x04\x04"
 
 
 @dataclass(frozen=True)
