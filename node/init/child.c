@@ -18,6 +18,7 @@
 #include "caps.h"
 #include "program.h"
 #include "resolve.h"
+#include "rlimits.h"
 #include "run.h"
 #include "users.h"
 
@@ -195,6 +196,8 @@ void child_main(struct request *request, const struct terminal *terminal, const 
 	arrange_descriptors(request, terminal);
 	start_session(terminal->slave >= 0);
 	offer_to_oom_killer();
+	if (rlimits_clamp() < 0)
+		fail_setup("setting resource limits");
 	// From here on we read what the container wrote, with no more rights than its own processes have.
 	confine_capabilities();
 	read_request(&child, &request->packet);

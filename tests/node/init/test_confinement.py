@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,19 @@ async def test_no_descriptor_leaks_in(box: Box) -> None:
     # 3 is the directory that ls itself has open.
     assert outcome.stdout.split() == [b"0", b"1", b"2", b"3"]
     assert (await box.run("get", "/proc/self/status", builtin=True)).code == 0
+
+
+@pytest.mark.asyncio
+async def test_resource_limits_are_the_containers_own(box: Box) -> None:
+    """Whatever the daemon may do: it raises its own limit of open files as far as it can."""
+    outcome = await box.run("cat", "/proc/self/limits")
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in outcome.stdout.decode().splitlines()}
+    hard_nofile = str(min(524288, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    assert limits["Max open files"] == ["1024", hard_nofile]
+    assert limits["Max core file size"] == ["0", "0"]
+    assert limits["Max msgqueue size"] == ["819200", "819200"]
+    assert limits["Max nice priority"] == limits["Max realtime priority"] == ["0", "0"]
+    assert int(limits["Max locked memory"][1]) <= 8 << 20
 
 
 @pytest.mark.asyncio
