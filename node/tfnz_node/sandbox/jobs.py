@@ -131,6 +131,10 @@ class Job:
         _close(self.pty_master)
         self.pty_master = None
 
+    def close_when_ended(self) -> None:
+        """Closes every descriptor once the process has ended; what it reads from them does not end before."""
+        self._ended.add_done_callback(lambda _: self.close())
+
 
 class StandardPipes:
     """The pipes between the daemon and a process without a terminal, owned by the container's root.
