@@ -116,22 +116,27 @@ class Location:
 
     @property
     def location(self) -> str:
+        """Its name, or the path of the socket that is connected to."""
         return self._core.location
 
     @property
     def user_pk(self) -> bytes:
+        """The account's public key, 32 bytes."""
         return self._core.user_pk
 
     @property
     def conn(self) -> ConnectionFacts:
+        """Facts about the connection: `connect_ip` and `rid`."""
         return self._core.conn
 
     @property
     def nodes(self) -> dict[bytes, Node]:
+        """Its nodes, by public key."""
         return {key: self._portal.face(node) for key, node in list(self._core.nodes.items())}
 
     @property
     def new_node_callback(self) -> Callable[[Node], object] | None:
+        """Called with a node that joins; may be changed at any time."""
         return find_callback(self._core.new_node_callback)
 
     @new_node_callback.setter
@@ -193,7 +198,8 @@ class Location:
     def disconnect(self, container: object = None, returncode: int = 0) -> None:
         _open.discard(self)
         self._portal.call(self._core.disconnect())
-        self._portal.stop()
+        if self._core._is_over():  # else this is a callback of the call that ends it, and that call goes on
+            self._portal.stop()
 
     def _leave_quickly(self) -> None:
         """Tell the node that the program ends, without callbacks, and without waiting for long."""

@@ -116,10 +116,10 @@ class Portal:
         self._make_face = make_face
         self._pid = os.getpid()
         self._faces_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._callbacks: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._calls = 0
-        self._stopping = False
         self._threads = [
             threading.Thread(target=self._run_loop, name="tfnz loop", daemon=True),
             threading.Thread(target=self._run_callbacks, name="tfnz callbacks", daemon=True),
@@ -145,9 +145,7 @@ class Portal:
             coroutine.close()
             raise InternalError("a blocking call on the loop's own thread would wait for itself for ever")
         mailbox = _Mailbox()
-        try:
-            self._loop.call_soon_threadsafe(self._begin, coroutine, mailbox)
-        except RuntimeError:
+        if not self._post(lambda: self._begin(coroutine, mailbox)):
             return _finish_without_loop(coroutine)
         finished = False
         try:
@@ -163,10 +161,14 @@ class Portal:
     def post(self, function: Callable[[], object]) -> None:
         """Have the loop call `function` soon; after its end that is not done, and does not matter."""
         self.check_process()
-        try:
-            self._loop.call_soon_threadsafe(function)
-        except RuntimeError:
-            pass
+        self._post(function)
+
+    def _post(self, function: Callable[[], object]) -> bool:
+        """Have the loop call `function`; False when it has ended and will not. What it accepts, it also does."""
+        with self._lock:
+            if not self._closed:
+                self._loop.call_soon_threadsafe(function)
+            return not self._closed
 
     @property
     def is_ours(self) -> bool:
@@ -182,7 +184,6 @@ class Portal:
             )
 
     def _begin(self, coroutine: Coroutine[Any, Any, Any], mailbox: _Mailbox) -> None:
-        self._calls += 1
         mailbox.task = self._loop.create_task(self._do(coroutine, mailbox))
 
     async def _do(self, coroutine: Coroutine[Any, Any, Any], mailbox: _Mailbox) -> None:
@@ -194,10 +195,6 @@ class Portal:
             mailbox.finish(failed=True, outcome=exc)
             if not isinstance(exc, Exception | asyncio.CancelledError):
                 raise
-        finally:
-            self._calls -= 1
-            if self._stopping and not self._calls:
-                self._loop.stop()
 
     def _leave(self, mailbox: _Mailbox, *, finished: bool) -> None:
         for work in mailbox.close():  # the thread was interrupted before it came to it
@@ -244,11 +241,9 @@ class Portal:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            if left:
-                self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            with self._lock:
+                self._closed = True
+            self._loop.run_until_complete(_finish_tasks())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
@@ -264,7 +259,7 @@ class Portal:
     def stop(self) -> None:
         """End both threads, once the calls of others have returned; calling it again does nothing."""
         self.check_process()
-        self.post(self._stop)
+        self._post(self._stop)
         self._callbacks.put(None)
         if not in_callback.get():
             for thread in self._threads:
@@ -272,11 +267,20 @@ class Portal:
                     thread.join(_STOP_TIMEOUT_S)
 
     def _stop(self) -> None:
-        self._stopping = True
-        if self._calls:
-            self._loop.call_later(_STOP_TIMEOUT_S, self._loop.stop)
-        else:
+        if not self._closed:  # a second stop would cut short the finishing after the first
             self._loop.stop()
+
+
+async def _finish_tasks() -> None:
+    """Let calls of other threads return, which they do now that the session is over; if not, cancel them."""
+    await asyncio.sleep(0)  # calls that were posted before the end begin
+    here = asyncio.current_task()
+    if tasks := asyncio.all_tasks() - {here}:
+        await asyncio.wait(tasks, timeout=_STOP_TIMEOUT_S)
+    left = asyncio.all_tasks() - {here}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def _call_marked(function: Callable[..., Any], arguments: list[Any]) -> Any:

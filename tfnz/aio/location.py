@@ -273,6 +273,10 @@ class Location(LocationImages):
             self._finished.set()
             self._left.set_result(None)
 
+    def _is_over(self) -> bool:
+        """Whether `disconnect` has done its work."""
+        return self._left is not None and self._left.done()
+
     async def _leave(self, session: Session) -> None:
         over = Disconnected("this Location was disconnected: make a new one")
         try:

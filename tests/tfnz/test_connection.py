@@ -1,0 +1,224 @@
+"""A session survives its connections, and when it cannot, everybody is told once."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tfnz import (
+    ConnectionFailed,
+    Disconnected,
+    Location,
+    NotAuthorised,
+    SessionLost,
+    TimedOut,
+    VersionMismatch,
+    aio,
+    connection,
+)
+from tfnz.protocol.channel import ACK_EVERY_FRAMES
+from tfnz.protocol.errors import describe_error
+from tfnz.protocol.exits import Cause
+from tfnz.protocol.frames import encode
+from tfnz.protocol.messages import Ack, Hello, Ping, Pong, Refused, StartProcess, Welcome
+
+if TYPE_CHECKING:
+    from tests.tfnz.conftest import ScriptedNode
+
+
+def test_a_broken_connection_is_resumed_and_nothing_is_lost(
+    scripted: ScriptedNode, location: Location
+) -> None:
+    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    container = location.node().spawn("busybox", stdout_callback=lambda one, data: told.put(data))
+    asked: list[tuple[int, StartProcess]] = []
+    scripted.on(StartProcess, lambda id, body: asked.append((id, body)))
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(container.run("true")))
+    thread.start()
+    scripted.wait_for(StartProcess)
+
+    def break_and_answer() -> None:
+        scripted.break_link()
+        scripted.write(scripted.containers[container.uuid].streams.stdout, b"meanwhile")
+        scripted.start_process(*asked[0])
+
+    scripted.do(break_and_answer)
+    thread.join(10)
+    assert results == [(b"", b"", 0)]
+    assert told.get(timeout=10) == b"meanwhile"
+    hello = scripted.find(Hello)[1]
+    assert (hello.session, hello.token) == ("session", "token") and hello.received > 0
+    assert len(scripted.find(StartProcess)) == 1
+
+
+def test_what_is_said_during_a_break_is_said_again(scripted: ScriptedNode, location: Location) -> None:
+    container = location.node().spawn("busybox")
+    scripted.unreachable = ConnectionFailed("not yet")
+    scripted.do(scripted.break_link)
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(container.run("true").exit_code)) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    scripted.unreachable = None
+    for thread in threads:
+        thread.join(10)
+    assert results == [0, 0, 0]
+
+
+def test_a_session_that_the_node_has_ended_is_lost(scripted: ScriptedNode, location: Location) -> None:
+    ends: list[tuple[object, int]] = []
+    container = location.node().spawn(
+        "busybox", termination_callback=lambda one, code: ends.append((one, code))
+    )
+    process = container.spawn("sleep", termination_callback=lambda one, code: ends.append((one, code)))
+    errors: list[BaseException] = []
+    scripted.ignore(StartProcess)
+
+    def run() -> None:
+        try:
+            container.run("true")
+        except SessionLost as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    scripted.wait_for(StartProcess, count=2)
+    scripted.forget_session()
+    scripted.do(scripted.break_link)
+    thread.join(10)
+    assert len(errors) == 1
+    for one in (container, process):
+        assert one.wait(10).cause is Cause.SESSION_GONE
+    assert ends == [(process, 1), (container, 1)]
+    with pytest.raises(SessionLost):
+        location.images()
+    with pytest.raises(SessionLost, match="ended this session"):
+        location.run()
+    assert len(ends) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_stays_away_is_lost(scripted: ScriptedNode, core: aio.Location) -> None:
+    scripted.silence_s = 0.01
+    async with core:
+        container = await core.node().spawn("busybox")
+        scripted.unreachable = ConnectionFailed("no route")
+        scripted.break_link()
+        assert (await container.wait(10)).cause is Cause.NODE_LOST
+        with pytest.raises(SessionLost, match=r"out of reach.*no route"):
+            await core.run()
+
+
+@pytest.mark.asyncio
+async def test_a_new_session_in_place_of_ours_is_a_loss(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        scripted._welcome = lambda link, hello: link.send(  # type: ignore[method-assign]  # what a bad node may do
+            encode(Welcome(1, "other", "token", "uid:0", b"k" * 32, scripted.offers, resumed=True))
+        )
+        scripted.break_link()
+        assert (await container.wait(10)).cause is Cause.SESSION_GONE
+        with pytest.raises(SessionLost, match="new session"):
+            await core.run()
+
+
+@pytest.mark.parametrize(
+    "error", [NotAuthorised("who?"), VersionMismatch("too old"), ConnectionFailed("closed")]
+)
+def test_a_refusal_is_raised_as_it_is(scripted: ScriptedNode, error: ConnectionFailed) -> None:
+    scripted.unreachable = error
+    with pytest.raises(type(error), match=error.message):
+        Location.over(scripted.connector)
+
+
+@pytest.mark.asyncio
+async def test_a_refused_hello_is_raised_as_it_is(scripted: ScriptedNode, core: aio.Location) -> None:
+    refusal = Refused(describe_error(VersionMismatch("this node speaks [9]")))
+    scripted._welcome = lambda link, hello: link.send(encode(refusal))  # type: ignore[method-assign]
+    with pytest.raises(VersionMismatch, match="speaks \\[9\\]"):
+        await core
+
+
+def test_a_version_that_we_do_not_speak_is_said(scripted: ScriptedNode) -> None:
+    scripted.version = 9
+    with pytest.raises(VersionMismatch, match="protocol 9"):
+        Location.over(scripted.connector)
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_says_nothing_is_given_up(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "WELCOME_TIMEOUT_S", 0.01)
+    scripted.deaf = True
+    with pytest.raises(TimedOut, match="did not answer"):
+        await core
+
+
+@pytest.mark.asyncio
+async def test_a_node_without_sense_is_not_talked_to(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        assert scripted._link is not None
+        scripted._link.send(b"nonsense")
+        with pytest.raises(SessionLost, match="makes no sense"):
+            await core.run()
+
+
+@pytest.mark.asyncio
+async def test_a_ping_is_answered_and_an_idle_node_is_asked(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PING_S", 0.01)
+    async with core:
+        scripted.send_loose(Ping(0, 77))
+        assert Pong(0, 77) in await scripted.until(Pong)
+        await scripted.until(Ping, count=2)
+
+
+@pytest.mark.asyncio
+async def test_a_silent_connection_is_broken_and_resumed(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PING_S", 0.01)
+    monkeypatch.setattr(connection, "SILENT_S", 0.02)
+    async with core:
+        monkeypatch.setattr(scripted, "_on_frame", lambda *_: None)
+        first = scripted._link
+        assert first is not None
+        await first.wait_closed()
+        monkeypatch.undo()
+        await scripted.until(Hello, count=2)
+        assert (await core.node().status()).node == "n1"
+
+
+@pytest.mark.asyncio
+async def test_acknowledgements_come_soon_and_sooner_when_much_arrives(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        [ack] = await scripted.until(Ack)
+        assert ack.received == 2
+        stream = scripted.containers[container.uuid].streams.stdout
+        for _ in range(ACK_EVERY_FRAMES):
+            scripted.write(stream, b"x")
+        assert (await scripted.until(Ack, count=2))[1].received == 2 + ACK_EVERY_FRAMES
+        assert scripted._channel.outbox_bytes == 0
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_sent_after_the_end(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        node = core.node()
+    with pytest.raises(Disconnected, match="make a new one|open a new"):
+        await node.spawn("busybox")
+    assert scripted._link is not None
+    async with asyncio.timeout(10):
+        await scripted._link.wait_closed()
