@@ -1,14 +1,32 @@
-"""What is on the host, to be compared before and after: nothing of ours may be left."""
+"""What is on the host, to be compared before and after: nothing of ours may be left.
+
+Other nodes may run on the same host, so only what is a given node's counts: what carries the name of its data
+directory, and processes that descend from this one. For that, orphans must come to us; see `adopt_orphans`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import subprocess
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.system.waiting import wait_for
+from tfnz_node.instance import name_instance
+from tfnz_node.kernel.syscalls import PR_SET_CHILD_SUBREAPER, prctl
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+#: For a machine that is very busy.
+SOON_S = 30.0
+
+#: No more threads than the daemon's pools may have: more would be a leak.
+MAX_THREADS = 24
 
 
 @dataclass(frozen=True)
@@ -16,84 +34,182 @@ class HostState:
     """One look at the host.
 
     Attributes:
-        processes: command names with their counts, of processes that belong to containers or nodes.
-        cgroups: every cgroup directory of a node.
-        mounts: mount points of the caller's namespace and of the daemon's.
+        processes: command names of all our descendants, dead ones too unless they are ours to reap.
+        cgroups: how many the node has in each hierarchy.
+        mounts: mount points of our namespace, and of the daemon's.
         interfaces: network interfaces.
-        loop_devices: backing files in use.
-        scratch: directories of containers in the data directory, and subvolumes.
+        loop_devices: those that the node's disk is in.
+        disk: what is on the node's disk besides images: containers' own files, subvolumes, quota groups, half-made
+            layers; and which layers there are.
         descriptors: how many the daemon has open, by kind.
+        threads_exceed: whether the daemon has more threads than its pools may have.
     """
 
     processes: Counter[str]
-    cgroups: frozenset[str]
-    mounts: frozenset[str]
+    cgroups: Counter[str]
+    mounts: Counter[str]
     interfaces: frozenset[str]
     loop_devices: frozenset[str]
-    scratch: frozenset[str]
+    disk: frozenset[str]
     descriptors: Counter[str]
+    threads_exceed: bool
+
+
+def adopt_orphans() -> None:
+    """Have processes whose parents have died become our children, so that they are found."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def look(daemon: int | None, data_dir: Path) -> HostState:
-    """The host as it is now; `daemon` is the process id of a node, if one runs."""
-    pids = [os.getpid(), *([daemon] if daemon else [])]
+    """The host as it is now; `daemon` is the process id of the node, if it runs."""
     return HostState(
-        processes=Counter(name for name in map(_command, _pids()) if name.startswith("tfnz")),
-        cgroups=frozenset(str(path) for path in CGROUP_ROOT.glob("*/tfnz/**/") if path.is_dir())
-        | frozenset(str(path) for path in CGROUP_ROOT.glob("tfnz/**/")),
-        mounts=frozenset(mount for pid in pids for mount in _mounts(pid)),
+        processes=Counter(_descendants()),
+        cgroups=Counter(path.partition("/tfnz/")[0] for path in find_cgroups(data_dir)),
+        mounts=Counter(mount for pid in (os.getpid(), daemon) if pid for mount in _mounts(pid)),
         interfaces=frozenset(os.listdir("/sys/class/net")),
-        loop_devices=frozenset(_loop_files()),
-        scratch=frozenset(_scratch(daemon, data_dir)),
+        loop_devices=frozenset(_loop_files(data_dir)),
+        disk=frozenset(_disk(daemon, data_dir)) if daemon else frozenset(),
         descriptors=Counter(_descriptors(daemon)) if daemon else Counter(),
+        threads_exceed=daemon is not None and len(os.listdir(f"/proc/{daemon}/task")) > MAX_THREADS,
     )
 
 
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+def look_at_rest(daemon: int | None, data_dir: Path) -> HostState:
+    """The host once it does not change any more: the pool is full, and what was closed is gone."""
+    last, since = look(daemon, data_dir), time.monotonic()
+
+    def rests() -> bool:
+        nonlocal last, since
+        state = look(daemon, data_dir)
+        if state != last:
+            last, since = state, time.monotonic()
+        return time.monotonic() - since > 0.3
+
+    wait_for(rests, SOON_S, "the host does not come to rest")
+    return last
 
 
-def _command(pid: int) -> str:
+@contextmanager
+def unchanged(daemon: int | None, data_dir: Path) -> Iterator[None]:
+    """The host is soon as before, whatever was done in the block."""
+    before = look_at_rest(daemon, data_dir)
+    yield
+    wait_until(before, lambda: look(daemon, data_dir))
+
+
+def wait_until(before: HostState, look_again: Callable[[], HostState], timeout_s: float = SOON_S) -> None:
+    """Wait until the host is as before, or say what differs."""
+    after = before
+
+    def same() -> bool:
+        nonlocal after
+        after = look_again()
+        return after == before
+
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        wait_for(same, timeout_s, "the host is not as before")
+    except AssertionError as exc:
+        raise AssertionError(f"{exc}: {_describe_differences(before, after)}") from None
+
+
+def _describe_differences(before: HostState, after: HostState) -> str:
+    changes = []
+    for field in dataclasses.fields(HostState):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old != new and not isinstance(old, bool):
+            changes.append(f"{field.name}: too many {new - old}, missing {old - new}")
+        elif old != new:
+            changes.append(f"{field.name}: {new}")
+    return "; ".join(changes)
+
+
+# --- processes
+
+
+def find_descendants(pid: int | None = None) -> dict[int, str]:
+    """All processes that descend from `pid`, or from us, by id with their command names; our own zombies are not."""
+    parents: dict[int, list[tuple[int, str]]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (found := _stat(int(name))) is not None:
+            command, state, parent = found
+            # Whoever adopted an orphan would have to reap it, and a test runner does not.
+            if state != "Z" or parent != os.getpid():
+                parents.setdefault(parent, []).append((int(name), command))
+    descendants: dict[int, str] = {}
+    level = [pid or os.getpid()]
+    while level:
+        children = [child for one in level for child in parents.get(one, [])]
+        descendants.update(children)
+        level = [child for child, _ in children]
+    return descendants
+
+
+def _descendants() -> list[str]:
+    return list(find_descendants().values())
+
+
+def _stat(pid: int) -> tuple[str, str, int] | None:
+    """The command, the state and the parent of a process; None when there is none any more."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return None
+    before, _, after = text.rpartition(")")
+    state, parent = after.split()[:2]
+    return before.partition("(")[2], state, int(parent)
+
+
+# --- the rest
+
+
+def find_cgroups(data_dir: Path) -> list[str]:
+    """Every cgroup that daemons of this data directory have made, in any hierarchy."""
+    instance = name_instance(data_dir).partition("-")[0] + "-"
+    return [
+        os.path.join(directory, name)
+        for directory, names, _ in os.walk(CGROUP_ROOT)
+        for name in names
+        if f"/{instance}" in os.path.join(directory, name)
+    ]
 
 
 def _mounts(pid: int) -> list[str]:
     return [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
 
 
-def _loop_files() -> list[str]:
+def _loop_files(data_dir: Path) -> list[str]:
     files = []
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
+        with contextlib.suppress(OSError):  # it was let go meanwhile
             files.append(entry.read_text().strip())
-        except OSError:  # it was let go meanwhile
-            continue
-    return files
+    return [file for file in files if file.startswith(str(data_dir))]
 
 
-def _scratch(daemon: int | None, data_dir: Path) -> list[str]:
+def _disk(daemon: int, data_dir: Path) -> list[str]:
     """Seen through the daemon's own mount namespace, where the disk is mounted."""
-    if daemon is None:
-        return []
-    disk = Path(f"/proc/{daemon}/root{data_dir}/disk")
-    names = [path.name for path in (disk / "scratch").glob("*")]
-    listing = subprocess.run(
-        ["nsenter", "-t", str(daemon), "-m", "btrfs", "subvolume", "list", str(data_dir / "disk")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return [*names, *(line.split()[-1] for line in listing.stdout.splitlines())]
+    root = Path(f"/proc/{daemon}/root{data_dir}")
+    places = (*(root / "disk" / name for name in ("scratch", "tmp", "layers")), root / "staging")
+    found = [f"{place.name}/{path.name}" for place in places for path in place.glob("*")]
+    if not (data_dir / "disk.btrfs").exists():
+        return found
+    # The kernel forgets deleted subvolumes and their quota groups every half minute, or when it is asked to sync so.
+    _inside(daemon, "btrfs", "filesystem", "sync", str(data_dir / "disk"))
+    subvolumes = _inside(daemon, "btrfs", "subvolume", "list", str(data_dir / "disk")).splitlines()
+    groups = _inside(daemon, "btrfs", "qgroup", "show", "--raw", str(data_dir / "disk")).splitlines()
+    return [*found, *(line.split()[-1] for line in subvolumes), *(line.split()[0] for line in groups)]
+
+
+def _inside(daemon: int, *command: str) -> str:
+    """What a command prints in the daemon's mount namespace."""
+    enter = ["nsenter", "--target", str(daemon), "--mount", "--"]
+    return subprocess.run([*enter, *command], capture_output=True, text=True, check=True).stdout
 
 
 def _descriptors(pid: int) -> list[str]:
     kinds = []
     for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            kinds.append(os.readlink(f"/proc/{pid}/fd/{name}").partition(":")[0])
-        except FileNotFoundError:
-            continue
+        with contextlib.suppress(FileNotFoundError):
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            # Of sockets, pipes and namespaces the kernel tells numbers too.
+            kinds.append(target if target.startswith("anon_inode:") else target.partition(":")[0])
     return kinds
