@@ -9,7 +9,7 @@ import os
 import struct
 import termios
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 from tfnz.protocol.errors import ErrorInfo, TfnzError
 from tfnz_node.core.flow import SinkStopped
@@ -159,9 +159,19 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-@contextlib.contextmanager
-def no_descriptor_more() -> Iterator[None]:
-    """What happens inside leaves no descriptor open."""
-    before = set(os.listdir("/proc/self/fd"))
+@contextlib.asynccontextmanager
+async def no_descriptor_more() -> AsyncIterator[None]:
+    """What happens inside leaves no descriptor open, once everybody has come as far as possible."""
+    before = _find_descriptors()
     yield
-    assert set(os.listdir("/proc/self/fd")) <= before
+    await settle()
+    assert _find_descriptors() <= before
+
+
+def _find_descriptors() -> set[str]:
+    """The open descriptors, each with what it is of."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+    return found

@@ -65,7 +65,7 @@ class FakeContainer:
 
 
 async def test_a_file_is_put() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         container, source = FakeContainer(), HeldSource(b"con", b"tent")
         putting = asyncio.create_task(container.put(source))
         await settle()
@@ -80,7 +80,7 @@ async def test_a_file_is_put() -> None:
 
 
 async def test_a_file_is_fetched_and_then_its_stream_ends() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         container, sink = FakeContainer(), HeldSink()
         fetching = asyncio.create_task(container.fetch(sink))
         await settle()
@@ -126,7 +126,7 @@ COMPLAINTS = [
 async def test_what_the_operation_complains_of_is_told(
     complaint: bytes, error: type[TfnzError], message: str
 ) -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         container = FakeContainer()
         putting = asyncio.create_task(container.put(HeldSource(b"content")))
         await settle()
@@ -164,7 +164,7 @@ async def test_of_a_long_complaint_the_beginning_is_told() -> None:
 
 
 async def test_an_operation_that_gives_up_does_not_wait_for_a_slow_client() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         container, source = FakeContainer(), HeldSource(b"begin", over=False)
         putting = asyncio.create_task(container.put(source))
         await settle()
@@ -191,7 +191,7 @@ async def test_an_operation_that_reads_no_more_is_heard_out() -> None:
 
 
 async def test_what_the_client_could_not_send_changes_nothing() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         container, source = FakeContainer(), HeldSource(b"half of", FileError("it broke here"))
         putting = asyncio.create_task(container.put(source))
         await settle()
@@ -204,7 +204,7 @@ async def test_what_the_client_could_not_send_changes_nothing() -> None:
 
 
 async def test_a_cancelled_put_changes_nothing() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         container, source = FakeContainer(), HeldSource(b"half of", over=False)
         putting = asyncio.create_task(container.put(source))
         await settle()
@@ -229,7 +229,7 @@ async def test_a_session_that_ends_halfway_changes_nothing() -> None:
 
 
 async def test_a_cancelled_fetch_kills_its_operation() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         container, sink = FakeContainer(), HeldSink()
         fetching = asyncio.create_task(container.fetch(sink))
         await settle()

@@ -17,7 +17,7 @@ FAILED = 1 << 8
 
 
 async def test_the_end_is_told_with_all_output_handed_over() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         fake, out, err = FakeProcess(), HeldSink(), HeldSink()
         process = RunningProcess(fake.job, stdout=out, stderr=err)
         fake.say(b"out")
@@ -44,7 +44,7 @@ async def test_the_end_is_not_told_before_the_client_has_taken_the_output() -> N
 
 
 async def test_what_nobody_wants_any_more_is_not_waited_for() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         fake, out = FakeProcess(), HeldSink(credit=0)
         process = RunningProcess(fake.job, stdout=out)
         fake.say(b"out")
@@ -120,7 +120,7 @@ async def test_a_process_that_reads_no_more_stops_the_source() -> None:
 
 
 async def test_input_that_would_still_come_does_not_hold_up_the_end() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         fake, source = FakeProcess(), HeldSource(over=False)
         process = RunningProcess(fake.job, stdin=source)
         await settle()
@@ -138,7 +138,7 @@ async def read_terminal(fake: FakeProcess) -> bytes:
 
 
 async def test_a_terminal_has_one_output() -> None:
-    with no_descriptor_more():
+    async with no_descriptor_more():
         fake, out = FakeProcess(terminal=True), HeldSink()
         process = RunningProcess(fake.job, stdin=HeldSource(over=False), stdout=out)
         fake.say(b"both\n", "terminal")
