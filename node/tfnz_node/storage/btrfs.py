@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import secrets
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from tfnz_node.kernel import btrfs, syscalls
 from tfnz_node.kernel.mountinfo import find_mount
 from tfnz_node.storage import disk_image
 from tfnz_node.storage.base import (
+    RESERVE_BYTES,
     SCRATCH,
     TMP,
     check_quota,
@@ -29,6 +31,9 @@ from tfnz_node.storage.stale_groups import StaleGroups
 
 DISK = "disk"
 IMAGE = "disk.btrfs"
+#: How long a full disk may take to give back what was deleted, and how often to ask.
+RECLAIM_S = 5.0
+_RECLAIM_PAUSE_S = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -100,12 +105,14 @@ class BtrfsStorage:
     def create_scratch(self, name: str, quota_bytes: int) -> Path:
         check_scratch_name(name)
         check_quota(quota_bytes)
+        self._reclaim()
         check_room(self, f"create scratch {name}")
         with translated_disk_full(self, f"create scratch {name}"):
             return self._create(name, quota_bytes)
 
     def reset_scratch(self, name: str) -> Path:
         check_scratch_name(name)
+        self._reclaim()
         check_room(self, f"reset scratch {name}")
         scratch = self._scratch / name
         quota_bytes = btrfs.find_quota(scratch)
@@ -160,6 +167,17 @@ class BtrfsStorage:
             # Something still has a file open; the file system is kept until it closes it.
             syscalls.umount2(self.root, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
         _log.info("unmounted %s", self.root)
+
+    def _reclaim(self) -> None:
+        """On a full disk, have what was deleted given back now: left alone, the kernel takes half a minute."""
+        deadline = time.monotonic() + RECLAIM_S
+        while self.free_bytes() < RESERVE_BYTES and time.monotonic() < deadline:
+            waiting = len(self._stale)
+            btrfs.sync(self._top)
+            if not waiting:
+                return
+            self._stale.remove_all()
+            time.sleep(_RECLAIM_PAUSE_S)
 
     def _create(self, name: str, quota_bytes: int) -> Path:
         scratch = self._scratch / name
