@@ -23,9 +23,9 @@ void replace_temporary_name(char *name, size_t size)
 static int fail_writing(const char *path, int number, struct error *error)
 {
 	if (number == ENOSPC)
-		return error_set(error, number, "%s: no space is left on the container's disk", path);
+		return error_set(error, number, "%s: no space is left", path);
 	if (number == EDQUOT)
-		return error_set(error, number, "%s: the container's disk quota is used up", path);
+		return error_set(error, number, "%s: the container has used up its disk", path);
 	return error_system(error, number, "writing %s", path);
 }
 

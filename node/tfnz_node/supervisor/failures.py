@@ -51,8 +51,13 @@ def explain_start(exc: OSError | TimeoutError) -> TfnzError:
 
 def explain_file(number: int, text: str) -> TfnzError:
     """Why a file of a container could not be written or read, from an error number and what init says of it."""
-    if number in _FULL:
-        return DiskFull(f"{text}: the container's disk is full. Raise disk=, or delete something")
+    if number == errno.EDQUOT:
+        return DiskFull(f"{text}. Raise disk=, or delete something in the container")
+    if number == errno.ENOSPC:
+        return DiskFull(
+            f"{text}. Unless this is below /dev, in memory, the node's disk is full: remove images or containers, "
+            "or give it a larger disk"
+        )
     if number == errno.ENOENT:
         return PathNotFound(text)
     if number == errno.EISDIR:
