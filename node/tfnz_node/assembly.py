@@ -159,28 +159,26 @@ async def gateway(
         max_sessions=config.max_sessions,
     )
     node.end_session = end_session
-    authenticator = Authenticator(
-        context, authorised=accounts.is_authorised, local=_local_users(embedded=embedded)
-    )
-    tasks = [asyncio.create_task(authenticator.serve()), asyncio.create_task(sessions.sweep_forever())]
-    try:
-        local = _open_local(context, config, embedded=embedded)
-        remote = [] if embedded else [_open_remote(context, endpoint, keys) for endpoint in config.listen]
-        for router in (local, *remote):
-            routers[router.endpoint] = router
-            tasks.append(asyncio.create_task(run_router(router, sessions.on_frame, sessions.on_disconnected)))
+    async with contextlib.AsyncExitStack() as stack:
+        # It waits until every socket is closed, so each is entrusted to the stack as soon as there is one.
+        stack.callback(context.term)
+        authenticator = Authenticator(
+            context, authorised=accounts.is_authorised, local=_local_users(embedded=embedded)
+        )
+        stack.callback(authenticator.close)
+        local = _open_local(context, config, stack, embedded=embedded)
+        remote = [] if embedded else [_open_remote(context, one, keys, stack) for one in config.listen]
+        routers.update((router.endpoint, router) for router in (local, *remote))
+        servers = [run_router(one, sessions.on_frame, sessions.on_disconnected) for one in routers.values()]
+        for server in (authenticator.serve(), sessions.sweep_forever(), *servers):
+            stack.push_async_callback(_cancel, asyncio.create_task(server))
+        stack.push_async_callback(sessions.close)
         yield local.endpoint
-    finally:
-        await sessions.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for router in routers.values():
-            router.close()
-        authenticator.close()
-        context.term()
-        if not embedded:
-            config.socket.unlink(missing_ok=True)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _local_users(*, embedded: bool) -> Callable[[int], bool]:
@@ -189,15 +187,19 @@ def _local_users(*, embedded: bool) -> Callable[[int], bool]:
     return lambda uid: uid == own if embedded else True
 
 
-def _open_local(context: zmq.asyncio.Context, config: NodeConfig, *, embedded: bool) -> Router:
+def _open_local(
+    context: zmq.asyncio.Context, config: NodeConfig, stack: contextlib.AsyncExitStack, *, embedded: bool
+) -> Router:
     if embedded:
         # An abstract socket: it has no file that could be left behind.
         router = Router(context, f"ipc://@20ft-{secrets.token_hex(8)}")
+        stack.callback(router.close)
         router.use_peer_credentials()
         router.bind()
         return router
     prepare_unix_path(config.socket)
     router = Router(context, f"ipc://{config.socket}")
+    stack.callback(router.close)
     router.use_peer_credentials()
     with private_umask():
         router.bind()
@@ -205,8 +207,11 @@ def _open_local(context: zmq.asyncio.Context, config: NodeConfig, *, embedded: b
     return router
 
 
-def _open_remote(context: zmq.asyncio.Context, endpoint: str, keys: NodeKeys) -> Router:
+def _open_remote(
+    context: zmq.asyncio.Context, endpoint: str, keys: NodeKeys, stack: contextlib.AsyncExitStack
+) -> Router:
     router = Router(context, endpoint)
+    stack.callback(router.close)
     router.use_curve(bytes(keys.identity.public_key), bytes(keys.identity))
     router.bind()
     return router

@@ -102,6 +102,9 @@ class Router:
         self._socket.send_multipart([peer.routing_id, frame], copy=len(frame) < 65536)
 
     def close(self) -> None:
+        """Close it, and remove its file if it has one. Idempotent."""
+        if self._socket.closed:
+            return
         self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close(linger=LINGER_MS)
