@@ -213,6 +213,8 @@ class Container:
         if self._conclusion.done():
             return
         self._conclusion.set_result((exit, error))
+        # From this moment on, and not only when `live` comes to it, this is why its processes end.
+        self.processes.container_ends(abandon=False)
         self._notify()
         if exit.cause is not Cause.EXITED:
             # Whatever is under way inside fails now rather than being waited for.

@@ -1,0 +1,246 @@
+"""A sandbox without a kernel: its init keeps a record of what it is asked, and its processes are held by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import cast
+
+from tests.node.supervisor.fake_jobs import FakeProcess
+from tfnz.protocol.messages import (
+    ContainerEnded,
+    ContainerRunning,
+    Event,
+    ProcessEnded,
+)
+from tfnz_node.core.slots import Slot
+from tfnz_node.sandbox.cgroups import CgroupLimits
+from tfnz_node.sandbox.control import InitFailed, InitGone
+from tfnz_node.sandbox.jobs import Job, RunRequest
+from tfnz_node.sandbox.pool import Pool, Sandbox
+from tfnz_node.storage.base import Storage
+from tfnz_node.supervisor.spec import Host
+
+KILLED = 9
+LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=1.0)
+
+
+class FakeInit:
+    """Runs `FakeProcess`es. `refusal` is raised at the next request to run something."""
+
+    userns_fd = -1
+    alive = True
+
+    def __init__(self) -> None:
+        self.requests: list[RunRequest] = []
+        self.running: dict[int, FakeProcess] = {}
+        self.files: dict[bytes, tuple[bytes, int, bytes, bool]] = {}
+        self.hostname = ""
+        self.signals: list[tuple[int, int]] = []
+        self.refusal: Exception | None = None
+        self.kills = 0
+        self._started = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def boot(self, root_fd: int, *, hostname: str, address: str = "") -> None:
+        self._check_alive()
+        self.hostname = hostname
+
+    async def write_file(
+        self, path: bytes, content: bytes, *, mode: int = 0o644, owner: bytes = b"", secret: bool = False
+    ) -> None:
+        self._check_alive()
+        self.files[path] = (content, mode, owner, secret)
+
+    async def run(self, request: RunRequest) -> Job:
+        self._check_alive()
+        refusal, self.refusal = self.refusal, None
+        if refusal is not None:
+            raise refusal
+        self.requests.append(request)
+        process = FakeProcess(number=request.id, terminal=request.terminal is not None)
+        self.running[request.id] = process
+        self._started.set()
+        return process.job
+
+    async def process(self, number: int) -> FakeProcess:
+        """Wait until a process of this number runs."""
+        while number not in self.running:
+            self._started.clear()
+            await self._started.wait()
+        return self.running[number]
+
+    async def signal(self, number: int, signum: int, *, group: bool = False) -> None:
+        self._check_alive()
+        if number not in self.running or self.running[number].ended:
+            raise InitFailed(errno.ESRCH, "no such process")
+        self.signals.append((number, signum))
+
+    def kill_job(self, number: int) -> None:
+        if number in self.running and not self.running[number].ended:
+            self.running[number].end(KILLED)
+
+    def kill(self) -> None:
+        self.kills += 1
+        self.alive = False
+        for number in self.running:
+            self.kill_job(number)
+        self._ended.set()
+
+    async def ended(self) -> int:
+        await self._ended.wait()
+        return KILLED
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _check_alive(self) -> None:
+        if not self.alive:
+            raise InitGone("init ended")
+
+
+class FakeSandbox:
+    """A slot with a `FakeInit` in it."""
+
+    def __init__(self) -> None:
+        self.slot = Slot(7, 1_000_000, "10.200.0.7")
+        self.init = FakeInit()
+        self.limits = LIMITS
+        self.oom = 0
+        self.closed = False
+        self.renewal: Exception | None = None
+        self.may_renew = asyncio.Event()
+        self.may_renew.set()
+        self.renewed = asyncio.Event()
+
+    async def limit(self, limits: CgroupLimits) -> None:
+        self.limits = limits
+
+    def oom_kills(self) -> int:
+        return self.oom
+
+    def memory_bytes(self) -> int:
+        if self.closed:
+            raise FileNotFoundError("memory.current")
+        return 1234
+
+    async def renew(self) -> None:
+        self.init.kill()
+        self.renewed.set()
+        await self.may_renew.wait()
+        if self.renewal is not None:
+            raise self.renewal
+        self.init = FakeInit()
+
+    async def close(self) -> None:
+        self.init.kill()
+        self.closed = True
+
+
+class FakeStorage:
+    """Scratches by name."""
+
+    kind = "directory"
+    has_quotas = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.scratches: dict[str, int] = {}
+        self.resets = 0
+        self.failure: Exception | None = None
+        self.before_create: Callable[[], object] = lambda: None
+
+    def create_scratch(self, name: str, quota_bytes: int) -> Path:
+        self.before_create()
+        if self.failure is not None:
+            raise self.failure
+        self.scratches[name] = quota_bytes
+        return self.root / name
+
+    def reset_scratch(self, name: str) -> Path:
+        if self.failure is not None:
+            raise self.failure
+        self.resets += 1
+        return self.root / name
+
+    def delete_scratch(self, name: str) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.scratches.pop(name, None)
+
+    def list_scratch(self) -> list[str]:
+        return list(self.scratches)
+
+    def free_bytes(self) -> int:
+        return 1 << 30
+
+    def sweep(self) -> None:
+        """Nothing is left over."""
+
+    def close(self) -> None:
+        """Nothing is mounted."""
+
+
+class FakePool:
+    """Hands out fake sandboxes, and remembers them."""
+
+    ready = 3
+
+    def __init__(self) -> None:
+        self.taken: list[FakeSandbox] = []
+        self.failure: Exception | None = None
+
+    async def take(self) -> Sandbox:
+        if self.failure is not None:
+            raise self.failure
+        self.taken.append(FakeSandbox())
+        return cast(Sandbox, self.taken[-1])
+
+
+def make_host(storage: FakeStorage, executor: Executor, pool: FakePool | None = None) -> Host:
+    """A host of which nothing is real but its threads; a sealed secret is its content backwards."""
+    return Host(
+        cast(Pool, pool or FakePool()),
+        cast(Storage, storage),
+        storage.root / "staging",
+        executor,
+        lambda box: box[::-1],
+    )
+
+
+class Told:
+    """The events that an owner was told of, in order, and a way to wait for one."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    async def _wait_for(self, kind: type[Event]) -> Event:
+        while True:
+            for event in self.events:
+                if isinstance(event, kind):
+                    return event
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def running(self) -> ContainerRunning:
+        event = await self._wait_for(ContainerRunning)
+        assert isinstance(event, ContainerRunning)
+        return event
+
+    async def ended(self) -> ContainerEnded:
+        event = await self._wait_for(ContainerEnded)
+        assert isinstance(event, ContainerEnded)
+        return event
+
+    async def process_ended(self) -> ProcessEnded:
+        event = await self._wait_for(ProcessEnded)
+        assert isinstance(event, ProcessEnded)
+        return event
