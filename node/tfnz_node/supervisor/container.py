@@ -224,14 +224,17 @@ class Container:
         """Kill everything inside, and have every end told before the container's own."""
         if self._timer is not None:
             self._timer.cancel()
-        unheard = cause in _UNHEARD
-        self.processes.container_ends(abandon=unheard)
-        if unheard and self._main is not None:
-            self._main.abandon()
+        if cause in _UNHEARD:
+            self._abandon_output()
         self._sandbox.init.kill()
         await self._sandbox.init.ended()
         await self._settle(self._main)
         self._streams.end()
+
+    def _abandon_output(self) -> None:
+        self.processes.container_ends(abandon=True)
+        if self._main is not None:
+            self._main.abandon()
 
     async def _settle(self, main: RunningProcess | None) -> None:
         """Init has ended: wait until what was to be told of its processes has been."""
@@ -317,6 +320,8 @@ class Container:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._conclusion), grace_s)
         self._conclude(Exit(cause))
+        if cause in _UNHEARD:  # it may have ended already, and wait for somebody to read its last words
+            self._abandon_output()
         await self.gone.wait()
 
     async def signal(self, number: int | None) -> None:

@@ -272,6 +272,17 @@ async def test_when_its_owner_ends_it_nothing_is_left_and_no_output_is_waited_fo
     ]
 
 
+@pytest.mark.parametrize("cause", [Cause.DESTROYED, Cause.SESSION_GONE])
+async def test_an_owner_who_ends_it_need_not_read_its_last_words(world: World, cause: Cause) -> None:
+    world.out = HeldSink(credit=0)
+    container = await world.spawn()
+    world.main.say(b"last words")
+    world.main.end()
+    await settle()
+    await container.end(cause)
+    assert (await world.gone()).exit.ok
+
+
 async def test_the_first_cause_counts(world: World) -> None:
     container = await world.spawn()
     await asyncio.gather(container.end(Cause.DESTROYED), container.end(Cause.SESSION_GONE))
