@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tfnz.protocol.channel import open_client_channel
+from tests.node.gateway.fake_client import Client, settle
 from tfnz.protocol.errors import ErrorInfo, ImageNotFound, ProtocolError
-from tfnz.protocol.frames import client_frames, node_frames
+from tfnz.protocol.frames import client_frames
 from tfnz.protocol.messages import (
     Ack,
     Cancel,
-    ClientBody,
     ClientEnvelope,
     ContainerCreated,
     Credit,
@@ -25,9 +23,6 @@ from tfnz.protocol.messages import (
     FetchTree,
     GetNodeStatus,
     ImportImage,
-    NodeBody,
-    NodeEnvelope,
-    NodeFrame,
     PutFile,
     PutTree,
     Reply,
@@ -44,47 +39,6 @@ from tfnz_node.gateway.session import ACK_DELAY_S, Session, find_streams
 from tfnz_node.gateway.streams import StreamStopped
 
 pytestmark = pytest.mark.asyncio(loop_factories=["jumping"])
-
-Serve = Callable[[Session, Request], Awaitable[Result]]
-
-
-async def do_nothing(session: Session, request: Request) -> Result:
-    return Done()
-
-
-class Client:
-    """Speaks with one session as a client does, and keeps what it hears."""
-
-    def __init__(self, serve: Serve = do_nothing) -> None:
-        self.channel = open_client_channel()
-        self.loose: list[NodeFrame] = []
-        self.heard: list[NodeBody] = []
-        self.session = Session(id="s", token="t", account="uid:0", handler=serve)
-        self.session.route = self._hear
-
-    def _hear(self, data: bytes) -> None:
-        frame = node_frames.decode(data)
-        if isinstance(frame, NodeEnvelope):
-            self.channel.receive(frame, len(data))
-            self.heard.append(frame.body)
-        else:
-            self.loose.append(frame)
-
-    def send(self, body: ClientBody) -> None:
-        data = self.channel.send(body)
-        frame = client_frames.decode(data)
-        assert isinstance(frame, ClientEnvelope)
-        self.session.receive(frame, len(data))
-
-    def ask(self, number: int, body: RequestBody) -> None:
-        self.send(Request(number, "", body))
-
-
-async def settle() -> None:
-    """Let everybody come as far as possible without anything new."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
 
 # --- requests
 
