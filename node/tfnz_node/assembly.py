@@ -203,6 +203,8 @@ def _open_local(
     router.use_peer_credentials()
     with private_umask():
         router.bind()
+    # Only now is the file ours.
+    stack.callback(config.socket.unlink, missing_ok=True)
     share_unix_path(config.socket, config.socket_group)
     return router
 

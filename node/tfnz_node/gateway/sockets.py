@@ -102,7 +102,7 @@ class Router:
         self._socket.send_multipart([peer.routing_id, frame], copy=len(frame) < 65536)
 
     def close(self) -> None:
-        """Close it, and remove its file if it has one. Idempotent."""
+        """Close it; a file that it was bound to stays. Idempotent."""
         if self._socket.closed:
             return
         self._socket.disable_monitor()
