@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 
-from tfnz.protocol.errors import NoCapacity
+from tfnz.protocol.errors import InvalidArgument, NoCapacity
 
 _NAME = re.compile(r"n([0-9a-f]{8})-([0-9]+)-([0-9]+)")
 
@@ -23,8 +23,14 @@ def lock_data_dir(data_dir: Path) -> int:
 
     Raises:
         NoCapacity: another daemon has it.
+        InvalidArgument: something else is at its place.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise InvalidArgument(
+            f"the data directory {data_dir} is no directory: move what is there, or set `data_dir` in node.toml"
+        ) from exc
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

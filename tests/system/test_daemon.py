@@ -96,8 +96,9 @@ def assert_refused(node: RunningNode, *words: str) -> None:
     done = serve(node)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
+    _, _, error = done.stderr.rpartition("Error: ")
     for word in words:
-        assert word in done.stderr
+        assert word in error, done.stderr
 
 
 # --- stopping
@@ -264,7 +265,7 @@ def test_a_configuration_that_cannot_be_used(tmp_path: Path, settings: str, word
 def test_places_that_cannot_be_used(tmp_path: Path) -> None:
     node = make_node(tmp_path, port=2030, settings=SMALL)
     node.data_dir.write_text("a file")
-    assert_refused(node, str(node.data_dir))
+    assert_refused(node, f"{node.data_dir} is no directory")
     node.data_dir.unlink()
     node.socket.write_text("a file")
     assert_refused(node, str(node.socket))

@@ -94,6 +94,7 @@ def mount_image(image: Path, target: Path) -> bool:
 
     Raises:
         InternalError: something else is mounted there.
+        OSError: the kernel cannot mount it.
     """
     mounted = find_mount(target)
     fd, device = open_loop(image)
@@ -104,7 +105,14 @@ def mount_image(image: Path, target: Path) -> bool:
             raise InternalError(
                 f"{mounted.source} is mounted at {target}, where {image} belongs: unmount it first"
             )
-        syscalls.mount(device, target, "btrfs", flags=_MOUNT_FLAGS, data=_MOUNT_OPTIONS)
+        try:
+            syscalls.mount(device, target, "btrfs", flags=_MOUNT_FLAGS, data=_MOUNT_OPTIONS)
+        except OSError as exc:
+            raise OSError(
+                exc.errno,
+                f"{image} cannot be mounted: {os.strerror(exc.errno or 0)}. If it is damaged, put a backup in its"
+                " place, or move it aside to begin with an empty one (images must then be imported again)",
+            ) from exc
     finally:
         os.close(fd)
     _log.info("mounted %s through %s at %s", image, device, target)
