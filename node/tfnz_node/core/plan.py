@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -163,16 +162,6 @@ def check_limits(limits: Limits) -> None:
     for name, value, minimum, unit in checks:
         if not value >= minimum:  # also when it is not a number
             raise InvalidArgument(f"{name}={value} is below the minimum of {minimum} {unit}")
-
-
-def check_timeout(timeout_s: float | None) -> None:
-    """Whether a timer can be set to it; one at "not a number" would confuse every other timer of the node.
-
-    Raises:
-        InvalidArgument: it cannot.
-    """
-    if timeout_s is not None and not math.isfinite(timeout_s):
-        raise InvalidArgument(f"timeout_s={timeout_s} is not a time: give seconds, or nothing for no limit")
 
 
 def plan_path(path: str) -> str:

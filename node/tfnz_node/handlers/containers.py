@@ -22,7 +22,7 @@ from tfnz.protocol.messages import (
     SpawnContainer,
     StartContainer,
 )
-from tfnz_node.core.plan import ImageDefaults, check_limits, check_timeout, plan_files, plan_main
+from tfnz_node.core.plan import ImageDefaults, check_limits, plan_files, plan_main
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
 from tfnz_node.sandbox.cgroups import CgroupLimits
@@ -78,7 +78,6 @@ def find_image(node: Node, name: str) -> ImageRecord:
 def plan_spec(node: Node, session: Session, request: SpawnContainer, image: ImageRecord) -> Spec:
     """What the container is to be. Raises InvalidArgument and its kin when that cannot be."""
     check_limits(request.limits)
-    check_timeout(request.timeout_s)
     config = image.config
     defaults = ImageDefaults(
         entrypoint=config.entrypoint, cmd=config.cmd, env=config.env, user=config.user, workdir=config.workdir

@@ -12,7 +12,7 @@ from tfnz.protocol.messages import (
     SignalProcess,
     StartProcess,
 )
-from tfnz_node.core.plan import check_timeout, plan_process
+from tfnz_node.core.plan import plan_process
 from tfnz_node.gateway.session import Session
 from tfnz_node.sandbox.jobs import Terminal
 
@@ -22,7 +22,6 @@ from .streams import open_streams
 
 async def start(node: Node, session: Session, request: StartProcess) -> ProcessStarted:
     container = node.container(session, request.container)
-    check_timeout(request.timeout_s)
     pty = request.pty or request.login_shell
     terminal = None
     if pty:

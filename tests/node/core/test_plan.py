@@ -25,7 +25,6 @@ from tfnz_node.core.plan import (
     ImageDefaults,
     ProcessPlan,
     check_limits,
-    check_timeout,
     join_env,
     merge_env,
     plan_files,
@@ -234,7 +233,7 @@ def test_size_is_measured_in_bytes() -> None:
         plan_process(StartProcess("c", ["x", half], STREAMS), [])
 
 
-# --- limits and times
+# --- limits
 
 
 @pytest.mark.parametrize(
@@ -259,17 +258,6 @@ def test_the_least_is_enough() -> None:
     check_limits(
         Limits(memory_bytes=MIN_MEMORY_BYTES, disk_bytes=MIN_DISK_BYTES, pids=MIN_PIDS, cpus=MIN_CPUS)
     )
-
-
-@pytest.mark.parametrize("timeout_s", [math.nan, math.inf])
-def test_a_timeout_that_is_no_time_is_refused(timeout_s: float) -> None:
-    with pytest.raises(InvalidArgument, match=f"timeout_s={timeout_s} is not a time"):
-        check_timeout(timeout_s)
-
-
-@pytest.mark.parametrize("timeout_s", [None, 0.001, 1e9])
-def test_any_other_is_not(timeout_s: float | None) -> None:
-    check_timeout(timeout_s)
 
 
 # --- paths

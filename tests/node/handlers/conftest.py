@@ -1,0 +1,27 @@
+"""A node of fakes for every test, with one image, from which everything is gone when the test is over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.node.handlers.fake_node import FakeNode
+from tfnz.protocol.exits import Cause
+from tfnz_node.supervisor import boot
+
+
+@pytest_asyncio.fixture
+async def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeNode]:
+    monkeypatch.setattr(boot, "build_rootfs", lambda *_: os.open("/dev/null", os.O_RDONLY))
+    with ThreadPoolExecutor(2) as executor:
+        fake = FakeNode(tmp_path, executor, containers_quota=10)
+        fake.add_image("busybox")
+        yield fake
+        await asyncio.gather(*(container.end(Cause.DESTROYED) for container in fake.registry))
+        await asyncio.gather(*fake.node.tasks)

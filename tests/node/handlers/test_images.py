@@ -1,0 +1,191 @@
+"""Requests about images: what is listed, what is found by which name, and what cannot be removed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.node.handlers import fake_node
+from tests.node.handlers.fake_node import DIGEST, FakeNode
+from tfnz.protocol.errors import DiskFull, ErrorInfo, ImageInUse, ImageInvalid, ImageNotFound
+from tfnz.protocol.messages import (
+    ContainerCreated,
+    ContainerEnded,
+    Credit,
+    Data,
+    DestroyContainer,
+    Done,
+    End,
+    ImageInfo,
+    ImageList,
+    ImportImage,
+    InspectImage,
+    ListImages,
+    RemoveImage,
+    Reply,
+    SpawnContainer,
+    Stop,
+    Streams,
+)
+from tfnz_node.handlers import images as module
+from tfnz_node.images.limits import ImportLimits
+from tfnz_node.images.record import ImageConfig, ImageRecord
+from tfnz_node.images.worker import ImportResult
+
+pytestmark = pytest.mark.asyncio
+
+BUSYBOX = ImageInfo(
+    digest=DIGEST,
+    names=["busybox:latest"],
+    size_bytes=77,
+    created_s=1.5,
+    layers=1,
+    config={"Cmd": ["serve"], "StopSignal": "SIGTERM"},
+)
+NEW = ImageRecord(
+    digest="sha256:" + "e" * 64,
+    names=["new"],
+    layers=[fake_node.LAYER],
+    size_bytes=5,
+    created_s=2.5,
+    config=ImageConfig(),
+)
+
+
+async def test_images_are_listed_for_everybody(fake: FakeNode) -> None:
+    for client in (fake.client(), fake.client("b1", "b")):
+        assert await client.call(ListImages()) == ImageList([BUSYBOX])
+
+
+@pytest.mark.parametrize("name", ["busybox", "busybox:latest", DIGEST, DIGEST[7:19]])
+async def test_an_image_is_found_by_name_and_digest(fake: FakeNode, name: str) -> None:
+    assert await fake.client().call(InspectImage(name)) == ImageList([BUSYBOX])
+
+
+async def test_an_image_that_is_not_there_is_its_own_error(fake: FakeNode) -> None:
+    for request in (InspectImage("nope"), RemoveImage("nope")):
+        with pytest.raises(ImageNotFound, match="no image 'nope'"):
+            await fake.client().call(request)
+
+
+async def test_an_image_is_removed_with_its_layers(fake: FakeNode) -> None:
+    layer = fake.catalogue.layer_path(fake_node.LAYER)
+    assert layer.exists()
+    assert await fake.client().call(RemoveImage("busybox")) == Done()
+    assert not layer.exists()
+    assert await fake.client().call(ListImages()) == ImageList([])
+
+
+async def test_an_image_in_use_stays_and_whose_it_is_is_not_told(fake: FakeNode) -> None:
+    owner, other = fake.client(), fake.client("b1", "b")
+    created = await owner.call(SpawnContainer("busybox", Streams(), tag="web"))
+    assert isinstance(created, ContainerCreated)
+    with pytest.raises(ImageInUse, match="'busybox' is in use by 1 containers: destroy them first") as caught:
+        await other.call(RemoveImage("busybox"))
+    for secret in (created.container, "web", "account", created.ip):
+        assert secret not in str(caught.value)
+    await owner.call(DestroyContainer(created.container))
+    await owner.hear_of(ContainerEnded)
+    assert await other.call(RemoveImage("busybox")) == Done()
+
+
+async def test_one_of_two_names_may_go_while_the_image_is_in_use(fake: FakeNode) -> None:
+    fake.add_image("box")
+    await fake.client().call(SpawnContainer("busybox", Streams()))
+    assert await fake.client().call(RemoveImage("busybox")) == Done()
+    with pytest.raises(ImageInUse):
+        await fake.client().call(RemoveImage("box"))
+
+
+class FakeImport:
+    """A worker that collects an archive, and then says what is in it."""
+
+    def __init__(self) -> None:
+        self.archive = b""
+        self.name: str | None = None
+        self.failure: Exception | None = None
+        self.cancelled = False
+        self.fed = asyncio.Event()
+
+    async def start(self, root: Path, name: str | None, limits: ImportLimits | None = None) -> FakeImport:
+        self.name = name
+        return self
+
+    async def write(self, data: bytes) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.archive += data
+        self.fed.set()
+
+    async def finish(self) -> ImportResult:
+        return ImportResult([NEW], skipped=0)
+
+    async def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> FakeImport:
+    worker = FakeImport()
+    monkeypatch.setattr(module, "start_import", worker.start)
+    return worker
+
+
+async def test_an_archive_is_imported_as_it_arrives(fake: FakeNode, worker: FakeImport) -> None:
+    client = fake.client()
+    number = client.post(ImportImage(5, "new"))
+    for _ in range(4):
+        client.send(Data(5, b"x" * 65536))
+    client.send(End(5))
+    answer = await client.answer(number)
+    assert worker.archive == b"x" * 65536 * 4
+    assert worker.name == "new"
+    assert isinstance(answer, Reply)
+    assert isinstance(answer.result, ImageList)
+    [image] = answer.result.images
+    assert (image.digest, image.names) == (NEW.digest, ["new:latest"])
+    assert fake.catalogue.find("new") is not None
+
+
+async def test_credit_follows_what_the_worker_has_taken(fake: FakeNode, worker: FakeImport) -> None:
+    client = fake.client()
+    number = client.post(ImportImage(5))
+    for _ in range(2):
+        client.send(Data(5, b"x" * 65536))
+    await client.hear_of(Credit)
+    client.send(End(5))
+    await client.answer(number)
+
+
+async def test_an_archive_that_is_refused_stops_the_stream(fake: FakeNode, worker: FakeImport) -> None:
+    worker.failure = ImageInvalid("entry 3 leaves the image")
+    client = fake.client()
+    number = client.post(ImportImage(5))
+    client.send(Data(5, b"x"))
+    answer = await client.answer(number)
+    assert worker.cancelled
+    assert Stop(5) in client.heard
+    assert getattr(answer, "error", None) == ErrorInfo("image_invalid", "entry 3 leaves the image")
+
+
+async def test_a_client_that_cannot_send_it_all_leaves_nothing(fake: FakeNode, worker: FakeImport) -> None:
+    client = fake.client()
+    number = client.post(ImportImage(5))
+    client.send(Data(5, b"half"))
+    client.send(End(5, ErrorInfo(DiskFull.code, "here")))
+    answer = await client.answer(number)
+    assert worker.cancelled
+    assert getattr(answer, "error", None) == ErrorInfo("disk_full", "here")
+    assert fake.catalogue.find("new") is None
+
+
+async def test_a_session_that_ends_halfway_leaves_nothing(fake: FakeNode, worker: FakeImport) -> None:
+    client = fake.client()
+    client.post(ImportImage(5))
+    client.send(Data(5, b"half"))
+    await worker.fed.wait()
+    await client.session.end()
+    assert worker.cancelled
+    assert fake.catalogue.find("new") is None
