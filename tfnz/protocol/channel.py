@@ -89,6 +89,11 @@ class Channel(Generic[Sent, Received]):
         self.acknowledge(peer_received)
         return [frame for _, frame in self._outbox]
 
+    def forget(self) -> None:
+        """The session is over, and nothing will be sent again."""
+        self._outbox.clear()
+        self.outbox_bytes = 0
+
     @property
     def ack_wanted(self) -> bool:
         """Whether anything received has not been acknowledged yet."""

@@ -219,6 +219,8 @@ class Session:
         if self.ended.is_set():
             return
         self.ended.set()
+        # Now, and not when the garbage collector finds the session: a client could fill memory with ends of sessions.
+        self.channel.forget()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
         for stream in list(self._inputs.values()):

@@ -364,6 +364,8 @@ async def test_what_is_never_acknowledged_is_kept_only_up_to_a_bound(
     assert isinstance(client.session.fault, ProtocolError)
     assert "have not been acknowledged" in str(client.session.fault)
     assert client.session.channel.outbox_bytes < 1200
+    await client.session.end()
+    assert client.session.channel.outbox_bytes == 0
 
 
 # --- the end
