@@ -1,0 +1,198 @@
+"""Peers that keep no rules: they lose what is theirs, and nobody else notices."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+import zmq
+
+from tests.system.memory import resident_bytes
+from tests.system.raw_client import RawClient, raw_client
+from tests.system.waiting import wait_for
+from tfnz import Location
+from tfnz.protocol.frames import MAX_FRAME, encode
+from tfnz.protocol.messages import (
+    Ack,
+    ClientBody,
+    ClientEnvelope,
+    ContainerCreated,
+    Credit,
+    Data,
+    Hello,
+    ListContainers,
+    ListImages,
+    NodeEnvelope,
+    Refused,
+    Reply,
+    Request,
+    SpawnContainer,
+    StartProcess,
+    Streams,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from tests.system.conftest import RunningNode
+
+SOON_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def bystander(location: Location) -> Iterator[None]:
+    """A session with a container that notices nothing."""
+    container = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
+    yield
+    assert container.run("echo fine").stdout == b"fine\n"
+
+
+def envelope(seq: int, body: ClientBody, ack: int = 0) -> bytes:
+    return encode(ClientEnvelope(seq, ack, body))
+
+
+STRANGE: list[bytes] = [
+    b"",
+    b"\x00",
+    b"GET / HTTP/1.1\r\n\r\n",
+    bytes(range(256)) * 8,
+    b"\xc1" * 100,
+    b"\x91" * 4000,  # lists in lists in lists
+    msgspec.msgpack.encode({"type": "no.such"}),
+    msgspec.msgpack.encode({"type": "hello"}),
+    msgspec.msgpack.encode({"type": "hello", "versions": "1"}),
+    msgspec.msgpack.encode({"type": "hello", "versions": [99]}),
+    msgspec.msgpack.encode({"type": "hello", "versions": [1], "session": "s", "token": "\u00fc"}),
+    envelope(1, Request(1, "", ListImages())),
+    encode(Ack(2**60)),
+    bytes(5000),
+]
+
+
+@pytest.mark.parametrize("frame", STRANGE)
+def test_a_stranger_s_garbage_is_refused(node: RunningNode, frame: bytes) -> None:
+    with raw_client(node.socket) as client:
+        client.send(frame)
+        assert isinstance(client.receive(), Refused)
+
+
+BROKEN: list[Callable[[RawClient], None]] = [
+    *(lambda client, frame=frame: client.send(frame) for frame in STRANGE[:7]),
+    lambda client: client.send(encode(Hello(versions=[1]))),
+    lambda client: client.send(envelope(5, Request(2, "", ListImages()))),
+    lambda client: client.send(envelope(2, Request(2, "", ListImages()), ack=10**6)),
+    lambda client: client.send(encode(Ack(10**6))),
+    lambda client: client.send(envelope(2, Request(1, "", ListImages()))),
+    lambda client: client.send(
+        envelope(2, Request(2, "", SpawnContainer("busybox", Streams(0, 7, 7), pty=False)))
+    ),
+]
+
+
+@pytest.mark.parametrize("breach", BROKEN)
+def test_who_breaks_the_rules_loses_the_session_and_what_it_owns(
+    node: RunningNode, location: Location, breach: Callable[[RawClient], None]
+) -> None:
+    with raw_client(node.socket) as client:
+        client.open()
+        answer = client.ask(SpawnContainer("busybox", Streams(0, 1), command=["sleep", "1000"]))
+        assert isinstance(answer, Reply) and isinstance(answer.result, ContainerCreated)
+        owned = answer.result.container
+        assert owned in {one.container for one in location.containers()}
+        breach(client)
+        assert isinstance(client.expect_answer(), Refused)
+        wait_for(
+            lambda: owned not in {one.container for one in location.containers()},
+            SOON_S,
+            f"container {owned} of a session that was refused is still there",
+        )
+
+
+def test_more_data_than_was_granted(node: RunningNode) -> None:
+    """The node has granted a part; what is sent beyond it ends the session rather than filling memory."""
+    assert node.process is not None
+    before = resident_bytes(node.process.pid)
+    with raw_client(node.socket) as client:
+        client.open()
+        answer = client.ask(SpawnContainer("busybox", Streams(5, 1), command=["sleep", "1000"]))
+        assert isinstance(answer, Reply)
+        for _ in range(400):
+            client.tell(Data(5, bytes(256 * 1024)))
+        assert isinstance(client.expect_answer(), Refused)
+    assert resident_bytes(node.process.pid) - before < 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("floods", "credits", "words"),
+    [(1, [2**40], "makes no sense"), (3, [1 << 20] * 60, "have not been acknowledged")],
+)
+def test_floods_that_are_granted_and_never_acknowledged(
+    node: RunningNode, floods: int, credits: list[int], words: str
+) -> None:
+    """Who wants all and confirms nothing is cut off: the daemon keeps a part of it, and not for long."""
+    assert node.process is not None
+    pid = node.process.pid
+    before = resident_bytes(pid)
+    with raw_client(node.socket) as client:
+        client.open()
+        answer = client.ask(SpawnContainer("busybox", Streams(0, 1), command=["sleep", "1000"]))
+        assert isinstance(answer, Reply) and isinstance(answer.result, ContainerCreated)
+        for stream in range(2, 2 + floods):
+            client.ask(StartProcess(answer.result.container, ["cat", "/dev/zero"], Streams(0, stream, 0)))
+        for credit in credits:
+            for stream in range(2, 2 + floods):
+                client.tell(Credit(stream, credit))
+        refusal = client.expect_answer()
+        assert isinstance(refusal, Refused)
+        assert words in refusal.error.message
+    wait_for(lambda: resident_bytes(pid) - before < 128 << 20, SOON_S, "the daemon keeps what nobody took")
+
+
+def test_frames_of_any_shape_and_size(node: RunningNode) -> None:
+    with raw_client(node.socket) as client:
+        client.send_parts(b"two", b"parts")
+        client.send_parts(*[b""] * 50)
+        welcome = client.open()  # those were nothing
+        assert isinstance(welcome, Welcome)
+    with raw_client(node.socket) as client:
+        client.open()
+        client.send(bytes(MAX_FRAME + 1))  # the connection is cut off below us
+        assert node.process is not None and node.process.poll() is None
+
+
+def test_strangers_at_the_port(node: RunningNode) -> None:
+    """Port scanners, lost browsers, and ZeroMQ without keys."""
+    address = ("127.0.0.1", int(node.tcp.rpartition(":")[2]))
+    with contextlib.ExitStack() as open_sockets:
+        for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" + bytes(9) + b"\x7f\x03", os.urandom(4096)):
+            for _ in range(20):
+                stranger = open_sockets.enter_context(socket.create_connection(address))
+                stranger.sendall(data)
+        with zmq.Context() as context, contextlib.closing(context.socket(zmq.DEALER)) as plain:
+            plain.linger = 0
+            monitor = plain.get_monitor_socket(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.DISCONNECTED)
+            plain.connect(node.tcp)
+            plain.send(encode(Hello(versions=[1])))
+            assert monitor.poll(int(SOON_S * 1000))
+            assert not plain.poll(0)
+            plain.disable_monitor()
+            monitor.close()
+        with node.location() as another:
+            assert another.node().spawn("busybox", ["true"]).wait(SOON_S).ok
+
+
+def test_answers_that_nobody_reads(node: RunningNode) -> None:
+    """Who asks without end, and never acknowledges an answer, is cut off."""
+    assert node.process is not None
+    before = resident_bytes(node.process.pid)
+    with raw_client(node.socket) as client:
+        client.open()
+        for number in range(1, 60_000):
+            client.tell(Request(number, "", ListContainers()))
+        frames = iter(client.receive, None)
+        assert any(isinstance(frame, Refused) for frame in frames if not isinstance(frame, NodeEnvelope))
+    assert resident_bytes(node.process.pid) - before < 128 << 20
