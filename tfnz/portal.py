@@ -66,6 +66,7 @@ class _Mailbox:
         self._items: queue.SimpleQueue[_Work | tuple[bool, Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._open = True
+        self.finished = False
         self.task: asyncio.Task[None] | None = None
 
     def post(self, work: _Work) -> bool:
@@ -86,6 +87,7 @@ class _Mailbox:
                 item.run()
                 continue
             failed, outcome = item
+            self.finished = True
             if failed:
                 raise outcome
             return outcome
@@ -145,18 +147,20 @@ class Portal:
             coroutine.close()
             raise InternalError("a blocking call on the loop's own thread would wait for itself for ever")
         mailbox = _Mailbox()
-        if not self._post(lambda: self._begin(coroutine, mailbox)):
-            return _finish_without_loop(coroutine)
-        finished = False
         try:
+            if not self._post(lambda: self._begin(coroutine, mailbox)):
+                return _finish_without_loop(coroutine)
             outcome: T = mailbox.wait()
-            finished = True
             return outcome
         except asyncio.CancelledError:
-            finished = True
             raise Disconnected("the session was closed during this call") from None
+        except BaseException:
+            if not mailbox.finished:  # this thread was interrupted, perhaps before the loop knew of the call
+                self._post(lambda: _abandon(coroutine, mailbox))
+            raise
         finally:
-            self._leave(mailbox, finished=finished)
+            for work in mailbox.close():  # the interrupt came before the work's turn
+                self._callbacks.put(work)
 
     def post(self, function: Callable[[], object]) -> None:
         """Have the loop call `function` soon; after its end that is not done, and does not matter."""
@@ -195,12 +199,6 @@ class Portal:
             mailbox.finish(failed=True, outcome=exc)
             if not isinstance(exc, Exception | asyncio.CancelledError):
                 raise
-
-    def _leave(self, mailbox: _Mailbox, *, finished: bool) -> None:
-        for work in mailbox.close():  # the thread was interrupted before it came to it
-            self._callbacks.put(work)
-        if not finished and mailbox.task is not None:
-            self.post(mailbox.task.cancel)
 
     # --- callbacks and other work
 
@@ -281,6 +279,14 @@ async def _finish_tasks() -> None:
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
+
+
+def _abandon(coroutine: Coroutine[Any, Any, Any], mailbox: _Mailbox) -> None:
+    """Nobody waits for a call any more. What was posted before this has begun, and what has not never will."""
+    if mailbox.task is not None:
+        mailbox.task.cancel()
+    else:
+        coroutine.close()
 
 
 def _call_marked(function: Callable[..., Any], arguments: list[Any]) -> Any:

@@ -9,7 +9,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from tfnz.protocol.errors import ProcessNotFound
-from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.exits import Exit
 from tfnz.protocol.messages import DestroyProcess, ProcessStarted, StartProcess, Streams
 from tfnz.protocol.messages import Result as Answer
 from tfnz.results import Result
@@ -29,7 +29,7 @@ from .callbacks import Callback, Line
 from .container_base import ContainerBase
 from .process import Process
 from .requests import REQUEST_TIMEOUT_S, expect
-from .runs import check_result, run
+from .runs import check_end, check_result, run
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class ContainerCommands(ContainerBase):
             CommandNotFound, UserNotFound, ...: it cannot be started.
             ProcessFailed: with `check`, its exit code is not 0; the message has the end of its errors.
             TimedOut: it was ended after `timeout_s`.
+            ObjectDead: the container ended meanwhile, or was rebooted.
         """
         request = self._start_process(command, env, cwd, user, timeout_s)
         content = parse_input(input)
@@ -82,8 +83,7 @@ class ContainerCommands(ContainerBase):
         await self.wait_until_ready()
         log.debug("run: %s", what)
         result, end = await run(self, request, content)
-        if end.cause is Cause.CONTAINER_ENDED and self.dead:
-            self.ensure_alive()
+        check_end(end, what=what)
         await self._report(result, data_callback, stderr_callback)
         return check_result(result, end, timeout_s=timeout_s, check=check, what=what)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from tfnz.protocol.errors import ProcessFailed, TimedOut
+from tfnz.protocol.errors import ObjectDead, ProcessFailed, SessionLost, TimedOut
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import ProcessStarted, StartProcess, Streams
 from tfnz.protocol.messages import Result as Answer
@@ -68,6 +68,22 @@ async def run(container: ContainerCommands, request: StartProcess, input: bytes)
             if stream is not None:
                 stream.close()
     return Result(b"".join(out), b"".join(err), end.returncode), end
+
+
+def check_end(end: Exit, *, what: str) -> None:
+    """Whether the command ended for a reason of its own; else what it has left says nothing.
+
+    Raises:
+        SessionLost: the session is over.
+        ObjectDead: the container ended, or was rebooted.
+    """
+    match end.cause:
+        case Cause.SESSION_GONE | Cause.NODE_LOST:
+            raise SessionLost(f"{what} was under way when the session was lost: {end}")
+        case Cause.CONTAINER_ENDED | Cause.DESTROYED:
+            raise ObjectDead(
+                f"{what} was under way when the container was destroyed, rebooted or ended by itself"
+            )
 
 
 def check_result(result: Result, exit: Exit, *, timeout_s: float | None, check: bool, what: str) -> Result:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 import os
 import socket as sockets
 from collections import deque
@@ -24,6 +25,8 @@ from tfnz.protocol.errors import ConnectionFailed, NotAuthorised, TfnzError, Tim
 from tfnz.protocol.frames import MAX_FRAME
 
 from .base import LinkBroken
+
+log = logging.getLogger(__name__)
 
 #: How long a connection may take to be made, and then each side to prove itself.
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -222,7 +225,18 @@ class ZmqConnector:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
     async def connect(self) -> ZmqLink:
-        link = ZmqLink(self._context, await _resolve(self.address), self._keys)
+        *others, last = await _resolve(self.address)
+        for endpoint in others:
+            try:
+                return await self._open(endpoint)
+            except NotAuthorised:
+                raise
+            except (ConnectionFailed, TimedOut) as exc:
+                log.debug("trying the next address: %s", exc)
+        return await self._open(last)
+
+    async def _open(self, endpoint: str) -> ZmqLink:
+        link = ZmqLink(self._context, endpoint, self._keys)
         try:
             await link.open()
         except BaseException:
@@ -234,11 +248,11 @@ class ZmqConnector:
         self._context.destroy(linger=0)
 
 
-async def _resolve(endpoint: str) -> str:
-    """The endpoint by number. ZeroMQ's own look-up would hold up its thread, and retry without a word."""
+async def _resolve(endpoint: str) -> list[str]:
+    """The endpoint by number, all it has. ZeroMQ's own look-up would hold up its thread, and retry without a word."""
     if endpoint.startswith("ipc://"):
         _check_path(endpoint.removeprefix("ipc://"))
-        return endpoint
+        return [endpoint]
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -248,9 +262,10 @@ async def _resolve(endpoint: str) -> str:
         raise ConnectionFailed(
             f"cannot find the address of {host!r} ({exc.strerror or exc}): check the name, or give location_ip"
         ) from exc
-    family, *_, address = found[0]
-    number = str(address[0])
-    return f"tcp://[{number}]:{port}" if family == sockets.AF_INET6 else f"tcp://{number}:{port}"
+    return [
+        f"tcp://[{address[0]!s}]:{port}" if family == sockets.AF_INET6 else f"tcp://{address[0]!s}:{port}"
+        for family, *_, address in found
+    ]
 
 
 def _check_path(path: str) -> None:

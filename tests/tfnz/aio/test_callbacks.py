@@ -1,0 +1,126 @@
+"""Callbacks run one at a time, in order, and those that somebody takes run there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tfnz.aio.callbacks import Callbacks, Line, in_callback
+
+pytestmark = pytest.mark.asyncio
+errors: list[Exception] = []
+
+
+@pytest_asyncio.fixture
+async def callbacks() -> AsyncIterator[Callbacks]:
+    errors.clear()
+    running = Callbacks(errors.append)
+    running.start()
+    yield running
+    running.stop()
+
+
+async def drain(callbacks: Callbacks, line: Line) -> None:
+    done = asyncio.Event()
+    callbacks.post(line, done.set)
+    async with asyncio.timeout(10):
+        await done.wait()
+
+
+async def test_calls_run_in_order_over_all_lines(callbacks: Callbacks) -> None:
+    told: list[int] = []
+    one, two = Line(), Line()
+    for n in range(10):
+        callbacks.post(one if n % 3 else two, told.append, n)
+    await drain(callbacks, one)
+    assert told == list(range(10))
+
+
+async def test_one_at_a_time_also_when_they_are_coroutines(callbacks: Callbacks) -> None:
+    running: list[int] = []
+    most: list[int] = []
+
+    async def slow(n: int) -> None:
+        running.append(n)
+        most.append(len(running))
+        await asyncio.sleep(0)
+        running.remove(n)
+
+    line = Line()
+    for n in range(5):
+        callbacks.post(Line(), slow, n)
+    callbacks.post(line, slow, 9)
+    await drain(callbacks, line)
+    assert most == [1] * 6
+
+
+async def test_what_escapes_is_reported_and_the_rest_goes_on(callbacks: Callbacks) -> None:
+    told: list[str] = []
+    line = Line()
+    callbacks.post(line, lambda: 1 / 0, then=lambda: told.append("then"))
+    callbacks.post(line, told.append, "next")
+    await drain(callbacks, line)
+    assert told == ["then", "next"] and isinstance(errors[0], ZeroDivisionError)
+
+
+async def test_a_taker_runs_what_waits_and_what_comes(callbacks: Callbacks) -> None:
+    told: list[tuple[int, object]] = []
+    line = Line()
+    me = asyncio.current_task()
+    until = asyncio.get_running_loop().create_future()
+
+    def tell(n: int) -> None:
+        told.append((n, asyncio.current_task() is me))
+
+    callbacks.post(line, tell, 1)
+    asyncio.get_running_loop().call_soon(callbacks.post, line, tell, 2)
+    asyncio.get_running_loop().call_soon(lambda: asyncio.get_running_loop().call_soon(until.set_result, None))
+    await callbacks.take(line, until)
+    assert told == [(1, True), (2, True)]
+    callbacks.post(line, tell, 3)
+    await drain(callbacks, line)
+    assert told[2] == (3, False)
+
+
+async def test_a_taker_inside_a_callback_does_not_wait_for_itself(callbacks: Callbacks) -> None:
+    told: list[str] = []
+    one, two = Line(), Line()
+
+    async def outer() -> None:
+        assert in_callback.get()
+        callbacks.post(two, told.append, "inner")
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        await callbacks.take(two, done)
+        told.append("outer")
+
+    callbacks.post(one, outer)
+    await drain(callbacks, one)
+    assert told == ["inner", "outer"]
+    assert not in_callback.get()
+
+
+async def test_a_taker_that_gives_up_leaves_calls_to_the_background(callbacks: Callbacks) -> None:
+    told: list[int] = []
+    line = Line()
+    never = asyncio.get_running_loop().create_future()
+    taker = asyncio.create_task(callbacks.take(line, never))
+    await asyncio.sleep(0)
+    taker.cancel()
+    callbacks.post(line, told.append, 1)
+    await asyncio.gather(taker, return_exceptions=True)
+    await drain(callbacks, line)
+    assert told == [1]
+
+
+async def test_all_can_be_taken_in_order(callbacks: Callbacks) -> None:
+    told: list[int] = []
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    for n in range(5):
+        callbacks.post(Line(), told.append, n)
+    await callbacks.take_all(done)
+    assert told == [0, 1, 2, 3, 4]

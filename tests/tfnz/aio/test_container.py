@@ -1,0 +1,142 @@
+"""Containers through the asynchronous face: what differs from the blocking one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tfnz import DiskFull, TimedOut, aio
+from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.messages import (
+    Cancel,
+    DestroyContainer,
+    FetchFile,
+    PutFile,
+    RebootContainer,
+    SpawnContainer,
+    Stop,
+)
+
+if TYPE_CHECKING:
+    from tests.tfnz.conftest import ScriptedNode
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_callbacks_may_be_coroutines_and_await_anything(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    told: list[object] = []
+    done = asyncio.Event()
+
+    async def on_output(container: aio.Container, data: bytes) -> None:
+        told.append((await container.run("fail")).exit_code)
+        await container.destroy()
+        told.append("destroyed")
+
+    async def on_end(container: aio.Container, code: int) -> None:
+        await asyncio.sleep(0)
+        told.append((container, code))
+        done.set()
+
+    async with core:
+        container = await core.node().spawn("busybox", stdout_callback=on_output, termination_callback=on_end)
+        scripted.write(scripted.containers[container.uuid].streams.stdout, b"go")
+        async with asyncio.timeout(10):
+            await done.wait()
+            await container.wait()
+    assert told == [3, (container, 0), "destroyed"]
+
+
+async def test_a_process_is_looped_over(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        process = await container.spawn("cat")
+        await process.stdin(b"x" * 500_000)
+        process.close_stdin()
+        assert sum([len(part) async for part in process]) == 500_000
+        assert await process.wait() == Exit(Cause.EXITED, 0)
+
+
+async def test_a_cancelled_spawn_leaves_no_container(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        task = asyncio.create_task(core.node().spawn("busybox"))
+        await scripted.until(SpawnContainer)
+        task.cancel()  # just now the answer is on its way
+        await asyncio.gather(task, return_exceptions=True)
+        assert await scripted.until(DestroyContainer)
+        assert await core.containers() == []  # and the news of the end came before this answer
+        assert core.node().all_containers() == []
+
+
+async def test_a_put_that_is_cancelled_says_so_to_the_node(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        scripted.grant = False
+        with pytest.raises(TimedOut, match="put '/x'"):
+            await container.put("/x", io.BytesIO(b"x" * 700_000), timeout_s=0.05)
+        await scripted.until(Cancel)
+        assert "/x" not in scripted.files
+        assert (await container.run("true")).exit_code == 0
+
+
+async def test_a_node_that_refuses_half_way_is_believed(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+
+        def refuse(id: int, body: PutFile) -> None:
+            scripted.send(Stop(body.stream))
+            scripted.fail(id, DiskFull("no space left on device"))
+
+        scripted.on(PutFile, refuse)
+        with pytest.raises(OSError, match="no space"):
+            await container.put("/x", b"x" * 700_000)
+        scripted.refuse(PutFile, DiskFull("no space at all"))
+        with pytest.raises(DiskFull, match="at all"):
+            await container.put("/x", b"x" * 700_000)
+        scripted.refuse(FetchFile, DiskFull("odd"))
+        with pytest.raises(DiskFull, match="odd"):
+            await container.fetch("/x")
+
+
+async def test_a_fetch_that_cannot_be_kept_stops_the_node(scripted: ScriptedNode, core: aio.Location) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    async with core:
+        container = await core.node().spawn("busybox")
+        scripted.files["/x"] = b"x" * 700_000
+        with pytest.raises(OSError, match="No space left"):
+            await container.fetch("/x", Full())
+        await scripted.until(Stop)
+        assert len(await container.fetch("/x")) == 700_000
+
+
+async def test_what_is_rebooting_is_not_ready(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        asked: list[int] = []
+        scripted.on(RebootContainer, lambda id, body: asked.append(id))
+        task = asyncio.create_task(container.reboot())
+        await scripted.until(RebootContainer)
+        assert not container.is_ready()
+        run = asyncio.create_task(container.run("true"))
+        scripted.reply_done(asked[0], None)
+        await task
+        assert (await run).exit_code == 0 and container.is_ready()
+
+
+async def test_two_tasks_destroy_at_once(scripted: ScriptedNode, core: aio.Location) -> None:
+    ends: list[int] = []
+    async with core:
+        container = await core.node().spawn(
+            "busybox", termination_callback=lambda one, code: ends.append(code)
+        )
+        await asyncio.gather(container.destroy(), container.destroy())
+    assert ends == [0]

@@ -1,0 +1,124 @@
+"""A command takes one round trip, and nothing of it stays when nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tfnz import ObjectDead, SessionLost, TimedOut, aio
+from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.messages import Cancel, Data, DestroyProcess, End, ProcessStarted, StartProcess
+
+if TYPE_CHECKING:
+    from tests.tfnz.conftest import ScriptedNode
+
+pytestmark = pytest.mark.asyncio
+
+
+async def begin(
+    scripted: ScriptedNode, container: aio.Container, command: str = "sleep"
+) -> asyncio.Task[object]:
+    """A run that is under way on the node."""
+    task: asyncio.Task[object] = asyncio.create_task(container.run(command))
+    await scripted.until(StartProcess)
+    return task
+
+
+async def test_everything_goes_out_at_once(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        scripted.ignore(StartProcess)
+        task = asyncio.create_task(container.run("cat", input=b"input"))
+        await scripted.until(End)
+        assert [type(body) for body in scripted.received[-2:]] == [Data, End]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_no_input_is_no_stream(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        await container.run("true")
+        assert scripted.find(StartProcess)[0].streams.stdin == 0
+        assert container.all_processes() == []
+
+
+async def test_who_gives_up_ends_the_process(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        task = await begin(scripted, container)
+        await container.run("true")  # the answer to the first has arrived by now
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        [destroyed] = await scripted.until(DestroyProcess)
+        assert destroyed.process == "process2"
+        assert not container._ends
+
+
+async def test_who_gives_up_before_the_start_ends_it_when_it_has(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        asked: list[tuple[int, StartProcess]] = []
+        scripted.on(StartProcess, lambda id, body: asked.append((id, body)))
+        task = await begin(scripted, container)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await scripted.until(Cancel)
+        scripted.reply(asked[0][0], ProcessStarted("late"))
+        assert (await scripted.until(DestroyProcess))[0].process == "late"
+
+
+async def test_the_node_keeps_the_time(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        task = asyncio.create_task(container.run("sleep", timeout_s=5))
+        [request] = await scripted.until(StartProcess)
+        assert request.timeout_s == 5
+        [name] = scripted.processes
+        scripted.write(request.streams.stderr, b"half-way")
+        scripted.end_process(name, Exit(Cause.TIMED_OUT))
+        with pytest.raises(TimedOut, match=r"(?s)'sleep' in container.*after 5 s.*half-way"):
+            await task
+
+
+async def test_the_container_ends_meanwhile(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        task = await begin(scripted, container)
+        await container.destroy()
+        with pytest.raises(ObjectDead, match="destroyed"):
+            await task
+
+
+async def test_a_reboot_ends_it_and_says_so(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        task = await begin(scripted, container)
+        [name] = scripted.processes
+        scripted.end_process(name, Exit(Cause.CONTAINER_ENDED))
+        with pytest.raises(ObjectDead, match="reboot"):
+            await task
+        assert not container.dead
+
+
+async def test_the_session_is_lost_meanwhile(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        task = await begin(scripted, container)
+        scripted.forget_session()
+        scripted.break_link()
+        with pytest.raises(SessionLost):
+            await task
+
+
+async def test_a_process_that_does_not_read_its_input_ends_all_the_same(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        scripted.grant = False
+        assert (await container.run("true", input=b"x" * 700_000)).exit_code == 0

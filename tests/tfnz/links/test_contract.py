@@ -1,0 +1,186 @@
+"""What every link does, through memory as over ZeroMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import zmq
+import zmq.asyncio
+from nacl.public import PrivateKey
+from zmq.utils import z85
+
+from tfnz.links import Connector, Link, LinkBroken
+from tfnz.links.memory import MemoryConnector, MemoryLink
+from tfnz.links.zeromq import CurveKeys, ZmqConnector
+
+
+class Far(Protocol):
+    """The other end of a link."""
+
+    async def receive(self) -> bytes: ...
+    async def send(self, frame: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class FarMemory:
+    def __init__(self, link: MemoryLink) -> None:
+        self._link = link
+
+    async def receive(self) -> bytes:
+        return await self._link.receive()
+
+    async def send(self, frame: bytes) -> None:
+        self._link.send(frame)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class FarRouter:
+    def __init__(self, socket: zmq.asyncio.Socket) -> None:
+        self._socket = socket
+        self._peer = b""
+
+    async def receive(self) -> bytes:
+        self._peer, frame = await self._socket.recv_multipart()
+        return frame
+
+    async def send(self, frame: bytes) -> None:
+        await self._socket.send_multipart([self._peer, frame])
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
+@asynccontextmanager
+async def through_memory(path: Path) -> AsyncIterator[tuple[Connector, Callable[[], Far]]]:
+    ends: list[MemoryLink] = []
+    yield MemoryConnector(ends.append), lambda: FarMemory(ends[-1])
+
+
+@asynccontextmanager
+async def over_zeromq(endpoint: str, *, curve: bool) -> AsyncIterator[tuple[Connector, Callable[[], Far]]]:
+    server, client = PrivateKey.generate(), PrivateKey.generate()
+    context = zmq.asyncio.Context()
+    router = context.socket(zmq.ROUTER)
+    if curve:
+        router.curve_server = True
+        router.curve_publickey = z85.encode(bytes(server.public_key))
+        router.curve_secretkey = z85.encode(bytes(server))
+    router.bind(endpoint)
+    bound = router.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    keys = CurveKeys(bytes(client.public_key), bytes(client), bytes(server.public_key)) if curve else None
+    connector = ZmqConnector(bound.rstrip(b"\0").decode(), keys)
+    try:
+        yield connector, lambda: FarRouter(router)
+    finally:
+        connector.close()
+        context.destroy(0)
+
+
+Setting = Callable[[Path], AbstractAsyncContextManager[tuple[Connector, Callable[[], Far]]]]
+SETTINGS: dict[str, Setting] = {
+    "memory": through_memory,
+    "ipc": lambda path: over_zeromq(f"ipc://{path}/socket", curve=False),
+    "tcp": lambda path: over_zeromq("tcp://127.0.0.1:*", curve=True),
+}
+pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("setting", list(SETTINGS))]
+Use = Callable[[Link, Far], Awaitable[None]]
+
+
+async def use_link(setting: str, path: Path, use: Use) -> None:
+    """Have `use` called with both ends of a link that has carried a first frame."""
+    async with SETTINGS[setting](path) as (connector, far_end), asyncio.timeout(20):
+        link = await connector.connect()
+        link.send(b"hello")
+        far = far_end()
+        assert await far.receive() == b"hello"
+        try:
+            await use(link, far)
+        finally:
+            link.close()
+
+
+async def test_frames_arrive_whole_and_in_order(setting: str, tmp_path: Path) -> None:
+    frames = [b"x" * size for size in (1, 0, 100_000, 3, 1_000_000)]
+
+    async def use(link: Link, far: Far) -> None:
+        for frame in frames:
+            link.send(frame)
+        assert [await far.receive() for _ in frames] == frames
+        for frame in frames:
+            await far.send(frame)
+        assert [await link.receive() for _ in frames] == frames
+
+    await use_link(setting, tmp_path, use)
+
+
+async def test_sending_and_receiving_by_turns_never_stalls(setting: str, tmp_path: Path) -> None:
+    async def echo(far: Far) -> None:
+        for _ in range(500):
+            await far.send(await far.receive())
+
+    async def use(link: Link, far: Far) -> None:
+        task = asyncio.create_task(echo(far))
+        for n in range(250):
+            for frame in (b"%d" % n, b""):  # sending the second must not swallow the news of the first's echo
+                link.send(frame)
+            assert [await link.receive(), await link.receive()] == [b"%d" % n, b""]
+        await task
+
+    await use_link(setting, tmp_path, use)
+
+
+async def test_the_other_end_goes_away(setting: str, tmp_path: Path) -> None:
+    async def use(link: Link, far: Far) -> None:
+        await far.send(b"last")
+        assert await link.receive() == b"last"
+        far.close()
+        with pytest.raises(LinkBroken):
+            await link.receive()
+        await link.wait_closed()
+        link.send(b"into the void")
+
+    await use_link(setting, tmp_path, use)
+
+
+async def test_closing_here(setting: str, tmp_path: Path) -> None:
+    async def use(link: Link, far: Far) -> None:
+        waiting = asyncio.create_task(link.receive())
+        closed = asyncio.create_task(link.wait_closed())
+        await asyncio.sleep(0)
+        link.close()
+        link.close()
+        with pytest.raises(LinkBroken):
+            await waiting
+        await closed
+        link.send(b"into the void")
+
+    await use_link(setting, tmp_path, use)
+
+
+async def test_a_receiver_that_gives_up_loses_nothing(setting: str, tmp_path: Path) -> None:
+    async def use(link: Link, far: Far) -> None:
+        waiting = asyncio.create_task(link.receive())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await far.send(b"frame")
+        assert await link.receive() == b"frame"
+
+    await use_link(setting, tmp_path, use)
+
+
+async def test_links_of_one_connector_are_apart(setting: str, tmp_path: Path) -> None:
+    async with SETTINGS[setting](tmp_path) as (connector, _), asyncio.timeout(20):
+        first, second = await connector.connect(), await connector.connect()
+        first.close()
+        assert connector.address
+        second.send(b"still here")
+        second.close()
