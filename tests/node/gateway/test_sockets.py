@@ -44,7 +44,7 @@ NOBODY = 65534
 #: The longest that anything here may take; everything is waited for as an event.
 PATIENCE_S = 10.0
 #: About a second may pass from the death of a client to the end of what it owned, and most of it is grace.
-NEWS_S = 0.5
+NEWS_S = 1.0
 
 HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH

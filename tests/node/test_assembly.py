@@ -1,0 +1,295 @@
+"""The node put together: a door that opens for clients, says why it cannot, and leaves nothing when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
+from typing import cast
+
+import pytest
+import pytest_asyncio
+import zmq
+import zmq.asyncio
+from nacl.public import PrivateKey
+
+from tests.node.handlers.fake_node import FakeNode
+from tests.node.supervisor.fake_sandbox import FakeStorage
+from tfnz.protocol.channel import open_client_channel
+from tfnz.protocol.errors import NoCapacity
+from tfnz.protocol.frames import encode, node_frames
+from tfnz.protocol.messages import (
+    ClientFrame,
+    ContainerCreated,
+    ContainerEnded,
+    Done,
+    EndSession,
+    Hello,
+    NodeEnvelope,
+    NodeFrame,
+    Ping,
+    Pong,
+    Refused,
+    Reply,
+    Request,
+    RequestBody,
+    SpawnContainer,
+    Streams,
+    Welcome,
+)
+from tfnz_node.accounts import Accounts
+from tfnz_node.assembly import gateway, make_node, sweep_storage
+from tfnz_node.config import NodeConfig
+from tfnz_node.gateway.sockets import zmq_key
+from tfnz_node.handlers.context import Node
+from tfnz_node.keys import load_keys
+from tfnz_node.sandbox.pool import Pool
+from tfnz_node.storage.base import Storage
+from tfnz_node.store.memory import MemoryStore
+from tfnz_node.supervisor import boot
+
+pytestmark = pytest.mark.asyncio
+
+PATIENCE_S = 10.0
+
+
+def find_free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Door:
+    """A gateway before a node of fakes, opened as the tests like."""
+
+    def __init__(self, directory: Path, executor: ThreadPoolExecutor) -> None:
+        self.fake = FakeNode(directory, executor)
+        self.fake.add_image("busybox")
+        self.endpoint = f"tcp://127.0.0.1:{find_free_port()}"
+        self.config = NodeConfig(
+            data_dir=directory,
+            socket=directory / "run" / "node.sock",
+            socket_group="root",
+            listen=(self.endpoint,),
+            disconnect_grace_s=0.2,
+        )
+        self.keys = load_keys(directory)
+        self.accounts = Accounts(MemoryStore())
+
+    def open(self, *, embedded: bool = False) -> AbstractAsyncContextManager[str]:
+        return gateway(self.config, self.fake.node, self.accounts, self.keys, embedded=embedded)
+
+
+class Visitor:
+    """A client with a connection, which answers pings as a client must."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.asyncio.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.channel = open_client_channel()
+        self.endpoint = endpoint
+
+    async def hello(self) -> Welcome:
+        self.socket.connect(self.endpoint)
+        await self.send(Hello([1]))
+        welcome = await self.receive()
+        assert isinstance(welcome, Welcome)
+        return welcome
+
+    async def send(self, frame: ClientFrame) -> None:
+        await self.socket.send(encode(frame))
+
+    async def post(self, number: int, body: RequestBody) -> None:
+        await self.socket.send(self.channel.send(Request(number, "", body)))
+
+    async def receive(self) -> NodeFrame:
+        """The next frame that is no question."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                frame = node_frames.decode(await self.socket.recv())
+                if not isinstance(frame, Ping):
+                    return frame
+                await self.send(Pong(0, frame.nonce))
+
+    async def wait_for(self, kind: type) -> object:
+        """The next frame, or body of one, that is of a kind."""
+        while True:
+            frame = await self.receive()
+            body = frame.body if isinstance(frame, NodeEnvelope) else frame
+            if isinstance(body, kind):
+                return body
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+@pytest_asyncio.fixture
+async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
+    monkeypatch.setattr(boot, "build_rootfs", lambda *_: os.open("/dev/null", os.O_RDONLY))
+    with ThreadPoolExecutor(2) as executor:
+        yield Door(tmp_path, executor)
+
+
+@pytest_asyncio.fixture
+async def visitors() -> AsyncIterator[list[Visitor]]:
+    made: list[Visitor] = []
+    yield made
+    for visitor in made:
+        visitor.close()
+
+
+def visit(visitors: list[Visitor], endpoint: str) -> Visitor:
+    visitors.append(Visitor(endpoint))
+    return visitors[-1]
+
+
+async def test_a_local_client_is_served(door: Door, visitors: list[Visitor]) -> None:
+    async with door.open() as endpoint:
+        assert endpoint == f"ipc://{door.config.socket}"
+        assert stat.S_IMODE(door.config.socket.stat().st_mode) == 0o660
+        client = visit(visitors, endpoint)
+        welcome = await client.hello()
+        assert welcome.account == f"uid:{os.geteuid()}"
+        [offer] = welcome.nodes
+        assert offer.name == "node-1"
+        assert offer.seal_key == bytes(door.keys.seal.public_key)
+        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        reply = await client.wait_for(Reply)
+        assert isinstance(reply, Reply)
+        assert isinstance(reply.result, ContainerCreated)
+
+
+async def test_an_authorised_client_elsewhere_is_served(door: Door, visitors: list[Visitor]) -> None:
+    key = PrivateKey.generate()
+    account = door.accounts.authorise(text_of(key), "ada")
+    async with door.open():
+        client = visit(visitors, door.endpoint)
+        client.socket.curve_publickey = zmq_key(bytes(key.public_key))
+        client.socket.curve_secretkey = zmq_key(bytes(key))
+        client.socket.curve_serverkey = zmq_key(bytes(door.keys.identity.public_key))
+        assert (await client.hello()).account == f"key:{account.public_key}"
+        door.accounts.revoke(account.public_key)
+        refused = await client.wait_for(Refused)
+        assert isinstance(refused, Refused)
+        assert "no longer authorised" in refused.error.message
+
+
+def text_of(key: PrivateKey) -> str:
+    return base64.b64encode(bytes(key.public_key)).decode()
+
+
+async def test_an_embedded_node_is_reached_by_its_own_user_and_over_no_network(
+    door: Door, visitors: list[Visitor]
+) -> None:
+    async with door.open(embedded=True) as endpoint:
+        assert endpoint.startswith("ipc://@20ft-")
+        assert not door.config.socket.exists()
+        with closing(socket.socket()) as probe:
+            assert probe.connect_ex(("127.0.0.1", int(door.endpoint.rpartition(":")[2]))) != 0
+        assert (await visit(visitors, endpoint).hello()).account == f"uid:{os.geteuid()}"
+
+
+async def test_a_client_that_goes_leaves_nothing(door: Door, visitors: list[Visitor]) -> None:
+    async with door.open() as endpoint:
+        client = visit(visitors, endpoint)
+        await client.hello()
+        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        await client.wait_for(Reply)
+        client.close()
+        [container] = door.fake.registry
+        async with asyncio.timeout(PATIENCE_S):
+            await container.gone.wait()
+        assert door.fake.sandbox.closed
+
+
+async def test_a_session_that_is_ended_is_answered_when_nothing_is_left(
+    door: Door, visitors: list[Visitor]
+) -> None:
+    async with door.open() as endpoint:
+        client = visit(visitors, endpoint)
+        await client.hello()
+        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        await client.wait_for(Reply)
+        await client.post(2, EndSession())
+        ended = await client.wait_for(ContainerEnded)
+        assert isinstance(ended, ContainerEnded)
+        assert ended.exit.cause.value == "destroyed"
+        assert await client.wait_for(Reply) == Reply(2, Done())
+        assert door.fake.sandbox.closed
+        assert door.fake.storage.scratches == {}
+
+
+async def test_when_the_door_closes_everything_ends(door: Door, visitors: list[Visitor]) -> None:
+    async with door.open() as endpoint:
+        client = visit(visitors, endpoint)
+        await client.hello()
+        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        await client.wait_for(Reply)
+    assert door.fake.sandbox.closed
+    assert not door.config.socket.exists()
+    refused = await client.wait_for(Refused)
+    assert isinstance(refused, Refused)
+    assert refused.error.message == "the node is shutting down"
+    async with door.open():
+        """It may be opened again at once."""
+
+
+async def test_a_port_that_is_taken_is_said_and_leaves_nothing(door: Door) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", int(door.endpoint.rpartition(":")[2])))
+        taken.listen()
+        async with asyncio.timeout(PATIENCE_S):  # and not for ever, as a context waits for its sockets
+            with pytest.raises(NoCapacity, match=f"cannot listen on {door.endpoint}"):
+                async with door.open():
+                    pytest.fail("it cannot be opened")
+    assert not door.config.socket.exists()
+
+
+async def test_another_nodes_socket_is_left(door: Door) -> None:
+    door.config.socket.parent.mkdir()
+    with closing(socket.socket(socket.AF_UNIX)) as other:
+        other.bind(str(door.config.socket))
+        other.listen()
+        with pytest.raises(NoCapacity, match="another node is listening"):
+            async with door.open():
+                pytest.fail("it cannot be opened")
+        assert door.config.socket.is_socket()
+
+
+async def test_a_node_has_what_its_configuration_says(tmp_path: Path) -> None:
+    config = NodeConfig(data_dir=tmp_path)
+
+    class FakeCgroups:
+        version = "v2"
+
+    class PoolStandIn:
+        cgroups = FakeCgroups()
+
+    with ThreadPoolExecutor(1) as executor:
+        node: Node = make_node(
+            config,
+            pool=cast(Pool, PoolStandIn()),
+            storage=cast(Storage, FakeStorage(tmp_path)),
+            store=MemoryStore(),
+            keys=load_keys(tmp_path),
+            executor=executor,
+        )
+    assert node.name == socket.gethostname()
+    assert node.cgroups == "v2"
+    assert stat.S_IMODE((tmp_path / "staging").stat().st_mode) == 0o700
+    assert node.import_limits.layers == config.images.layers
+
+
+async def test_what_an_earlier_daemon_left_is_removed(tmp_path: Path) -> None:
+    storage = FakeStorage(tmp_path)
+    storage.scratches = {"one": 1, "two": 2}
+    sweep_storage(cast(Storage, storage))
+    assert storage.scratches == {}
