@@ -50,6 +50,8 @@ ACK_DELAY_S: Final = 0.02
 #: An idle connection is tried so often, and taken for broken when nothing was heard for so long.
 PING_S: Final = 15.0
 SILENT_S: Final = 45.0
+#: So many attempts to reconnect may fail for want of trust before the session is given up.
+MAX_DISTRUSTED: Final = 5
 #: Pauses between attempts to reconnect grow from the first to the second.
 RETRY_S: Final = (0.05, 2.0)
 
@@ -288,11 +290,18 @@ class Connection:
     async def _greet_again(self) -> tuple[Link, Welcome]:
         deadline = self._loop.time() + self._silence_s
         pause, longest = RETRY_S
+        distrusted = 0
         while True:
             try:
                 return await self._greet()
-            except (NotAuthorised, SessionLost, VersionMismatch):
+            except (SessionLost, VersionMismatch):
                 raise
+            except NotAuthorised as exc:
+                # A connection that breaks early looks the same, so the first few times prove nothing.
+                distrusted += 1
+                if distrusted > MAX_DISTRUSTED:
+                    raise
+                log.debug("not yet: %s", exc)
             except (ConnectionFailed, TimedOut) as exc:
                 if self._loop.time() + pause > deadline:
                     raise TimedOut(f"the node was out of reach for {self._silence_s:.0f} s: {exc}") from exc

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any, Final, final
@@ -201,8 +202,8 @@ class Location:
         if self._core._is_over():  # else this is a callback of the call that ends it, and that call goes on
             self._portal.stop()
 
-    def _leave_quickly(self) -> None:
-        """Tell the node that the program ends, without callbacks, and without waiting for long."""
+    def _start_leaving(self) -> threading.Event:
+        """Tell the node that the program ends; no callbacks are called. The event says that it has heard."""
         told = threading.Event()
 
         def tell() -> None:
@@ -210,7 +211,7 @@ class Location:
             task.add_done_callback(lambda _: told.set())
 
         self._portal.post(tell)
-        told.wait(_EXIT_TIMEOUT_S)
+        return told
 
 
 async def _connect(core: aio.Location) -> None:
@@ -234,6 +235,7 @@ _open: set[Location] = set()
 
 @atexit.register
 def _leave_all() -> None:
-    for location in list(_open):
-        if location._portal.is_ours:
-            location._leave_quickly()
+    deadline = time.monotonic() + _EXIT_TIMEOUT_S
+    told = [location._start_leaving() for location in list(_open) if location._portal.is_ours]
+    for event in told:
+        event.wait(max(0.0, deadline - time.monotonic()))

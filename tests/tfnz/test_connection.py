@@ -20,6 +20,7 @@ from tfnz import (
     aio,
     connection,
 )
+from tfnz.links.memory import MemoryLink
 from tfnz.protocol.channel import ACK_EVERY_FRAMES
 from tfnz.protocol.errors import describe_error
 from tfnz.protocol.exits import Cause
@@ -160,6 +161,30 @@ async def test_a_node_that_says_nothing_is_given_up(
     scripted.deaf = True
     with pytest.raises(TimedOut, match="did not answer"):
         await core
+
+
+@pytest.mark.asyncio
+async def test_a_lack_of_trust_is_not_believed_at_once(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "RETRY_S", (0.001, 0.001))
+    async with core:
+        container = await core.node().spawn("busybox")
+        refusals = iter([NotAuthorised("broke early")] * 3)
+        accept = scripted._accept
+
+        def accept_in_the_end(link: MemoryLink) -> None:
+            if (refusal := next(refusals, None)) is not None:
+                raise refusal
+            accept(link)
+
+        monkeypatch.setattr(scripted.connector, "_accept", accept_in_the_end)
+        scripted.break_link()
+        assert (await container.run("true")).exit_code == 0
+        scripted.unreachable = NotAuthorised("we do not know you any more")
+        scripted.break_link()
+        with pytest.raises(SessionLost, match="do not know you"):
+            await core.run()
 
 
 @pytest.mark.asyncio

@@ -46,6 +46,7 @@ class Callbacks:
         self._on_error = on_error
         self._ready: deque[Line] = deque()
         self._all_taken = 0
+        self._stopped = False
         self._wakers: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -55,6 +56,7 @@ class Callbacks:
 
     def stop(self) -> None:
         """Serve no longer; calls that wait can still be taken."""
+        self._stopped = True
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
@@ -102,10 +104,11 @@ class Callbacks:
             self._wake()
 
     async def _serve(self) -> None:
-        while True:
-            while self._ready and not self._all_taken:
+        while not self._stopped:  # else the last callback of all has ended the session
+            if self._ready and not self._all_taken:
                 await self._make_next()
-            await self._news(None)
+            else:
+                await self._news(None)
 
     async def _make_next(self) -> None:
         line = self._ready.popleft()

@@ -186,6 +186,7 @@ class Location(LocationImages):
             return self._connector
         if self._embedded_dir is not None:
             self._embedded = await start_embedded(self._embedded_dir[0])
+            self.location = "embedded"
             return find_target(socket=self._embedded.endpoint).connector
         target = find_target(self.location or None, location_ip=self._location_ip, socket=self._socket)
         self.location = target.location

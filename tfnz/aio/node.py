@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from tfnz.protocol.errors import InvalidArgument, ObjectDead
+from tfnz.protocol.errors import InvalidArgument
 from tfnz.protocol.messages import (
     ContainerCreated,
     DestroyContainer,
@@ -229,8 +229,6 @@ class Node:
         """
         if container.parent() is not self:
             raise InvalidArgument(f"container {container.uuid} is none of node {self.name}")
-        if container.uuid not in self.containers and not container.dead:
-            raise ObjectDead(f"container {container.uuid} has ended")
         await container.destroy(grace_s=grace_s, timeout_s=timeout_s)
 
     def _forget(self, container: Container) -> None:
