@@ -36,7 +36,9 @@ SOON_MS = 30_000
 class RawClient:
     """A connection to a node, with a session once `greet` has opened one."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, account: Account | None) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, account: Account | None
+    ) -> None:
         self._socket = context.socket(zmq.DEALER)
         self._socket.rcvtimeo = SOON_MS
         self._socket.linger = 0
