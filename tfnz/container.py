@@ -30,7 +30,7 @@ class Container:
     from starting; and it waits, up to 60 seconds, until the container is ready.
 
     Example:
-        >>> container = location.node().spawn("busybox")
+        >>> container = location.node().spawn("busybox", "sleep 1000")
         >>> container.put("/greeting", b"hello")
         >>> container.run("cat /greeting").stdout
         b'hello'

@@ -51,9 +51,9 @@ class Location:
 
     Example:
         >>> with Location() as location:
-        ...     container = location.node().spawn("busybox")
-        ...     container.run("uname -n").exit_code
-        0
+        ...     container = location.node().spawn("busybox", "sleep 1000")
+        ...     container.run("echo hello").stdout
+        b'hello\\n'
     """
 
     def __init__(

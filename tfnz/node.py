@@ -25,9 +25,9 @@ class Node:
     """A machine that runs containers, one of `Location.nodes`.
 
     Example:
-        >>> container = location.node().spawn("nginx", env={"NAME": "value"})
-        >>> container.wait_until_ready().ip
-        '10.200.0.7'
+        >>> container = location.node().spawn("busybox", ["sleep", "1000"], env={"NAME": "value"}, memory="64M")
+        >>> container.run("echo $NAME").stdout
+        b'value\\n'
     """
 
     def __init__(self, core: aio.Node, portal: Portal) -> None:
