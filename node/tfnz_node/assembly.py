@@ -51,8 +51,16 @@ STATE_FILE = "node.sqlite"
 WORKERS = 8
 
 
-async def start_node(config: NodeConfig, stack: contextlib.AsyncExitStack, *, embedded: bool) -> str:
+Failed = Callable[[BaseException], None]
+
+
+async def start_node(
+    config: NodeConfig, stack: contextlib.AsyncExitStack, *, failed: Failed, embedded: bool
+) -> str:
     """Start everything; `stack` ends it. Returns the endpoint for users of this machine.
+
+    Args:
+        failed: called when a part of the node ends by itself, so that the node is of no more use.
 
     Raises:
         TfnzError, ToolFailed, StoreError, KeyDamaged, OSError: the node cannot be started on this host.
@@ -73,7 +81,9 @@ async def start_node(config: NodeConfig, stack: contextlib.AsyncExitStack, *, em
     await node.catalogue.delete_unused_layers()
     pool.start()
     stack.push_async_callback(pool.close)
-    return await stack.enter_async_context(gateway(config, node, Accounts(store), keys, embedded=embedded))
+    return await stack.enter_async_context(
+        gateway(config, node, Accounts(store), keys, failed=failed, embedded=embedded)
+    )
 
 
 def sweep_storage(storage: Storage) -> None:
@@ -131,7 +141,7 @@ def make_node(
 
 @contextlib.asynccontextmanager
 async def gateway(
-    config: NodeConfig, node: Node, accounts: Accounts, keys: NodeKeys, *, embedded: bool
+    config: NodeConfig, node: Node, accounts: Accounts, keys: NodeKeys, *, failed: Failed, embedded: bool
 ) -> AsyncIterator[str]:
     """Open the door, and when it is closed again end every session. Yields the local endpoint."""
     context = zmq.asyncio.Context()
@@ -145,6 +155,8 @@ async def gateway(
         await release(node, session, cause=Cause.SESSION_GONE)
 
     async def end_session(session: Session) -> None:
+        # A container that is being spawned just now must not come after all others have gone.
+        await session.stop_requests()
         await release(node, session, cause=Cause.DESTROYED)
         sessions.end_soon(session)
 
@@ -171,9 +183,17 @@ async def gateway(
         routers.update((router.endpoint, router) for router in (local, *remote))
         servers = [run_router(one, sessions.on_frame, sessions.on_disconnected) for one in routers.values()]
         for server in (authenticator.serve(), sessions.sweep_forever(), *servers):
-            stack.push_async_callback(_cancel, asyncio.create_task(server))
+            task = asyncio.create_task(server)
+            task.add_done_callback(lambda task: _report(task, failed))
+            stack.push_async_callback(_cancel, task)
         stack.push_async_callback(sessions.close)
         yield local.endpoint
+
+
+def _report(task: asyncio.Task[None], failed: Failed) -> None:
+    """A server that ends by itself leaves the node deaf: better that it ends as a whole, and is started again."""
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        failed(exc)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

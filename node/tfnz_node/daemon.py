@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+from tfnz.protocol.errors import InternalError
+
 from .assembly import start_node
 from .config import NodeConfig
 from .kernel.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
@@ -46,13 +48,19 @@ def _raise_descriptor_limit() -> None:
 
 async def _serve(config: NodeConfig, *, embedded: bool) -> None:
     stop = asyncio.Event()
+    failures: list[BaseException] = []
+
+    def fail(exc: BaseException) -> None:
+        failures.append(exc)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     if embedded:
         loop.add_reader(sys.stdin.fileno(), _watch_parent, stop)
     async with contextlib.AsyncExitStack() as stack:
-        endpoint = await start_node(config, stack, embedded=embedded)
+        endpoint = await start_node(config, stack, failed=fail, embedded=embedded)
         log.info("the node is ready on %s", endpoint)
         notify_systemd("READY=1")
         if embedded:
@@ -60,6 +68,8 @@ async def _serve(config: NodeConfig, *, embedded: bool) -> None:
         await stop.wait()
         log.info("the node is stopping")
         notify_systemd("STOPPING=1")
+    if failures:
+        raise InternalError(f"a part of the node has failed: {failures[0]!r}") from failures[0]
 
 
 def _watch_parent(stop: asyncio.Event) -> None:

@@ -47,6 +47,7 @@ from tfnz_node.accounts import Accounts
 from tfnz_node.assembly import gateway, make_node, sweep_storage
 from tfnz_node.config import NodeConfig
 from tfnz_node.gateway.sockets import zmq_key
+from tfnz_node.gateway.zap import Authenticator
 from tfnz_node.handlers.context import Node
 from tfnz_node.keys import load_keys
 from tfnz_node.sandbox.pool import Pool
@@ -82,9 +83,17 @@ class Door:
         )
         self.keys = load_keys(directory)
         self.accounts = Accounts(MemoryStore())
+        self.failures: list[BaseException] = []
 
     def open(self, *, embedded: bool = False) -> AbstractAsyncContextManager[str]:
-        return gateway(self.config, self.fake.node, self.accounts, self.keys, embedded=embedded)
+        return gateway(
+            self.config,
+            self.fake.node,
+            self.accounts,
+            self.keys,
+            failed=self.failures.append,
+            embedded=embedded,
+        )
 
 
 class Visitor:
@@ -225,6 +234,19 @@ async def test_a_session_that_is_ended_is_answered_when_nothing_is_left(
         assert await client.wait_for(Reply) == Reply(2, Done())
         assert door.fake.sandbox.closed
         assert door.fake.storage.scratches == {}
+
+
+async def test_a_server_that_fails_is_reported(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = OSError("no more descriptors")
+
+    async def fail(self: Authenticator) -> None:
+        raise fault
+
+    monkeypatch.setattr(Authenticator, "serve", fail)
+    async with door.open():
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert door.failures == [fault]
 
 
 async def test_when_the_door_closes_everything_ends(door: Door, visitors: list[Visitor]) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from tfnz.protocol.channel import open_node_channel
-from tfnz.protocol.errors import ErrorInfo, ProtocolError, TfnzError, describe_error
+from tfnz.protocol.errors import Disconnected, ErrorInfo, ProtocolError, TfnzError, describe_error
 from tfnz.protocol.frames import encode
 from tfnz.protocol.messages import (
     Ack,
@@ -75,6 +75,7 @@ class Session:
         self._handler = handler
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._last_request = 0
+        self._closing = False
         self._inputs: dict[int, InStream] = {}
         self._outputs: dict[int, OutStream] = {}
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -155,6 +156,9 @@ class Session:
         for number in outputs:
             self._check_new(number)
             self._outputs[number] = OutStream(number, self.send, self._forget_output)
+        if self._closing:
+            self._fail(request, Disconnected("the session is being ended"))
+            return
         task = asyncio.create_task(self._serve(request), name=f"{self.id} {type(request.body).__name__}")
         self._requests[request.id] = task
         task.add_done_callback(lambda task: self._served(request, task))
@@ -183,6 +187,9 @@ class Session:
         except Exception as exc:
             log.exception("session %s: %s failed", self.id, type(request.body).__name__)
             error = exc
+        self._fail(request, error)
+
+    def _fail(self, request: Request, error: BaseException) -> None:
         info = describe_error(error)
         self.close_streams(request.body, info)
         self.send(Failure(request.id, info))
@@ -227,6 +234,11 @@ class Session:
             stream.abandon()
         for out in list(self._outputs.values()):
             out.on_stop()
+        await self.stop_requests()
+
+    async def stop_requests(self) -> None:
+        """Stop the requests under way but the one that asks for it, and take on no more."""
+        self._closing = True
         current = asyncio.current_task()
         tasks = [task for task in self._requests.values() if task is not current]
         for task in tasks:

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: How often silent sessions are looked for.
 SWEEP_S = 1.0
+#: How long a client that has just said hello may take for its first answer; it may have other things to do.
+HELLO_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Sessions:
         grace_s: float,
         silence_s: float,
         max_sessions: int,
+        hello_patience_s: float = HELLO_PATIENCE_S,
     ) -> None:
         self._send = send
         self._handler = handler
@@ -93,6 +96,7 @@ class Sessions:
         self._authorised = authorised
         self._grace_s = grace_s
         self._silence_s = silence_s
+        self._hello_patience_s = hello_patience_s
         self._max_sessions = max_sessions
         self._seats: dict[str, _Seat] = {}
         self._by_peer: dict[tuple[str, bytes], _Seat] = {}
@@ -169,7 +173,7 @@ class Sessions:
         self._sit(seat, peer)
         log.info("session %s of %s opened by %r", session.id, peer.account, hello.client[:80])
         session.send_loose(self._welcome(seat, version, resumed=False))
-        self._doubt(seat)  # until it answers: the connection may be gone already
+        self._doubt(seat, self._hello_patience_s)  # the connection may be gone already
 
     def _resume(self, peer: Peer, hello: Hello, version: int) -> None:
         seat = self._seats.get(hello.session)
@@ -183,11 +187,12 @@ class Sessions:
         self._by_peer.pop((seat.peer.socket, seat.peer.routing_id), None)
         seat.last_heard = _now()
         self._sit(seat, peer)
+        self._trust(seat)
         log.info("session %s resumed, %d frames again", seat.session.id, len(frames))
         seat.session.send_loose(self._welcome(seat, version, resumed=True))
         for frame in frames:
             self._send(peer, frame)
-        self._doubt(seat)
+        self._doubt(seat, self._hello_patience_s)
 
     def _sit(self, seat: _Seat, peer: Peer) -> None:
         seat.peer = peer
@@ -219,14 +224,16 @@ class Sessions:
         """The kernel closed a connection; another may have its descriptor by now, so this is only a reason to ask."""
         for seat in list(self._seats.values()):
             if seat.peer.socket == socket and seat.peer.descriptor == descriptor:
-                self._doubt(seat)
+                self._doubt(seat, self._grace_s)
 
-    def _doubt(self, seat: _Seat) -> None:
+    def _doubt(self, seat: _Seat, patience_s: float) -> None:
+        """Ask whether the client is there; without an answer within `patience_s` it is not."""
         # What was on its way when the connection broke may still arrive: only an answer to this very question counts.
         seat.nonce = secrets.randbits(62)
-        if seat.doubt is None:
-            loop = asyncio.get_running_loop()
-            seat.doubt = loop.call_later(self._grace_s, self._end, seat, "the client is gone")
+        deadline = _now() + patience_s
+        if seat.doubt is None or seat.doubt.when() > deadline:  # asking again gives no more time
+            self._trust(seat)
+            seat.doubt = asyncio.get_running_loop().call_at(deadline, self._end, seat, "the client is gone")
         seat.session.send_loose(Ping(seat.session.channel.received, seat.nonce))
 
     @staticmethod
@@ -238,7 +245,7 @@ class Sessions:
     async def sweep_forever(self) -> None:
         """End sessions that have been silent for too long, or whose account is no longer authorised."""
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(min(SWEEP_S, self._silence_s / 4))
             for seat in list(self._seats.values()):
                 try:
                     self._sweep(seat)
@@ -248,14 +255,21 @@ class Sessions:
                     log.exception("session %s could not be looked after", seat.session.id)
 
     def _sweep(self, seat: _Seat) -> None:
-        if _now() - seat.last_heard > self._silence_s:
-            self._end(seat, f"the client said nothing for {self._silence_s:.0f} s")
+        silent_s = _now() - seat.last_heard
+        if silent_s > self._silence_s:
+            # It may only have been stopped: then it finds out as soon as it goes on.
+            said_nothing = f"the client said nothing for {self._silence_s:g} s"
+            self._refuse(seat.peer, SessionLost(f"the node has ended the session: {said_nothing}"))
+            self._end(seat, said_nothing)
         elif seat.session.fault is not None:
             self._refuse(seat.peer, seat.session.fault)
             self._end(seat, str(seat.session.fault))
         elif not self._authorised(seat.session.account):
             self._refuse(seat.peer, SessionLost("the account is no longer authorised on this node"))
             self._end(seat, "its account is no longer authorised")
+        elif silent_s > self._silence_s / 4:
+            # A client that is well may have nothing to say; how often it speaks by itself is its own affair.
+            seat.session.send_loose(Ping(seat.session.channel.received, seat.nonce))
 
     def _end(self, seat: _Seat, reason: str) -> None:
         if self._seats.pop(seat.session.id, None) is None:

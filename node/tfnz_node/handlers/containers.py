@@ -41,6 +41,8 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     node.registry.check(session.account, tag=spec.tag, memory_bytes=spec.limits.memory_bytes)
     sandbox = await node.host.pool.take()
     try:
+        # It may have been removed while we waited; from here on the registry says that it is in use.
+        find_image(node, image.digest)
         container = Container(
             spec,
             node.host,

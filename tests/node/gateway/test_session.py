@@ -18,6 +18,7 @@ from tfnz.protocol.messages import (
     Data,
     Done,
     End,
+    EndSession,
     Failure,
     FetchFile,
     FetchTree,
@@ -413,6 +414,28 @@ async def test_the_end_waits_for_what_a_request_has_to_undo() -> None:
     await settle()
     await client.session.end()
     assert undone.is_set()
+
+
+async def test_a_session_that_is_being_ended_takes_on_nothing_more() -> None:
+    waiting = Waiting()
+
+    async def serve(session: Session, request: Request) -> Result:
+        if isinstance(request.body, EndSession):
+            await session.stop_requests()
+            return Done()
+        return await waiting(session, request)
+
+    client = Client(serve)
+    client.ask(1, GetNodeStatus())
+    await settle()
+    client.ask(2, EndSession())
+    await settle()
+    assert waiting.cancelled == 1
+    client.ask(3, GetNodeStatus())
+    await settle()
+    assert client.heard[0] == Reply(2, Done())
+    assert isinstance(refused := client.heard[1], Failure)
+    assert (refused.request, refused.error.code) == (3, "disconnected")
 
 
 async def test_it_may_end_twice_and_from_within_a_request() -> None:

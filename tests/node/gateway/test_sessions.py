@@ -43,7 +43,9 @@ MOMENT_S = 0.01
 class Gateway:
     """The sessions of a node, with everything around them in memory."""
 
-    def __init__(self, *, max_sessions: int = 8, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self, *, max_sessions: int = 8, grace_s: float = GRACE_S, hello_patience_s: float = GRACE_S
+    ) -> None:
         self.connections: dict[bytes, Connection] = {}
         self.released: list[str] = []
         self.revoked: set[str] = set()
@@ -58,6 +60,7 @@ class Gateway:
             grace_s=grace_s,
             silence_s=SILENCE_S,
             max_sessions=max_sessions,
+            hello_patience_s=hello_patience_s,
         )
 
     async def _do_nothing(self, session: Session, request: Request) -> Result:
@@ -442,6 +445,18 @@ async def test_a_client_that_dies_right_after_hello_is_noticed(gateway: Gateway)
     assert gateway.released == [client.welcome.session]
 
 
+async def test_a_client_with_other_things_to_do_has_more_time_after_hello() -> None:
+    gateway = Gateway(hello_patience_s=GRACE_S * 5)
+    busy = gateway.connect(alive=False)
+    busy.say(Hello([1]))
+    await asyncio.sleep(GRACE_S * 2)
+    assert gateway.released == []
+    # But not when the kernel says that its connection is closed.
+    busy.close()
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [busy.welcome.session]
+
+
 async def test_a_client_that_lives_answers_and_keeps_its_session(gateway: Gateway) -> None:
     client = gateway.open()
     await settle()
@@ -551,13 +566,17 @@ async def test_a_ping_is_answered_with_what_has_arrived(gateway: Gateway) -> Non
 
 async def test_silence_ends_a_session_and_a_sign_of_life_does_not(gateway: Gateway) -> None:
     sweeping = asyncio.create_task(gateway.sessions.sweep_forever())
-    silent, talking = gateway.open(), gateway.open()
+    silent, talking, answering = gateway.open(), gateway.open(), gateway.open()
+    await settle()
+    silent.alive = talking.alive = False
     await asyncio.sleep(SILENCE_S / 2)
     talking.say(Ping())
     await asyncio.sleep(SILENCE_S / 2 + 2 * SWEEP_S)
     assert gateway.released == [silent.welcome.session]
+    assert silent.refusals == ["session_lost"]
     await asyncio.sleep(SILENCE_S / 2)
     assert gateway.released == [silent.welcome.session, talking.welcome.session]
+    assert answering.refusals == []
     sweeping.cancel()
 
 
