@@ -147,7 +147,7 @@ def test_stdin_reaches_the_main_process_and_the_interrupt_character_works(locati
 
 
 def test_a_shell_image_without_a_command_stays_alive(location: Location) -> None:
-    container = location.node().spawn("busybox", ["sh"]).wait_until_ready()
+    container = location.node().spawn("busybox").wait_until_ready()
     container.stdin(b"exit 5\n")
     assert container.wait(SOON_S) == Exit(Cause.EXITED, 5)
 

@@ -13,9 +13,9 @@ from tfnz.protocol.sizes import parse_size
 from tfnz.secret import Secret
 
 Command: TypeAlias = str | Sequence[str]
-Env: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+Env: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 Content: TypeAlias = bytes | str | Secret
-Files: TypeAlias = Mapping[str, Content] | Iterable[tuple[str, Content]]
+Files: TypeAlias = Mapping[str, Content] | Sequence[tuple[str, Content]]
 TerminalSize: TypeAlias = tuple[int, int]
 
 #: Pre-boot files travel inside one message.

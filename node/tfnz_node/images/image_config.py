@@ -90,10 +90,13 @@ def parse_config(data: bytes, *, what: str, max_layers: int) -> ParsedConfig:
 
 
 def synthesise_config(diff_id: str) -> bytes:
-    """Return the configuration of an image made from a bare root file system, whose only layer is diff_id."""
+    """Return the configuration of an image made from a bare root file system, whose only layer is diff_id.
+
+    Such a file says nothing of what to run, so it is a shell, as in the base images of all distributions.
+    """
     document = {
         "architecture": "amd64",
-        "config": {},
+        "config": {"Cmd": ["/bin/sh"]},
         "os": "linux",
         "rootfs": {"diff_ids": [diff_id], "type": "layers"},
     }

@@ -142,4 +142,4 @@ def test_a_document_that_is_no_configuration_is_refused(document: bytes, reason:
 def test_a_bare_root_file_system_is_given_a_configuration() -> None:
     parsed = parse_config(synthesise_config(DIFF_ID), what="the configuration", max_layers=1)
     assert parsed.diff_ids == [DIFF_ID]
-    assert parsed.config == ImageConfig()
+    assert parsed.config == ImageConfig(cmd=["/bin/sh"])

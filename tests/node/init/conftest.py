@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from tfnz_node.kernel import syscalls
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, RunRequest, Terminal
 from tfnz_node.sandbox.launch import launch_init
+
+#: Built by `make setup`.
+BUSYBOX_IMAGE = Path(__file__).parents[3] / "build" / "images" / "busybox.tar"
 
 ID_BASE = 3_000_000_000
 PATH = b"PATH=/usr/bin:/bin"
@@ -167,12 +171,15 @@ MakeRoot = Callable[[], Path]
 @pytest.fixture(scope="session")
 def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small root file system to be copied, owned by the ids 0..."""
-    busybox = shutil.which("busybox")
-    assert busybox, "the tests need busybox: apt-get install busybox-static"
     root = tmp_path_factory.mktemp("busybox")
     for name in ("bin", "etc", "tmp", "root", "home/ann", "usr/bin", "var"):
         (root / name).mkdir(parents=True)
-    shutil.copy(busybox, root / "bin" / "busybox")
+    busybox = root / "bin" / "busybox"
+    with tarfile.open(BUSYBOX_IMAGE) as image:
+        program = image.extractfile(image.getmember("bin/busybox"))
+        assert program is not None
+        busybox.write_bytes(program.read())
+    busybox.chmod(0o755)
     for applet in subprocess.run(
         [busybox, "--list"], capture_output=True, check=True, text=True
     ).stdout.split():
