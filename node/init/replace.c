@@ -7,10 +7,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { COPY_BYTES = 128 * 1024 };
+enum { COPY_BYTES = 128 * 1024, SHARE_BYTES = 1 << 30 };
 
 void replace_temporary_name(char *name, size_t size)
 {
@@ -36,6 +37,36 @@ bool replace_is_mount_point(int dir, const char *name)
 	       (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
+static int make_temporary(struct replacement *replacement, int flags)
+{
+	char name[sizeof replacement->temporary];
+
+	replace_temporary_name(name, sizeof name);
+	int fd = openat(replacement->dir, name, flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		strcpy(replacement->temporary, name);
+	return fd;
+}
+
+// A file without a name until it is whole, so that nothing of it is left when we are killed.
+static int open_nameless(struct replacement *replacement)
+{
+	int fd = openat(replacement->dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd >= 0 || errno != EOPNOTSUPP)
+		return fd;
+	// An overlay before Linux 6.10. One whose name is taken away at once serves as well; it can never have another,
+	// so in the end there will be a copy.
+	replacement->unlinked = true;
+	fd = make_temporary(replacement, O_RDWR);
+	if (fd >= 0) {
+		unlinkat(replacement->dir, replacement->temporary, 0);
+		replacement->temporary[0] = '\0';
+	} else if (errno == EACCES || errno == EPERM || errno == ENOENT) {
+		errno = EOPNOTSUPP; // Permissions were in order before: here nobody makes files.
+	}
+	return fd;
+}
+
 int replace_begin(struct replacement *replacement, int dir, const char *name, const char *path, struct error *error)
 {
 	struct stat status;
@@ -53,8 +84,7 @@ int replace_begin(struct replacement *replacement, int dir, const char *name, co
 	if (replacement->in_place) {
 		replacement->fd = openat(dir, name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	} else {
-		// Without a name until it is whole, so that nothing of it is left when we are killed.
-		replacement->fd = openat(dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+		replacement->fd = open_nameless(replacement);
 	}
 	if (replacement->fd < 0 && errno == EOPNOTSUPP)
 		return error_set(error, errno, "%s is where no files can be made, as in /proc", path);
@@ -104,9 +134,43 @@ int replace_copy(struct replacement *replacement, int source, struct error *erro
 	return result;
 }
 
+// A large file shares its blocks with the copy where the file system can do that, lest it need room twice. That waits
+// until they are on the disk, so a small one is rather copied in memory.
+static int copy_content(int from, int to)
+{
+	struct stat status;
+	off_t at = 0;
+	ssize_t copied;
+
+	if (fstat(from, &status) < 0)
+		return -1;
+	do
+		copied = status.st_size > COPY_BYTES ? copy_file_range(from, &at, to, NULL, SHARE_BYTES, 0)
+						     : sendfile(to, from, &at, COPY_BYTES);
+	while (copied > 0 || (copied < 0 && errno == EINTR));
+	return (int)copied;
+}
+
+static int copy_to_temporary(struct replacement *replacement)
+{
+	int nameless = replacement->fd;
+	int fd = make_temporary(replacement, O_WRONLY);
+
+	if (fd < 0)
+		return -1;
+	replacement->fd = fd;
+	int result = copy_content(nameless, fd);
+	int number = errno;
+	close(nameless);
+	errno = number;
+	return result;
+}
+
 // A link cannot replace what is there, but a rename can: a temporary name in between.
 static int give_name(struct replacement *replacement)
 {
+	if (replacement->unlinked)
+		return copy_to_temporary(replacement);
 	char descriptor[sizeof "/proc/self/fd/" + 3 * sizeof(int)];
 
 	snprintf(descriptor, sizeof descriptor, "/proc/self/fd/%d", replacement->fd);
@@ -119,16 +183,14 @@ static int give_name(struct replacement *replacement)
 
 int replace_commit(struct replacement *replacement, uid_t uid, gid_t gid, mode_t mode, struct error *error)
 {
-	int fd = replacement->fd;
-
-	// The owner first: changing it clears the set-id bits.
-	if (!replacement->in_place && fchown(fd, uid, gid) < 0) {
-		error_system(error, errno, "giving %s to %u:%u", replacement->path, uid, gid);
-	} else if (!replacement->in_place && fchmod(fd, mode) < 0) {
-		error_system(error, errno, "setting the mode of %s", replacement->path);
-	} else if (!replacement->in_place && give_name(replacement) < 0) {
+	// The owner before the mode: changing it clears the set-id bits.
+	if (!replacement->in_place && give_name(replacement) < 0) {
 		fail_writing(replacement->path, errno, error);
-	} else if (close(fd) < 0) {
+	} else if (!replacement->in_place && fchown(replacement->fd, uid, gid) < 0) {
+		error_system(error, errno, "giving %s to %u:%u", replacement->path, uid, gid);
+	} else if (!replacement->in_place && fchmod(replacement->fd, mode) < 0) {
+		error_system(error, errno, "setting the mode of %s", replacement->path);
+	} else if (close(replacement->fd) < 0) {
 		replacement->fd = -1;
 		fail_writing(replacement->path, errno, error);
 	} else {

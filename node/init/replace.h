@@ -14,6 +14,7 @@ struct replacement {
 	const char *path;          // what people call it; borrowed
 	int fd;                    // write the content here
 	bool in_place;             // the target is a mount point, which nothing can be renamed over
+	bool unlinked;             // its name was taken away, so it cannot get another
 	char temporary[NAME_MAX + 1]; // its name before it has its own; empty while it has none
 };
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,19 @@ from tfnz_node.kernel import syscalls
 
 if TYPE_CHECKING:
     from tests.node.init.conftest import Box, LaunchBox, MakeRoot
+
+# BPF: openat with O_TMPFILE's own bit fails as it does on an overlay before Linux 6.10, all else is allowed.
+NO_NAMELESS_FILES = b"".join(
+    struct.pack("<HBBI", *instruction)
+    for instruction in (
+        (0x20, 0, 0, 0),  # load the number
+        (0x15, 0, 3, 257),  # openat?
+        (0x20, 0, 0, 32),  # load its flags
+        (0x45, 0, 1, 0o20000000),
+        (0x06, 0, 0, 0x00050000 | errno.EOPNOTSUPP),
+        (0x06, 0, 0, 0x7FFF0000),
+    )
+)
 
 
 @pytest.fixture
@@ -59,6 +74,64 @@ async def test_put_replaces_at_once(box: Box) -> None:
     assert (await box.builtin("put", "/file", "600", input=b"new")).code == 0
     assert (box.root / "file").read_text() == "new"
     assert (box.root / "file").stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [0, 1, 128 << 10, 3_000_001])
+async def test_put_without_nameless_files(launch_box: LaunchBox, size: int) -> None:
+    box = await launch_box(seccomp=NO_NAMELESS_FILES)
+    (box.root / "file").write_text("old")
+    content = os.urandom(size)
+    assert (await box.builtin("put", "/file", "4750", input=content)).code == 0
+    assert (box.root / "file").read_bytes() == content
+    assert await box.shell("stat -c '%a %u %g' /file") == "4750 0 0\n"
+    assert not list(box.root.rglob(".tfnz*"))
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_left_of_a_killed_put_without_nameless_files(launch_box: LaunchBox) -> None:
+    from tests.node.init.conftest import write_all
+
+    box = await launch_box(seccomp=NO_NAMELESS_FILES)
+    (box.root / "file").write_text("old")
+    job = await box.start("put", "/file", "644", builtin=True)
+    assert job.stdin is not None
+    # More than a pipe holds, so that some of it has been written.
+    await write_all(job.stdin, bytes(1 << 20))
+    await box.init.signal(job.id, signal.SIGKILL)
+    assert (await box.finish(job)).code == -signal.SIGKILL
+    assert (box.root / "file").read_text() == "old"
+    assert not list(box.root.rglob(".tfnz*"))
+
+
+@pytest.mark.asyncio
+async def test_put_on_a_full_disk_without_nameless_files(launch_box: LaunchBox, small_disk: Path) -> None:
+    (small_disk / "file").write_text("old")
+    box = await launch_box(small_disk, seccomp=NO_NAMELESS_FILES)
+    # The second fits once, and ext4 cannot share its blocks with the copy.
+    for size in (20 << 20, free_bytes(small_disk) // 2 + (1 << 20)):
+        outcome = await box.builtin("put", "/file", "644", input=bytes(size))
+        assert (outcome.code, outcome.stderr) == (1, b"ENOSPC /file: no space is left\n")
+        assert (small_disk / "file").read_text() == "old"
+        assert not list(small_disk.rglob(".tfnz*"))
+    box.init.close()
+    await box.init.ended()
+
+
+def free_bytes(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("launching", [{}, {"seccomp": NO_NAMELESS_FILES}], ids=["nameless", "unlinked"])
+async def test_put_where_the_kernel_makes_the_files(
+    launch_box: LaunchBox, launching: dict[str, bytes]
+) -> None:
+    box = await launch_box(**launching)
+    outcome = await box.builtin("put", "/dev/pts/x", "644", input=b"x")
+    assert outcome.code == 1
+    assert outcome.stderr.endswith(b" /dev/pts/x is where no files can be made, as in /proc\n")
 
 
 @pytest.mark.asyncio
