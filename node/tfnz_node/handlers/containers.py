@@ -129,7 +129,10 @@ async def start(node: Node, session: Session, request: StartContainer) -> Done:
 async def reboot(node: Node, session: Session, request: RebootContainer) -> Done:
     container = node.container(session, request.container)
     # A client that gives up must not leave it halfway: the reboot goes on without it.
-    await asyncio.shield(asyncio.ensure_future(container.reboot(reset_filesystem=request.reset_filesystem)))
+    rebooting = asyncio.ensure_future(container.reboot(reset_filesystem=request.reset_filesystem))
+    # The container itself tells of a reboot that fails, whoever is still there to hear the answer.
+    rebooting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.shield(rebooting)
     return Done()
 
 
