@@ -57,6 +57,10 @@ class RawClient:
     def say_bytes(self, data: bytes) -> None:
         self._socket.send(data)
 
+    def say_parts(self, *parts: bytes) -> None:
+        """Send a message of several parts, which no frame is."""
+        self._socket.send_multipart(parts)
+
     def say(self, frame: ClientFrame) -> None:
         self.say_bytes(encode(frame))
 

@@ -34,7 +34,6 @@ from tfnz.protocol.errors import (
 )
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
-    Failure,
     FetchFile,
     Limits,
     PreBootFile,
@@ -374,12 +373,12 @@ def spawn(image: str = "busybox", *, command: Sequence[str] = ("true",), **field
 def test_the_node_does_not_rely_on_the_client(
     node: RunningNode, body: RequestBody, code: str, words: str
 ) -> None:
-    with raw_client(node.socket) as client:
-        client.open()
+    with raw_client(f"ipc://{node.socket}") as client:
+        client.greet()
         answer = client.ask(body)
-        assert isinstance(answer, Failure), answer
-        assert answer.error.code == code
-        assert words in answer.error.message
+        assert isinstance(answer, TfnzError), answer
+        assert answer.code == code
+        assert words in answer.message
 
 
 def test_a_secret_that_was_not_sealed_to_this_node(spawner: Node, monkeypatch: pytest.MonkeyPatch) -> None:
