@@ -121,7 +121,9 @@ def _find_number(library: Any, name: str) -> int:
     if number is None:
         number = int(library.resolve_syscall(library.Arch.X86_64, name))
     if number < 0:  # libseccomp would silently leave out what it does not know.
-        raise InternalError(f"libseccomp does not know the system call {name}: add its number to syscall_policy")
+        raise InternalError(
+            f"libseccomp does not know the system call {name}: add its number to syscall_policy"
+        )
     return number
 
 
