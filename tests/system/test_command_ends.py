@@ -114,7 +114,8 @@ def test_an_account_is_made_and_shown(tmp_path: Path) -> None:
     assert (tmp_path / "20ft" / "node1.example.com").read_text().strip() == secret
     code, _, err = run(tmp_path, "ps")
     assert code == 1
-    assert "tfnz account trust" in err or "spub" in err
+    assert "tfnz account trust node1.example.com KEY" in err
+    assert "tfnz account create" not in err
 
 
 # --- with a private node

@@ -49,8 +49,8 @@ def find_target(
         return _at_socket(str(DEFAULT_SOCKET))
     if account.server is None:
         raise NoAccount(
-            f"the public key of {account.name} is not known: put it, as base64, "
-            f"into the account's file {account.name}.spub"
+            f"the public key of {account.name} is not known: `tfnz-node key` prints it there; "
+            f"type here: tfnz account trust {account.name} KEY"
         )
     host, port = parse_host(location_ip or account.name)
     address = f"[{host}]" if ":" in host else host

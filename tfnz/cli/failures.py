@@ -31,11 +31,9 @@ NOT_FOUND = 127
 
 #: What to try, for errors that do not say it themselves; the first class that fits is meant.
 _HINTS: tuple[tuple[type[TfnzError], str], ...] = (
-    (NoAccount, "make an account with: tfnz account create LOCATION"),
-    (
-        NotAuthorised,
-        "tfnz account show prints your public key; on the node: tfnz-node account authorise KEY --name NAME",
-    ),
+    # Both have many reasons, and their messages say what to do about each: one hint for all would mislead.
+    (NoAccount, ""),
+    (NotAuthorised, ""),
     (VersionMismatch, "install the same release of tfnz here and on the node"),
     (ConnectionFailed, "is the node running? start one with: tfnz-node serve; or run with --embedded"),
     (ImageNotFound, "tfnz image ls shows what there is; import one with: tfnz image import PATH"),

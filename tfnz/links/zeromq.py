@@ -190,7 +190,7 @@ class ZmqLink:
             public = base64.b64encode(self._keys.public).decode()
             return NotAuthorised(
                 f"the node at {self._endpoint} does not know this account: "
-                f"ask whoever runs it to authorise the public key {public}"
+                f"ask whoever runs it to type there: tfnz-node account authorise {public} --name NAME"
             )
         if event is zmq.Event.HANDSHAKE_FAILED_AUTH:
             return NotAuthorised(f"the node at {self._endpoint} does not accept user {os.getuid()}")
@@ -202,7 +202,8 @@ class ZmqLink:
         if self._keys is not None:
             return NotAuthorised(
                 f"what listens at {self._endpoint} could not prove to be the node we know: it has another key than "
-                "the one in this account's .spub file, or is no 20ft node"
+                "the one in this account's .spub file, or is no 20ft node. If the node was installed anew, compare with "
+                "what `tfnz-node key` prints there, then type: tfnz account trust LOCATION KEY --overwrite"
             )
         return NotAuthorised(
             f"what listens at {self._endpoint} is no 20ft node, or will not talk to this user"

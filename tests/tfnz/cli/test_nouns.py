@@ -153,8 +153,6 @@ def test_a_fault_of_ours_says_so(tfnz: Tool) -> None:
 @pytest.mark.parametrize(
     ("error", "hint"),
     [
-        (NoAccount("nobody"), "tfnz account create"),
-        (NotAuthorised("unknown key"), "tfnz-node account authorise"),
         (ConnectionFailed("nothing listens"), "tfnz-node serve"),
         (ImageInUse("busy"), "tfnz ps"),
         (ImageNotFound("none"), "tfnz image ls"),
@@ -167,6 +165,16 @@ def test_failures_have_a_hint(tfnz: Tool, error: TfnzError, hint: str) -> None:
     first, second = result.stderr.splitlines()
     assert first == f"tfnz: {error}"
     assert hint in second
+
+
+@pytest.mark.parametrize(
+    "error", [NoAccount("the key can be read by others; type: chmod 600 it"), NotAuthorised("join the group")]
+)
+def test_an_account_that_cannot_be_used_gets_no_advice_that_does_not_fit(
+    tfnz: Tool, error: TfnzError
+) -> None:
+    tfnz.location.connect_error = error
+    assert tfnz("ps").stderr.splitlines() == [f"tfnz: {error}"]
 
 
 def test_a_message_that_says_what_to_do_gets_no_second_opinion(tfnz: Tool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import socket
@@ -99,7 +100,9 @@ async def test_an_account_that_the_node_does_not_know() -> None:
     async with router(accepts=False) as endpoint:
         error = await fail(endpoint, KEYS)
     assert isinstance(error, NotAuthorised)
-    assert "does not know this account" in str(error) and "authorise the public key" in str(error)
+    assert "does not know this account" in str(error)
+    public = base64.b64encode(KEYS.public).decode()
+    assert f"tfnz-node account authorise {public} --name NAME" in str(error)
 
 
 async def test_a_node_with_another_key() -> None:
@@ -107,6 +110,7 @@ async def test_a_node_with_another_key() -> None:
     async with router() as endpoint:
         error = await fail(endpoint, wrong)
     assert isinstance(error, NotAuthorised) and ".spub" in str(error)
+    assert "tfnz account trust LOCATION KEY --overwrite" in str(error)
 
 
 async def test_something_that_is_no_node(listening: socket.socket) -> None:
