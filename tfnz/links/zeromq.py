@@ -202,8 +202,8 @@ class ZmqLink:
         if self._keys is not None:
             return NotAuthorised(
                 f"what listens at {self._endpoint} could not prove to be the node we know: it has another key than "
-                "the one in this account's .spub file, or is no 20ft node. If the node was installed anew, compare with "
-                "what `tfnz-node key` prints there, then type: tfnz account trust LOCATION KEY --overwrite"
+                "the one in this account's .spub file, or is no 20ft node. If the node was installed anew, compare "
+                "with what `tfnz-node key` prints there, then type: tfnz account trust LOCATION KEY --overwrite"
             )
         return NotAuthorised(
             f"what listens at {self._endpoint} is no 20ft node, or will not talk to this user"
