@@ -163,7 +163,7 @@ async def gateway(
     sessions = Sessions(
         send=send,
         handler=lambda session, request: dispatch(node, session, request),
-        offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats())],
+        offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats(node))],
         release=release_gone,
         authorised=accounts.is_authorised,
         grace_s=config.disconnect_grace_s,

@@ -12,8 +12,10 @@ from tfnz.protocol.messages import (
     ContainerCreated,
     ContainerInfo,
     ContainerList,
+    ContainerRunning,
     DestroyContainer,
     Done,
+    Event,
     Limits,
     ListContainers,
     RebootContainer,
@@ -47,7 +49,7 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
             spec,
             node.host,
             sandbox,
-            tell=session.send,
+            tell=lambda event: _tell(node, session, event),
             streams=open_streams(session, request.streams),
         )
         node.registry.add(container)
@@ -58,6 +60,12 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     node.tasks.add(task)
     task.add_done_callback(node.tasks.discard)
     return ContainerCreated(container.id, container.ip, image.digest, describe_config(image.config))
+
+
+def _tell(node: Node, session: Session, event: Event) -> None:
+    if isinstance(event, ContainerRunning):
+        node.note_start(event.startup_s)
+    session.send(event)
 
 
 async def _live(node: Node, container: Container) -> None:

@@ -21,6 +21,7 @@ class Node:
     Attributes:
         end_session: ends a session at its client's request, and returns when nothing of it is left.
         tasks: the lives of containers, so that somebody holds them.
+        start_s: how long the containers of late took to start, on average; 0 before the first.
     """
 
     name: str
@@ -33,6 +34,11 @@ class Node:
     started_s: float
     end_session: Callable[[Session], Awaitable[None]]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    start_s: float = 0.0
+
+    def note_start(self, startup_s: float) -> None:
+        """A container runs, after this time: each counts for an eighth, and fades as others follow."""
+        self.start_s = self.start_s + (startup_s - self.start_s) / 8 if self.start_s else startup_s
 
     def container(self, session: Session, container_id: str) -> Container:
         """The container, if it is the session's. Raises ContainerNotFound."""

@@ -28,15 +28,15 @@ async def status(node: Node, session: Session, request: GetNodeStatus) -> NodeSt
         cpus=os.cpu_count() or 1,
         load=os.getloadavg()[0],
         uptime_s=time.time() - node.started_s,
-        stats=read_stats(),
+        stats=read_stats(node),
     )
 
 
-def read_stats() -> dict[str, float]:
-    """What programs rank nodes by: free memory in megabytes, idle processors, and paging (0: we never swap)."""
+def read_stats(node: Node) -> dict[str, float]:
+    """What programs rank nodes by: free memory in megabytes, idle processors, paging (0: we never swap), start time."""
     _, free = find_memory()
     idle = max(0.0, (os.cpu_count() or 1) - os.getloadavg()[0])
-    return {"memory": free / 1_000_000, "cpu": idle * 100, "paging": 0.0}
+    return {"memory": free / 1_000_000, "cpu": idle * 100, "paging": 0.0, "ave_start_time": node.start_s}
 
 
 def find_memory() -> tuple[int, int]:
