@@ -9,12 +9,13 @@
 
 static const unsigned long guard = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
-// Docker's lists. What a kernel does not have needs no mask.
+// Docker's lists, and the virtual disks: a loop device tells everybody the path of its file on the host. What a kernel
+// does not have needs no mask.
 static const char *const masked[] = {
 	"proc/acpi",        "proc/asound",   "proc/interrupts",  "proc/kcore",
 	"proc/keys",        "proc/key-users", "proc/latency_stats", "proc/sched_debug",
-	"proc/scsi",        "proc/timer_list", "proc/timer_stats", "sys/firmware",
-	"sys/devices/virtual/powercap", "sys/kernel/debug", "sys/kernel/security", "sys/kernel/tracing",
+	"proc/scsi",        "proc/timer_list", "proc/timer_stats", "sys/devices/virtual/block",
+	"sys/devices/virtual/powercap", "sys/firmware", "sys/kernel/debug", "sys/kernel/security", "sys/kernel/tracing",
 };
 
 static const char *const read_only[] = {
