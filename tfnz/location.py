@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Final, final
 
 from . import aio
-from .aio.location import ConnectionFacts
+from .conn import AccountKeys, Conn
 from .container import Container
 from .face import described, find_callback
 from .links import Connector
@@ -126,9 +126,10 @@ class Location:
         return self._core.user_pk
 
     @property
-    def conn(self) -> ConnectionFacts:
-        """Facts about the connection: `connect_ip` and `rid`."""
-        return self._core.conn
+    def conn(self) -> Conn:
+        """Facts about the connection: `connect_ip` and `rid`; and what older programs do with it."""
+        facts = self._core.conn
+        return Conn(facts.connect_ip, facts.rid, AccountKeys(self.user_pk), lambda: self.node().status())
 
     @property
     def nodes(self) -> dict[bytes, Node]:

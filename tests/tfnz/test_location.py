@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def test_a_location_knows_who_it_is(location: Location) -> None:
     assert location.user_pk == b"k" * 32
     assert location.location == "memory"
-    assert location.conn == ("memory", "session")
+    assert (location.conn.connect_ip, location.conn.rid) == ("memory", "session")
     assert list(location.nodes) == [b"s" * 32]
     node = location.node()
     assert node is location.ranked_nodes()[0] is location.nodes[node.pk]

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Generator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, final
 
@@ -40,8 +39,6 @@ from .targets import find_target
 
 log = logging.getLogger(__name__)
 
-DEFAULT_SOCKET: Final = Path("/run/20ft/node.sock")
-PORT: Final = 2020
 #: How long the node may take to end everything of a session that is closed.
 DISCONNECT_TIMEOUT_S: Final = 15.0
 
@@ -100,6 +97,7 @@ class Location(LocationImages):
         self._socket = socket
         self._embedded_dir: tuple[str | os.PathLike[str] | None] | None = None
         self._connector: Connector | None = None
+        self._host = ""
         self._embedded: EmbeddedNode | None = None
         self._watch: asyncio.Task[None] | None = None
         self._session: Session | None = None
@@ -173,7 +171,7 @@ class Location(LocationImages):
         self._entry = welcome.nodes[0].name
         self.user_pk = welcome.account_key
         self.location = self.location or connector.address
-        self.conn = ConnectionFacts(self._location_ip or connector.address, welcome.session)
+        self.conn = ConnectionFacts(self._host or connector.address, welcome.session)
         self.nodes.update((offer.seal_key, Node(self, session, offer)) for offer in welcome.nodes)
         session.callbacks.start()
         if self._embedded is not None:
@@ -187,9 +185,11 @@ class Location(LocationImages):
         if self._embedded_dir is not None:
             self._embedded = await start_embedded(self._embedded_dir[0])
             self.location = "embedded"
-            return find_target(socket=self._embedded.endpoint).connector
-        target = find_target(self.location or None, location_ip=self._location_ip, socket=self._socket)
-        self.location = target.location
+            target = find_target(socket=self._embedded.endpoint)
+        else:
+            target = find_target(self.location or None, location_ip=self._location_ip, socket=self._socket)
+            self.location = target.location
+        self._host = target.host
         return target.connector
 
     async def _watch_embedded(self, node: EmbeddedNode) -> None:

@@ -17,9 +17,10 @@ PORT: Final = 2020
 
 @dataclass(frozen=True)
 class Target:
-    """What a location is called, and the way to it."""
+    """What a location is called, and the way to it: by way of a host, or of a socket's path."""
 
     location: str
+    host: str
     connector: Connector
 
 
@@ -55,12 +56,13 @@ def find_target(
     host, port = parse_host(location_ip or account.name)
     address = f"[{host}]" if ":" in host else host
     keys = CurveKeys(account.public, account.secret, account.server)
-    return Target(account.name, ZmqConnector(f"tcp://{address}:{port}", keys))
+    return Target(account.name, host, ZmqConnector(f"tcp://{address}:{port}", keys))
 
 
 def _at_socket(path: str) -> Target:
     endpoint = path if path.startswith("ipc://") else f"ipc://{path}"
-    return Target(endpoint.removeprefix("ipc://"), ZmqConnector(endpoint))
+    name = endpoint.removeprefix("ipc://")
+    return Target(name, name, ZmqConnector(endpoint))
 
 
 def parse_host(host: str) -> tuple[str, int]:
