@@ -137,7 +137,7 @@ class Container(ContainerCommands, ContainerFiles):
     async def destroy(self, *, grace_s: float = 0.0, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
         """End it and remove all of it; the same as `Node.destroy_container`. Does not wait until it is ready.
 
-        Its callbacks, and those of its processes, have run when this returns.
+        Its termination callback, and those of its processes, have run when this returns.
 
         Args:
             grace_s: seconds that the main process has to end by itself, after the image's StopSignal.
