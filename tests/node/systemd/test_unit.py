@@ -25,7 +25,7 @@ SETTINGS = parse_unit(UNIT.read_text())
     ("name", "value"),
     [
         ("Type", "notify"),
-        ("KillMode", "process"),
+        ("KillMode", "mixed"),
         ("Delegate", "yes"),
         ("RuntimeDirectory", "20ft"),
         ("StateDirectory", "20ft"),
