@@ -159,8 +159,15 @@ class Control:
         try:
             async with asyncio.timeout(timeout_s):
                 return await reply
-        except TimeoutError:
-            raise TimeoutError(f"{self._name} did not answer {kind.name} within {timeout_s:g} s") from None
+        except BaseException as exc:
+            if reply.done() and not reply.cancelled() and reply.exception() is None:
+                # It came, but whoever waited was cancelled before it could go on.
+                self._drop(reply.result())
+            if isinstance(exc, TimeoutError):
+                raise TimeoutError(
+                    f"{self._name} did not answer {kind.name} within {timeout_s:g} s"
+                ) from None
+            raise
 
     def _post(
         self,
@@ -232,6 +239,9 @@ class Control:
             self._handle(parse_packet(data), fds)
         except BlockingIOError:
             return False
+        except ConnectionResetError:  # it was killed, and had not read everything
+            self.close()
+            return False
         except (WireError, OSError) as exc:
             _close_all(fds)
             self._break(str(exc))
@@ -261,11 +271,15 @@ class Control:
             if not request.reply.done():
                 request.reply.set_exception(_failure(packet))
         elif request.reply.done():
-            _close_all(fds)
-            if packet.kind is Kind.STARTED:
-                self.kill_job(packet.id)
+            self._drop(Reply(packet, fds))
         else:
             request.reply.set_result(Reply(packet, fds))
+
+    def _drop(self, reply: Reply) -> None:
+        """Nobody wants what was asked for any more."""
+        _close_all(reply.fds)
+        if reply.packet.kind is Kind.STARTED:
+            self.kill_job(reply.packet.id)
 
     def _break(self, why: str) -> None:
         _log.error("%s broke the protocol and is closed: %s", self._name, why)

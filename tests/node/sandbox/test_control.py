@@ -97,6 +97,35 @@ async def test_a_process_started_for_nobody_is_killed(pair: Pair) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_process_whose_start_is_told_while_nobody_waits_any_more_is_killed(pair: Pair) -> None:
+    control, init = pair
+    task = asyncio.create_task(control.start(id=5, arguments=(), strings=(), fds=(), timeout_s=5))
+    await init.receive()
+    before = len(os.listdir("/proc/self/fd"))
+    init.send(Kind.STARTED, id=5, argument=42, fds=1)
+    control.drain()  # the reply is there, and the task that waits for it has not gone on yet
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    packet = await init.receive()
+    assert (packet.kind, packet.id, packet.arguments[:2]) == (Kind.SIGNAL, 5, (signal.SIGKILL, 1))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.asyncio
+async def test_an_init_that_is_killed_with_requests_unread_has_broken_no_rule(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    control, init = pair
+    task = asyncio.create_task(control.ask(Kind.BOOT, id=1, timeout_s=5))
+    await asyncio.sleep(0)
+    init.end.close()  # with something unread: the kernel tells the other end of a reset
+    with pytest.raises(InitGone, match="init 7 ended before it answered BOOT"):
+        await task
+    assert not caplog.records
+
+
+@pytest.mark.asyncio
 async def test_silence_ends_in_a_timeout_and_the_late_reply_is_dropped(pair: Pair) -> None:
     control, init = pair
     with pytest.raises(TimeoutError, match=r"init 7 did not answer BOOT within 0.01 s"):
