@@ -11,6 +11,8 @@ from tfnz_node.core.flow import Sink, SinkStopped, Source
 
 #: What is read at once of output that nobody wants.
 DISCARD_CHUNK = 64 * 1024
+#: No pipe or terminal holds more: the kernel lets nobody without privileges make a pipe larger.
+MOST_UNREAD = 1 << 20
 
 
 class OutputPump:
@@ -23,23 +25,27 @@ class OutputPump:
     def __init__(self, fd: int, sink: Sink | None) -> None:
         self._fd = fd
         self._sink = sink
-        self._finishing = False
+        self._left: int | None = None  # how much may still be read, once the process has ended
         self._wake: Callable[[], None] | None = None
         self.task = asyncio.create_task(self._run())
 
     def finish(self) -> None:
         """The process has ended: what it has written is all there is, whoever else may hold the other end."""
-        self._finishing = True
+        self._left = MOST_UNREAD
         if self._wake is not None:
             self._wake()
 
     async def _run(self) -> None:
         while True:
             room = await self._room()
+            if self._left is not None:
+                room = min(room, self._left)  # others may hold the other end, and write for ever
+            if not room:
+                return
             try:
                 data = os.read(self._fd, room)
             except BlockingIOError:
-                if self._finishing:
+                if self._left is not None:
                     return
                 await self._readable()
                 continue
@@ -49,6 +55,8 @@ class OutputPump:
                 raise
             if not data:
                 return
+            if self._left is not None:
+                self._left -= len(data)
             if self._sink is not None:
                 self._sink.write(data)
 

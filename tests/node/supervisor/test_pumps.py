@@ -11,7 +11,7 @@ import pytest
 
 from tests.node.supervisor.fake_jobs import HeldSink, HeldSource, count_unread, settle
 from tfnz.protocol.errors import DiskFull
-from tfnz_node.supervisor.pumps import OutputPump, pump_input, write_all
+from tfnz_node.supervisor.pumps import MOST_UNREAD, OutputPump, pump_input, write_all
 
 pytestmark = pytest.mark.asyncio
 
@@ -84,6 +84,25 @@ async def test_after_the_end_of_the_process_only_what_it_wrote_is_waited_for(pip
     pump.finish()
     await pump.task  # though somebody else still holds the other end
     assert sink.data == b"last words"
+
+
+async def test_after_the_end_of_the_process_nobody_else_keeps_it_going(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    capacity = fill(writing)
+
+    class Chatter(HeldSink):
+        """As if another process wrote whenever there is room."""
+
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            assert len(self.data) <= MOST_UNREAD, "it goes on for ever"
+            fill(writing)
+
+    sink = Chatter()
+    pump = OutputPump(reading, sink)
+    pump.finish()
+    await pump.task
+    assert len(sink.data) >= capacity
 
 
 async def test_last_words_wait_for_a_slow_client(pipe: tuple[int, int]) -> None:
