@@ -75,6 +75,8 @@ class Container:
         self._life = Life(spec.id)
         self._changed = asyncio.Event()
         self._main: RunningProcess | None = None
+        #: The main process of before the reboot that is under way.
+        self._former: RunningProcess | None = None
         self._watches: set[asyncio.Task[None]] = set()
         #: Held by whoever starts, reboots or removes: one of them at a time.
         self._changing = asyncio.Lock()
@@ -233,8 +235,9 @@ class Container:
 
     def _abandon_output(self) -> None:
         self.processes.container_ends(abandon=True)
-        if self._main is not None:
-            self._main.abandon()
+        for main in (self._main, self._former):
+            if main is not None:
+                main.abandon()
 
     async def _settle(self, main: RunningProcess | None) -> None:
         """Init has ended: wait until what was to be told of its processes has been."""
@@ -295,13 +298,14 @@ class Container:
                 raise
 
     async def _boot_again(self, *, reset_filesystem: bool) -> None:
-        main, self._main = self._main, None
+        self._former, self._main = self._main, None
         self.processes.container_ends(abandon=False)
         try:
             await self._sandbox.renew()
         except (LaunchFailed, InitGone, OSError) as exc:
             raise StartFailed(f"the container could not be started again: {exc}") from exc
-        await self._settle(main)
+        await self._settle(self._former)
+        self._former = None
         if reset_filesystem:
             self._scratch = await self._work(self._host.storage.reset_scratch, self.id)
         await self._boot(with_files=reset_filesystem)

@@ -419,6 +419,20 @@ async def test_it_may_be_ended_while_it_reboots(world: World, cause: Cause) -> N
     assert (await world.gone()).exit.cause is cause
 
 
+async def test_it_may_be_destroyed_while_its_reboot_waits_for_its_last_words_to_be_read(world: World) -> None:
+    world.out = HeldSink(credit=0)
+    container = await world.spawn()
+    world.main.say(b"nobody reads this")
+    rebooting = asyncio.create_task(container.reboot(reset_filesystem=False))
+    await world.sandbox.renewed.wait()
+    await settle()
+    assert not rebooting.done()
+    await container.end(Cause.DESTROYED)
+    with pytest.raises(ObjectDead):
+        await rebooting
+    assert (await world.gone()).exit.cause is Cause.DESTROYED
+
+
 async def test_it_may_be_ended_at_any_step_of_its_life(world: World) -> None:
     """However far a reboot has come when it is ended, it ends once, for that reason, and leaves nothing."""
     container = await world.spawn()
