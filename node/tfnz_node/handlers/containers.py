@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Coroutine
+from typing import Any
 
 from tfnz.protocol.errors import ImageNotFound
 from tfnz.protocol.exits import Cause
@@ -130,18 +132,22 @@ def parse_signal(name: str) -> int:
 
 
 async def start(node: Node, session: Session, request: StartContainer) -> Done:
-    await node.container(session, request.container).start()
+    await _see_through(node.container(session, request.container).start())
     return Done()
 
 
 async def reboot(node: Node, session: Session, request: RebootContainer) -> Done:
     container = node.container(session, request.container)
-    # A client that gives up must not leave it halfway: the reboot goes on without it.
-    rebooting = asyncio.ensure_future(container.reboot(reset_filesystem=request.reset_filesystem))
-    # The container itself tells of a reboot that fails, whoever is still there to hear the answer.
-    rebooting.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await asyncio.shield(rebooting)
+    await _see_through(container.reboot(reset_filesystem=request.reset_filesystem))
     return Done()
+
+
+async def _see_through(change: Coroutine[Any, Any, None]) -> None:
+    """A client that gives up must not leave its container halfway: the change goes on without it."""
+    changing = asyncio.ensure_future(change)
+    # The container itself tells of a change that fails, whoever is still there to hear the answer.
+    changing.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.shield(changing)
 
 
 async def signal_main(node: Node, session: Session, request: SignalContainer) -> Done:

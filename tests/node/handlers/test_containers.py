@@ -43,6 +43,7 @@ from tfnz.protocol.messages import (
 from tfnz_node.handlers.containers import parse_signal, release
 from tfnz_node.images.record import ImageConfig
 from tfnz_node.sandbox.cgroups import CgroupLimits
+from tfnz_node.sandbox.jobs import Job, RunRequest
 from tfnz_node.supervisor.processes import MAIN_NUMBER
 
 pytestmark = pytest.mark.asyncio
@@ -192,6 +193,30 @@ async def test_a_sleeping_container_is_started(fake: FakeNode) -> None:
     assert fake.sandbox.init.requests == []
     assert await client.call(StartContainer(created.container)) == Done()
     assert fake.sandbox.init.requests != []
+
+
+async def test_a_start_goes_on_when_its_client_gives_up(
+    fake: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = fake.client()
+    created = await spawn_running(client, sleep=True)
+    init = fake.sandbox.init
+    run, asked, may_run = init.run, asyncio.Event(), asyncio.Event()
+
+    async def run_slowly(request: RunRequest) -> Job:
+        asked.set()
+        await may_run.wait()
+        return await run(request)
+
+    monkeypatch.setattr(init, "run", run_slowly)
+    number = client.post(StartContainer(created.container))
+    await asked.wait()
+    client.send(Cancel(number))
+    await settle()
+    may_run.set()
+    await init.process(MAIN_NUMBER)
+    assert await client.call(StartContainer(created.container)) == Done()
+    await client.call(SignalContainer(created.container))
 
 
 async def test_the_terminal_is_resized(fake: FakeNode) -> None:
