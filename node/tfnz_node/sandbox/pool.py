@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 from tfnz.protocol.errors import InternalError, NoCapacity, TfnzError
 from tfnz_node.core.slots import Slot, Slots
@@ -102,7 +103,7 @@ class Pool:
         self._wanted = asyncio.Event()
         self._making = asyncio.Semaphore(MAKING_AT_ONCE)
         self._refill: asyncio.Task[None] | None = None
-        self._closed = False
+        self._removals: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> int:
@@ -125,7 +126,7 @@ class Pool:
             if sandbox.init.alive:
                 return sandbox
             log.warning("the sandbox in %s ended while it waited", sandbox.slot.name)
-            await sandbox.close()
+            await self._see_through(sandbox.close())
         return await self._make()
 
     async def work(self, function: Callable[..., object], *args: object) -> object:
@@ -149,13 +150,20 @@ class Pool:
 
     async def close(self) -> None:
         """End all that wait."""
-        self._closed = True
         if self._refill is not None:
             self._refill.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refill
         while self._ready:
             await self._ready.popleft().close()
+        await asyncio.gather(*self._removals, return_exceptions=True)
+
+    async def _see_through(self, removal: Coroutine[Any, Any, None]) -> None:
+        """A slot must come back, however often whoever wanted it is cancelled."""
+        removing = asyncio.create_task(removal)
+        self._removals.add(removing)
+        removing.add_done_callback(self._removals.discard)
+        await asyncio.shield(removing)
 
     async def _make(self) -> Sandbox:
         async with self._making:
@@ -164,10 +172,10 @@ class Pool:
                 await self.work(self.cgroups.create, slot.name, self.default_limits)
                 return Sandbox(slot, await self.launch(slot), self)
             except (OSError, LaunchFailed, InitGone) as exc:
-                await self._undo(slot)
+                await self._see_through(self._undo(slot))
                 raise NoCapacity(f"this node cannot make another sandbox: {exc}") from exc
             except BaseException:
-                await self._undo(slot)
+                await self._see_through(self._undo(slot))
                 raise
 
     async def _undo(self, slot: Slot) -> None:
