@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ class Node:
     Attributes:
         end_session: ends a session at its client's request, and returns when nothing of it is left.
         tasks: the lives of containers, so that somebody holds them.
+        imports: how many images each account is importing.
         start_s: how long the containers of late took to start, on average; 0 before the first.
     """
 
@@ -34,6 +36,7 @@ class Node:
     started_s: float
     end_session: Callable[[Session], Awaitable[None]]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    imports: Counter[str] = field(default_factory=Counter)
     start_s: float = 0.0
 
     def note_start(self, startup_s: float) -> None:

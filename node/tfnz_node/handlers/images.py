@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
 
-from tfnz.protocol.errors import Disconnected, ImageInUse
+from tfnz.protocol.errors import Disconnected, ImageInUse, QuotaExceeded
 from tfnz.protocol.messages import (
     Done,
     ImageInfo,
@@ -22,13 +25,16 @@ from .containers import find_image
 from .context import Node
 from .describe import describe_config
 
+#: How many images an account may import at once.
+IMPORTS_PER_ACCOUNT = 4
+
 
 async def import_archive(node: Node, session: Session, request: ImportImage) -> ImageList:
     """Feed the archive to a worker as it arrives; what it has verified becomes known under its names."""
     source = session.input(request.stream)
     if source is None:
         raise Disconnected("the session has ended")
-    with node.catalogue.importing():
+    with _counted(node, session.account), node.catalogue.importing():
         running = await start_import(node.host.storage.root, request.name, node.import_limits)
         try:
             while data := await source.read():
@@ -43,6 +49,21 @@ async def import_archive(node: Node, session: Session, request: ImportImage) -> 
         records = [node.catalogue.add(record) for record in result.images]
     await node.catalogue.delete_unused_layers()
     return ImageList([_describe(record) for record in records])
+
+
+@contextlib.contextmanager
+def _counted(node: Node, account: str) -> Iterator[None]:
+    """An import is a process, with memory and disk of the node's: nobody may start them by the hundred."""
+    if node.imports[account] >= IMPORTS_PER_ACCOUNT:
+        raise QuotaExceeded(
+            f"the account has {node.imports[account]} imports under way, as many as it may: wait for one of them"
+        )
+    node.imports[account] += 1
+    try:
+        yield
+    finally:
+        node.imports[account] -= 1
+        node.imports += Counter()  # forgets accounts that have none
 
 
 async def list_all(node: Node, session: Session, request: ListImages) -> ImageList:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.node.gateway.fake_client import settle
 from tests.node.handlers import fake_node
 from tests.node.handlers.fake_node import DIGEST, FakeNode
-from tfnz.protocol.errors import DiskFull, ErrorInfo, ImageInUse, ImageInvalid, ImageNotFound
+from tfnz.protocol.errors import DiskFull, ErrorInfo, ImageInUse, ImageInvalid, ImageNotFound, QuotaExceeded
 from tfnz.protocol.messages import (
     ContainerCreated,
     ContainerEnded,
@@ -131,6 +132,25 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> FakeImport:
     worker = FakeImport()
     monkeypatch.setattr(module, "start_import", worker.start)
     return worker
+
+
+async def test_an_account_has_few_imports_at_once(fake: FakeNode, worker: FakeImport) -> None:
+    client = fake.client()
+    numbers = [client.post(ImportImage(stream=1 + n)) for n in range(module.IMPORTS_PER_ACCOUNT)]
+    await settle()
+    with pytest.raises(QuotaExceeded, match="the account has 4 imports under way"):
+        await fake.client("a2").call(ImportImage(stream=1))
+    other = fake.client("b1", "b")
+    other.send(End(other.post(ImportImage(stream=1))))
+    assert isinstance(await other.answer(1), Reply)
+    client.send(End(1))
+    assert isinstance(await client.answer(numbers[0]), Reply)
+    again = client.post(ImportImage(stream=9))
+    client.send(End(9))
+    assert isinstance(await client.answer(again), Reply)
+    for stream in range(2, 1 + module.IMPORTS_PER_ACCOUNT):
+        client.send(End(stream))
+    await asyncio.gather(*(client.answer(number) for number in numbers))
 
 
 async def test_an_archive_is_imported_as_it_arrives(fake: FakeNode, worker: FakeImport) -> None:
