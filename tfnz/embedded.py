@@ -55,7 +55,7 @@ async def start_embedded(data_dir: str | os.PathLike[str] | None = None) -> Embe
     directory = Path(data_dir) if data_dir is not None else DEFAULT_DATA_DIR
     log_path = directory / "node.log"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tfnz_node", "serve", "--embedded", "--data-dir", str(directory)),

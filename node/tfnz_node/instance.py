@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 from tfnz.protocol.errors import InvalidArgument, NoCapacity
@@ -23,7 +24,7 @@ def lock_data_dir(data_dir: Path) -> int:
 
     Raises:
         NoCapacity: another daemon has it.
-        InvalidArgument: something else is at its place.
+        InvalidArgument: something else is at its place, or others than root can write there.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,6 +32,13 @@ def lock_data_dir(data_dir: Path) -> int:
         raise InvalidArgument(
             f"the data directory {data_dir} is no directory: move what is there, or set `data_dir` in node.toml"
         ) from exc
+    status = data_dir.stat()
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+        raise InvalidArgument(
+            f"the data directory {data_dir} can be changed by others (owner {status.st_uid}, mode "
+            f"{stat.S_IMODE(status.st_mode):o}), who could replace keys and images: "
+            "chown it to root and chmod o-w it, or set `data_dir` in node.toml"
+        )
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

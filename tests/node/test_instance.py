@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tfnz.protocol.errors import NoCapacity
+from tfnz.protocol.errors import InvalidArgument, NoCapacity
 from tfnz_node.instance import find_start_time, is_dead_instance, lock_data_dir, name_instance
 
 
@@ -38,6 +38,17 @@ def dead() -> int:
 def test_a_data_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     os.close(lock_data_dir(tmp_path / "data"))
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(("owner", "mode"), [(0, 0o777), (0, 0o1777), (1000, 0o700)])
+def test_a_data_directory_that_others_can_change_is_refused(tmp_path: Path, owner: int, mode: int) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    directory.chmod(mode)
+    os.chown(directory, owner, owner)
+    with pytest.raises(InvalidArgument, match=f"{directory} can be changed by others .* chown .* chmod o-w"):
+        lock_data_dir(directory)
+    assert list(directory.iterdir()) == []
 
 
 def test_one_daemon_has_a_data_directory(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ async def test_it_starts_and_ends_when_asked(
     await node.stop()
     assert await node.wait() == 0
     assert (directory / "node.log").read_text() == "ready\nasked to end\n"
+    # Its images may have set-id programs, which are nothing for the host's users.
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
 async def test_one_that_does_not_end_is_killed(

@@ -27,6 +27,7 @@ def open_directory(data_dir: Path) -> DirectoryStorage:
     """The plain storage of a data directory, in `disk` below it."""
     root = data_dir.resolve() / "disk"
     root.mkdir(mode=0o700, exist_ok=True)
+    root.chmod(0o700)
     make_room_directories(root)
     _log.warning("%s is a plain directory: disk quotas are not enforced", root)
     return DirectoryStorage(root)

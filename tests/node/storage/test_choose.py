@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ def test_btrfs_is_the_first_choice_and_is_kept(tmp_path: Path) -> None:
 def test_a_plain_directory_stays_one(tmp_path: Path) -> None:
     assert open_storage(tmp_path, "directory").kind == "directory"
     assert open_storage(tmp_path).kind == "directory"
+
+
+def test_a_plain_directory_is_closed_to_the_users_of_the_host(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir(mode=0o755)
+    assert stat.S_IMODE(open_storage(tmp_path, "directory").root.stat().st_mode) == 0o700
 
 
 def _no_mkfs(argv: list[str], **_: object) -> bytes:
