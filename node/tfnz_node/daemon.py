@@ -28,7 +28,7 @@ def run_daemon(config: NodeConfig, *, embedded: bool) -> None:
         TfnzError, ToolFailed, StoreError, KeyDamaged, OSError: the node cannot be started on this host.
     """
     _enter_own_mounts()
-    _raise_descriptor_limit()
+    _set_own_limits()
     asyncio.run(_serve(config, embedded=embedded))
 
 
@@ -41,9 +41,11 @@ def _enter_own_mounts() -> None:
     mount(Path("none"), Path("/"), None, flags=MS_REC | MS_PRIVATE)
 
 
-def _raise_descriptor_limit() -> None:
+def _set_own_limits() -> None:
+    """As many descriptors as there may be, and no core dumps: our memory has keys and secrets in it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 async def _serve(config: NodeConfig, *, embedded: bool) -> None:

@@ -193,5 +193,8 @@ class Pool:
                 except TfnzError as exc:
                     log.error("the pool could not be filled: %s", exc)
                     await asyncio.sleep(RETRY_S)
+                except Exception:  # a fault of ours must not leave the pool empty for good
+                    log.exception("the pool could not be filled")
+                    await asyncio.sleep(RETRY_S)
             self._wanted.clear()
             await self._wanted.wait()
