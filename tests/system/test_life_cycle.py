@@ -185,6 +185,25 @@ def test_reboot_keeps_address_files_and_identity(location: Location) -> None:
     assert not container.dead
 
 
+def test_a_callback_may_reboot_the_container_whose_output_it_holds_up(location: Location) -> None:
+    """While it runs it takes no output, and what the container has written before is never all delivered."""
+    answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+    container = location.node().spawn("busybox")
+    held_up = threading.Event()
+
+    def reboot(process: object, data: bytes) -> None:
+        if answers.empty():
+            held_up.wait(SOON_S)
+            container.reboot()
+            answers.put(container.run("echo again").stdout)
+
+    process = container.spawn("yes", data_callback=reboot)
+    container.run("until [ $(cut -d ' ' -f 3 /proc/$(pidof yes)/stat) = S ]; do :; done")  # it cannot write
+    held_up.set()
+    assert answers.get(timeout=SOON_S) == b"again\n"
+    assert process.wait(SOON_S) == Exit(Cause.CONTAINER_ENDED)
+
+
 def test_a_reboot_of_a_sleeping_container_leaves_it_asleep(location: Location) -> None:
     container = location.node().spawn("busybox", ["sleep", "1000"], sleep=True).wait_until_ready()
     container.reboot()

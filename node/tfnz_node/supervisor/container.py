@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: How long a reboot waits for the output of what it has ended to be read: who asked for it may be the very reader.
+LAST_WORDS_S = 1.0
 #: Ends after which nobody reads what is left of the output.
 _UNHEARD = frozenset({Cause.DESTROYED, Cause.SESSION_GONE})
 
@@ -239,6 +241,14 @@ class Container:
             if main is not None:
                 main.abandon()
 
+    async def _hear_out(self, main: RunningProcess | None) -> None:
+        """As `_settle`, but for no longer than an owner who reads takes: it may be waiting for us instead."""
+        settling = asyncio.create_task(self._settle(main))
+        await asyncio.wait([settling], timeout=LAST_WORDS_S)
+        if not settling.done():
+            self._abandon_output()
+        await settling
+
     async def _settle(self, main: RunningProcess | None) -> None:
         """Init has ended: wait until what was to be told of its processes has been."""
         if main is not None:
@@ -304,7 +314,7 @@ class Container:
             await self._sandbox.renew()
         except (LaunchFailed, InitGone, OSError) as exc:
             raise StartFailed(f"the container could not be started again: {exc}") from exc
-        await self._settle(self._former)
+        await self._hear_out(self._former)
         self._former = None
         if reset_filesystem:
             self._scratch = await self._work(self._host.storage.reset_scratch, self.id)

@@ -433,6 +433,20 @@ async def test_it_may_be_destroyed_while_its_reboot_waits_for_its_last_words_to_
     assert (await world.gone()).exit.cause is Cause.DESTROYED
 
 
+async def test_a_reboot_goes_on_without_those_who_do_not_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfnz_node.supervisor.container.LAST_WORDS_S", 0.01)
+    world.out = HeldSink(credit=0)
+    container = await world.spawn()
+    world.main.say(b"nobody reads this")
+    await world.run()
+    await container.reboot(reset_filesystem=False)
+    assert container.state is State.RUNNING
+    assert world.told.events[1:] == [ProcessEnded("c", "p", Exit(Cause.CONTAINER_ENDED))]
+    await container.end(Cause.DESTROYED)
+
+
 async def test_it_may_be_ended_at_any_step_of_its_life(world: World) -> None:
     """However far a reboot has come when it is ended, it ends once, for that reason, and leaves nothing."""
     container = await world.spawn()
