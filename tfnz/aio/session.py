@@ -140,7 +140,7 @@ class Session:
         self._on_welcome(welcome)
 
     def on_lost(self, error: TfnzError, cause: Cause) -> None:
-        log.error("session lost: %s", error)
+        log.info("session lost: %s", error)  # whoever waits, and run(), raises it
         self.end_all(Exit(cause, message=error.message), error)
         self._on_lost(error)
 

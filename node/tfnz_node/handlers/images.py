@@ -86,7 +86,8 @@ async def remove(node: Node, session: Session, request: RemoveImage) -> Done:
         digest = removal.deleted.digest
         users = sum(1 for container in node.registry if container.spec.image_digest == digest)
         if users:
-            raise ImageInUse(f"image {request.image!r} is in use by {users} containers: destroy them first")
+            containers = "1 container" if users == 1 else f"{users} containers"
+            raise ImageInUse(f"image {request.image!r} is in use by {containers}: end what uses it first")
     node.catalogue.remove(request.image)
     await node.catalogue.delete_unused_layers()
     return Done()
