@@ -86,7 +86,7 @@ def look_at_rest(daemon: int | None, data_dir: Path) -> HostState:
         state = look(daemon, data_dir)
         if state != last:
             last, since = state, time.monotonic()
-        return time.monotonic() - since > 0.3
+        return time.monotonic() - since > 0.2
 
     wait_for(rests, SOON_S, "the host does not come to rest")
     return last

@@ -28,7 +28,7 @@ SMALL = 'disk = "1G"\npool_size = 2\n'
 
 #: Spawns, reboots and destroys in threads until the node is gone; says after each round that it has done it.
 STORM = """
-import sys, threading
+import os, sys, threading
 from tfnz import Location, TfnzError
 location = Location(socket=sys.argv[1], quiet=True)
 
@@ -36,10 +36,10 @@ def storm(number):
     try:
         while True:
             container = location.node().spawn("busybox", ["sleep", "1000"], pre_boot_files={"/f": "x"})
-            container.spawn("yes")
+            container.spawn("yes", data_callback=lambda *_: None)
             container.reboot(reset_filesystem=number % 2 == 0)
             kept.append(location.node().spawn("busybox", ["sleep", "1000"]))
-            print("round", flush=True)
+            os.write(1, b"round\\n")
     except TfnzError:
         pass
 
@@ -170,8 +170,10 @@ def test_after_a_kill_nothing_runs_and_the_next_start_sweeps(own: RunningNode) -
             begin_import(own, sender)
             for _ in range(3):
                 storm.expect("round")
+            assert own.process is not None
+            others = set(find_descendants()) - set(find_descendants(own.process.pid))
             own.kill()
-            wait_until_alone({storm.pid, sender.pid})
+            wait_until_alone(others)
         left = find_cgroups(own.data_dir)
         own.start()
         assert not set(left) & set(find_cgroups(own.data_dir))
@@ -184,9 +186,9 @@ def test_after_a_kill_nothing_runs_and_the_next_start_sweeps(own: RunningNode) -
             assert location.node().spawn("busybox", ["true"]).wait(SOON_S).ok
 
 
-def wait_until_alone(clients: set[int]) -> None:
+def wait_until_alone(others: set[int]) -> None:
     """Wait until nothing of the node runs any more."""
-    wait_for(lambda: not set(find_descendants()) - clients, SOON_S, "containers outlive the daemon")
+    wait_for(lambda: not set(find_descendants()) - others, SOON_S, "containers outlive the daemon")
 
 
 def test_a_program_outlives_the_daemon_and_hears_of_it(tmp_path: Path, own: RunningNode) -> None:

@@ -48,7 +48,7 @@ sys.stdin.readline()
 
 #: Does everything at once, over and over, in threads; says after each round that it has done it.
 STORM = """
-import sys, threading
+import os, sys, threading
 from tfnz import Location, TfnzError
 location = Location(socket=sys.argv[1], quiet=True)
 
@@ -57,14 +57,14 @@ def storm(number):
         try:
             container = location.node().spawn("busybox", ["sleep", "1000"], pre_boot_files={"/f": "x"})
             container.put("/file", bytes(300_000))
-            process = container.spawn("yes")
+            process = container.spawn("yes", data_callback=lambda *_: None)
             container.reboot(reset_filesystem=number % 2 == 0)
             container.run("true")
             container.fetch("/bin/busybox")
             container.destroy()
         except TfnzError as error:
-            print("failed:", error, flush=True)
-        print("round", flush=True)
+            os.write(1, f"failed: {error}\\n".encode())
+        os.write(1, b"round\\n")
 
 for number in range(4):
     threading.Thread(target=storm, args=(number,), daemon=True).start()
@@ -196,7 +196,8 @@ def spawn_slow(node: Node) -> Container:
 
 
 def spawn_bomb(node: Node) -> Container:
-    return node.spawn("busybox", "f() { f | f & }; f; sleep 1000", pids=32, timeout_s=0.5)
+    bomb = "sh -c 'f() { f | f & }; f' 2>/dev/null & exec sleep 1000"
+    return node.spawn("busybox", bomb, pids=32, timeout_s=0.5)
 
 
 def spawn_writer(node: Node) -> Container:
