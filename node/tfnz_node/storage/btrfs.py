@@ -26,6 +26,7 @@ from tfnz_node.storage.base import (
     translated_disk_full,
 )
 from tfnz_node.storage.inode_numbers import raise_inode_numbers
+from tfnz_node.storage.quota_counts import QuotaCounts
 from tfnz_node.storage.remove_tree import remove_tree
 from tfnz_node.storage.stale_groups import StaleGroups
 
@@ -101,6 +102,7 @@ class BtrfsStorage:
         self._scratch = root / SCRATCH
         self._tmp = root / TMP
         self._stale = StaleGroups(top)
+        self._counts = QuotaCounts(top)
 
     def create_scratch(self, name: str, quota_bytes: int) -> Path:
         check_scratch_name(name)
@@ -133,6 +135,7 @@ class BtrfsStorage:
         check_scratch_name(name)
         self._destroy(self._scratch / name)
         self._stale.remove_some()
+        self._counts.repair()
 
     def list_scratch(self) -> list[str]:
         return sorted(path.name for path in self._scratch.iterdir())
@@ -147,7 +150,7 @@ class BtrfsStorage:
             self._destroy(path)
         self._stale.find_left()
         self._stale.remove_all()
-        self._count_quotas_again()
+        self._counts.repair()
 
     def stale_groups(self) -> int:
         """How many quota groups of deleted scratches wait for the kernel."""
@@ -189,6 +192,7 @@ class BtrfsStorage:
             self._destroy(scratch)
             raise
         self._stale.remove_some()
+        self._counts.repair()
         return scratch
 
     def _destroy(self, path: Path) -> None:
@@ -204,14 +208,3 @@ class BtrfsStorage:
                 remove_tree(path)
         except FileNotFoundError:
             return
-
-    def _count_quotas_again(self) -> None:
-        """After a crash the kernel may have marked its counts as wrong; then it enforces nothing until recounted."""
-        state = Path("/sys/fs/btrfs", btrfs.find_filesystem_id(self._top), "qgroups/inconsistent")
-        try:
-            inconsistent = state.read_text().strip() != "0"
-        except FileNotFoundError:  # Kernels before 6.1 do not tell.
-            return
-        if inconsistent:
-            _log.warning("the quotas of %s are counted again in the background", self.root)
-            btrfs.start_quota_rescan(self._top)

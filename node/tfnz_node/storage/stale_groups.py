@@ -15,7 +15,7 @@ _ALREADY_GONE = frozenset({errno.ENOENT, errno.ENOTCONN, errno.EINVAL})
 
 
 class StaleGroups:
-    """The groups that could not be removed yet: btrfs says EBUSY until a deleted subvolume is cleaned up.
+    """The groups that could not be removed yet, because the kernel has not cleaned up their subvolumes.
 
     Nothing is written down. What a daemon that was killed leaves is found again by comparing the groups with the
     subvolumes that exist.
@@ -54,11 +54,19 @@ class StaleGroups:
                 if not self._pending:
                     return
                 group = self._pending.popleft()
-            try:
-                btrfs.remove_quota_group(self._top, group)
-            except OSError as exc:
-                # Kernels from 6.11 on remove the group themselves when they clean the subvolume up.
-                if exc.errno not in _ALREADY_GONE:
-                    self.add(group)
-                if exc.errno == errno.EBUSY:
-                    return  # What was deleted later will not be clean earlier.
+            if not self._try(group):
+                self.add(group)
+                return  # What was deleted later will not be clean earlier.
+
+    def _try(self, group: int) -> bool:
+        """Whether the group is gone, by us or by the kernel: from 6.11 on it does that when it has cleaned up."""
+        usage = btrfs.find_usage(self._top, group)
+        if usage is None:
+            return True
+        if usage:
+            return False
+        try:
+            btrfs.remove_quota_group(self._top, group)
+        except OSError as exc:
+            return exc.errno in _ALREADY_GONE
+        return True
