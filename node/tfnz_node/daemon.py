@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def run_daemon(config: NodeConfig, *, embedded: bool) -> None:
-    """Serve until SIGTERM or SIGINT; when embedded, also until standard input ends.
+    """Serve until SIGTERM, SIGINT or SIGHUP; when embedded, also until standard input ends.
 
     Raises:
         TfnzError, ToolFailed, StoreError, KeyDamaged, OSError: the node cannot be started on this host.
@@ -57,7 +57,7 @@ async def _serve(config: NodeConfig, *, embedded: bool) -> None:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(signum, stop.set)
     if embedded:
         loop.add_reader(sys.stdin.fileno(), _watch_parent, stop)

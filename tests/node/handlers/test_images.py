@@ -83,7 +83,9 @@ async def test_an_image_in_use_stays_and_whose_it_is_is_not_told(fake: FakeNode)
     owner, other = fake.client(), fake.client("b1", "b")
     created = await owner.call(SpawnContainer("busybox", Streams(), tag="web"))
     assert isinstance(created, ContainerCreated)
-    with pytest.raises(ImageInUse, match="'busybox' is in use by 1 container: end what uses it first") as caught:
+    with pytest.raises(
+        ImageInUse, match="'busybox' is in use by 1 container: end what uses it first"
+    ) as caught:
         await other.call(RemoveImage("busybox"))
     for secret in (created.container, "web", "account", created.ip):
         assert secret not in str(caught.value)
