@@ -192,6 +192,9 @@ int users_find(const char *spec, int passwd_fd, int group_fd, struct user *user,
 	if (!length)
 		strcpy(name, "0");
 	if (!find_passwd(name, passwd_fd, user)) {
+		// There is a root without a file that says so: an image may lack it, a container spoil it.
+		if (strcmp(name, "root") == 0)
+			strcpy(name, "0");
 		if (find_numeric(name, "user", "/etc/passwd", &id, error) < 0)
 			return -1;
 		user->uid = id;

@@ -32,6 +32,8 @@ static int find(const char *spec, const char *passwd, const char *group)
 static void names_and_numbers(void)
 {
 	CHECK(find("", PASSWD, GROUP) == 0 && user.uid == 0 && user.gid == 0 && !strcmp(user.home, "/root"));
+	CHECK(find("root", "spoilt", GROUP) == 0 && user.uid == 0 && user.gid == 0 && !*user.home);
+	CHECK(find("root", "root:x:7:8::/h:/s\n", GROUP) == 0 && user.uid == 7 && user.gid == 8);
 	CHECK(find("ann", PASSWD, GROUP) == 0 && user.uid == 1000 && user.gid == 1001);
 	CHECK(user.group_count == 1 && user.groups[0] == 50 && !strcmp(user.home, "/home/ann"));
 	CHECK(find("1000:audio", PASSWD, GROUP) == 0 && user.uid == 1000 && user.gid == 63 && user.group_count == 0);
