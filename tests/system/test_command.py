@@ -212,7 +212,7 @@ def test_three_escapes_leave_a_terminal(tfnz: Shell) -> None:
     keyboard, screen = pty.openpty()
     before = termios.tcgetattr(screen)
     with on_terminal(tfnz, screen, "run", "-ti", "busybox", "sh") as process:
-        read_until(keyboard, rb"three \^\] in a row.*[#$] ")
+        read_until(keyboard, rb"three \^\] in a row")  # before the container's first words, or after
         os.write(keyboard, b"\x1d\x1d\x1d")
         read_until(keyboard, rb"Disconnecting")
         assert process.wait(SOON_S) == 0

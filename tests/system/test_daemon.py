@@ -187,8 +187,12 @@ def test_after_a_kill_nothing_runs_and_the_next_start_sweeps(own: RunningNode) -
 
 
 def wait_until_alone(others: set[int]) -> None:
-    """Wait until nothing of the node runs any more."""
-    wait_for(lambda: not set(find_descendants()) - others, SOON_S, "containers outlive the daemon")
+    """Wait until nothing of the node runs any more; the others may go on to make processes."""
+
+    def theirs() -> set[int]:
+        return {child for pid in others for child in find_descendants(pid)} | others
+
+    wait_for(lambda: not set(find_descendants()) - theirs(), SOON_S, "containers outlive the daemon")
 
 
 def test_a_program_outlives_the_daemon_and_hears_of_it(tmp_path: Path, own: RunningNode) -> None:
