@@ -1,7 +1,7 @@
 // tfnz-init: PID 1 of every container. The daemon starts it, asks over descriptor 3, and ends it by closing that.
 //
-// Two processes run this file. The first makes the namespaces; then it forks PID 1, which has them, and exits. PID 1
-// mounts, waits for its root file system, and from then on starts processes, reaps them and reports their ends.
+// Two processes run this file. The first enters its cgroups and makes the namespaces; then it forks PID 1, which has
+// them, and exits. PID 1 mounts, waits for its root file system, and from then on starts processes, reaps them and reports their ends.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "control.h"
 #include "file.h"
 #include "jobs.h"
@@ -233,7 +234,9 @@ int main(int argc, char *argv[])
 	start_clean(join);
 	prctl(PR_SET_NAME, "tfnz-init", 0, 0, 0);
 	control_receive(&request, true);
-	control_require(&request, KIND_UNSHARE, 0, 0);
+	if (cgroup_enter(&request, &error) < 0)
+		fail(&error);
+	control_release(&request);
 	if (sandbox_unshare(join, &error) < 0)
 		fail(&error);
 	control_reply(KIND_UNSHARED, 0, 0, NULL, -1);

@@ -28,6 +28,7 @@ enum packet_kind {
 	KIND_EXITED = 107,
 };
 
+enum entrance { ENTRANCE_STAY = 0, ENTRANCE_TASKS = 1, ENTRANCE_BIRTH = 2 };
 enum run_flag { RUN_PTY = 1, RUN_MAIN = 2, RUN_BUILTIN = 4, RUN_RAW = 8, RUN_FLAGS = 15 };
 enum file_flag { FILE_SECRET = 1, FILE_FLAGS = 1 };
 

@@ -37,6 +37,14 @@ class CgroupTree:
         """Remove a cgroup that has neither members nor children."""
         group.rmdir()
 
+    def open(self, group: Path, file: str) -> int:
+        """A descriptor to write a control file by, the caller's to close."""
+        return os.open(group / file, os.O_WRONLY | os.O_CLOEXEC)
+
+    def open_directory(self, group: Path) -> int:
+        """A descriptor of the cgroup itself, the caller's to close."""
+        return os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def write(self, group: Path, file: str, value: str) -> None:
         """Write a control file in one write, as the kernel wants it; never create one.
 
@@ -44,7 +52,7 @@ class CgroupTree:
             OSError: what the kernel thinks of the value; the message names file and value.
         """
         try:
-            fd = os.open(group / file, os.O_WRONLY | os.O_CLOEXEC)
+            fd = self.open(group, file)
             try:
                 os.write(fd, value.encode())
             finally:

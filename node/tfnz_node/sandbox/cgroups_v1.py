@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from tfnz.protocol.errors import InvalidArgument
 from tfnz_node.kernel.cgroupfs import CgroupTree
 from tfnz_node.kernel.mountinfo import Mount
+from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.cgroup_limits import CPU_PERIOD_US, CgroupLimits, check_group_name
+from tfnz_node.sandbox.wire import Entrance
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
@@ -66,15 +69,13 @@ class CgroupsV1:
                 self._tree.end(group)
             raise
 
-    def attach(self, name: str, pid: int) -> None:
-        """Move a process in; its children to come are born there.
-
-        Raises:
-            ProcessLookupError: there is no such process any more.
-        """
+    def entry(self, name: str) -> Entry:
+        """The way in, for a process that takes it itself; its children to come are born there."""
         check_group_name(name)
-        for parent in self._hierarchies:
-            self._tree.write(parent / name, "cgroup.procs", str(pid))
+        return Entry.open(
+            Entrance.TASKS,
+            [partial(self._tree.open, parent / name, "tasks") for parent in self._hierarchies],
+        )
 
     def set_limits(self, name: str, limits: CgroupLimits) -> None:
         """Change the limits of a cgroup in use.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from tfnz.protocol.errors import InternalError
 from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.cgroup_limits import CPU_PERIOD_US, CgroupLimits, check_group_name
+from tfnz_node.sandbox.wire import Entrance
 
 CONTROLLERS = frozenset({"memory", "pids", "cpu"})
 HOME = "tfnz"
@@ -139,13 +142,9 @@ class CgroupsV2:
             self._tree.end(group)
             raise
 
-    def attach(self, name: str, pid: int) -> None:
-        """Move a process in; its children to come are born there.
-
-        Raises:
-            ProcessLookupError: there is no such process any more.
-        """
-        self._tree.write(self._group(name), "cgroup.procs", str(pid))
+    def entry(self, name: str) -> Entry:
+        """The way in, for a process that is to be born there; its children to come are, too."""
+        return Entry.open(Entrance.BIRTH, [partial(self._tree.open_directory, self._group(name))])
 
     def set_limits(self, name: str, limits: CgroupLimits) -> None:
         """Change the limits of a cgroup in use; below what it uses, the kernel ends processes of it."""

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.memory import memory_file
-from tfnz_node.sandbox.wire import Kind, Packet, WireError, pack_packet, parse_packet
+from tfnz_node.sandbox.wire import Entrance, Kind, Packet, WireError, pack_packet, parse_packet
 
 IDS_PER_SANDBOX = 65536
 LAUNCH_TIMEOUT_S = 30.0
@@ -31,7 +32,7 @@ async def launch_init(
     *,
     seccomp: bytes,
     id_base: int,
-    attach: Callable[[int], None],
+    enter: Callable[[int], Entry],
     join: tuple[int, int] | None = None,
 ) -> InitProcess:
     """An init in its own cgroups and namespaces, with /dev, /proc and /sys mounted, waiting for `boot`.
@@ -42,14 +43,14 @@ async def launch_init(
         binary: the tfnz-init program.
         seccomp: the filter for every process inside, an array of struct sock_filter.
         id_base: the host's user and group id that becomes 0 inside; 65536 ids from there belong to the sandbox.
-        attach: puts the process of the given id into its cgroups, called on the worker thread.
+        enter: the way into its cgroups for the process of the given id, called on the worker thread; closed here.
         join: descriptors of the user and network namespace to use again, which stay the caller's.
 
     Raises:
         LaunchFailed: a step was refused.
-        Whatever `attach` raises.
+        Whatever `enter` raises.
     """
-    work = asyncio.get_running_loop().run_in_executor(None, _launch, binary, seccomp, id_base, attach, join)
+    work = asyncio.get_running_loop().run_in_executor(None, _launch, binary, seccomp, id_base, enter, join)
     try:
         launched = await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -82,7 +83,7 @@ def _discard(work: asyncio.Future[_Launched]) -> None:
 
 
 def _launch(
-    binary: Path, seccomp: bytes, id_base: int, attach: Callable[[int], None], join: tuple[int, int] | None
+    binary: Path, seccomp: bytes, id_base: int, enter: Callable[[int], Entry], join: tuple[int, int] | None
 ) -> _Launched:
     with contextlib.ExitStack() as undo:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -92,16 +93,16 @@ def _launch(
             first = _spawn(binary, theirs, join)
         first_process = undo.enter_context(contextlib.ExitStack())
         first_process.callback(_end, first)
-        attach(first)
-        _ask(ours, Kind.UNSHARE)
-        _expect(ours, Kind.UNSHARED)
+        with enter(first) as entry:
+            _ask(ours, Kind.UNSHARE, (entry.entrance,), entry.fds)
+        first = _expect_unshared(ours, first, first_process, born_again=entry.entrance is Entrance.BIRTH)
         userns_fd = _open_namespace(undo, first, "user")
         netns_fd = _open_namespace(undo, first, "net")
         if join is None:
             _write_id_maps(first, id_base)
         program = memory_file("seccomp", seccomp)
         try:
-            _ask(ours, Kind.PREPARE, fds=(program,))
+            _ask(ours, Kind.PREPARE, (), (program,))
         finally:
             os.close(program)
         pid = _expect_ready(ours, undo)
@@ -136,9 +137,9 @@ def _spawn(binary: Path, control: socket.socket, join: tuple[int, int] | None) -
             ) from exc
 
 
-def _ask(control: socket.socket, kind: Kind, fds: tuple[int, ...] = ()) -> None:
+def _ask(control: socket.socket, kind: Kind, arguments: tuple[int, ...], fds: tuple[int, ...]) -> None:
     try:
-        socket.send_fds(control, [pack_packet(kind)], fds, socket.MSG_NOSIGNAL)
+        socket.send_fds(control, [pack_packet(kind, arguments=arguments)], fds, socket.MSG_NOSIGNAL)
     except OSError as exc:
         raise LaunchFailed(f"init ended before {kind.name}: {exc.strerror}") from exc
 
@@ -157,10 +158,26 @@ def _receive(control: socket.socket, expected: str) -> Packet:
     return packet
 
 
-def _expect(control: socket.socket, kind: Kind) -> None:
-    packet = _receive(control, kind.name)
-    if packet.kind is not kind:
-        raise LaunchFailed(f"init reported {packet.kind.name}, expected {kind.name}")
+def _expect_unshared(
+    control: socket.socket, first: int, first_process: contextlib.ExitStack, *, born_again: bool
+) -> int:
+    """The process id of whoever has made the namespaces: the first process, or the one it made in the cgroup.
+
+    FORKED and UNSHARED come in whichever order.
+    """
+    forked, unshared = not born_again, False
+    while not (forked and unshared):
+        packet = _receive(control, "UNSHARED")
+        if packet.kind is Kind.FORKED and not forked:
+            first_process.pop_all()
+            os.waitpid(first, 0)
+            first, forked = packet.arguments[0], True
+            first_process.callback(_end, first)
+        elif packet.kind is Kind.UNSHARED and not unshared:
+            unshared = True
+        else:
+            raise LaunchFailed(f"init reported {packet.kind.name}, expected UNSHARED")
+    return first
 
 
 def _expect_ready(control: socket.socket, undo: contextlib.ExitStack) -> int:

@@ -139,7 +139,7 @@ class Pool:
             self._binary,
             seccomp=self._seccomp,
             id_base=slot.id_base,
-            attach=lambda pid: self.cgroups.attach(slot.name, pid),
+            enter=lambda _: self.cgroups.entry(slot.name),
             join=join,
         )
 

@@ -40,6 +40,14 @@ class Kind(enum.IntEnum):
     EXITED = 107
 
 
+class Entrance(enum.IntEnum):
+    """Argument 0 of UNSHARE: how init gets into its cgroups, with the descriptors that come along."""
+
+    STAY = 0
+    TASKS = 1
+    BIRTH = 2
+
+
 class RunFlag(enum.IntFlag):
     """Argument 0 of RUN."""
 

@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from tfnz_node.init_binary import find_init
 from tfnz_node.kernel import syscalls
+from tfnz_node.sandbox.cgroup_entry import NOWHERE
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, RunRequest, Terminal
 from tfnz_node.sandbox.launch import launch_init
@@ -227,7 +228,7 @@ async def boot(init: InitProcess, root: Path, address: str = "10.9.8.7") -> None
 async def launch(*, join: tuple[int, int] | None = None, seccomp: bytes = ALLOW_ALL) -> InitProcess:
     """An init without cgroups of its own."""
     return await launch_init(
-        find_binary(), seccomp=seccomp, id_base=ID_BASE, attach=lambda pid: None, join=join
+        find_binary(), seccomp=seccomp, id_base=ID_BASE, enter=lambda pid: NOWHERE, join=join
     )
 
 

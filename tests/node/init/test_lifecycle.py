@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tfnz_node.kernel.mountinfo import list_mounts
+from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
+from tfnz_node.sandbox.cgroups import find_v2_mount
+from tfnz_node.sandbox.cgroups_v1 import find_v1_mounts
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.launch import LaunchFailed, launch_init
+from tfnz_node.sandbox.wire import Entrance
 
 if TYPE_CHECKING:
     from tests.node.init.conftest import Box, LaunchBox
@@ -125,18 +131,18 @@ async def test_nothing_runs_before_boot_and_boot_happens_once(box: Box) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_launch_that_cannot_attach_leaves_nothing() -> None:
+async def test_a_launch_that_cannot_enter_its_cgroups_leaves_nothing() -> None:
     from tests.node.init.conftest import ALLOW_ALL, find_binary
 
     seen = []
 
-    def refuse(pid: int) -> None:
+    def refuse(pid: int) -> Entry:
         seen.append(pid)
         raise OSError("no such cgroup")
 
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="no such cgroup"):
-        await launch_init(find_binary(), seccomp=ALLOW_ALL, id_base=3_000_000_000, attach=refuse)
+        await launch_init(find_binary(), seccomp=ALLOW_ALL, id_base=3_000_000_000, enter=refuse)
     assert not Path(f"/proc/{seen[0]}").exists()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -156,17 +162,70 @@ async def test_a_launch_that_fails_says_where_and_leaves_nothing(
     from tests.node.init.conftest import find_binary
 
     pids: list[int] = []
+
+    def enter(pid: int) -> Entry:
+        pids.append(pid)
+        return NOWHERE
+
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(LaunchFailed, match=text):
-        await launch_init(find_binary(), seccomp=seccomp, id_base=id_base, attach=pids.append)
+        await launch_init(find_binary(), seccomp=seccomp, id_base=id_base, enter=enter)
     assert not Path(f"/proc/{pids[0]}").exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_init_enters_its_cgroup_by_itself(version: str) -> None:
+    from tests.node.init.conftest import ALLOW_ALL, ID_BASE, find_binary
+
+    mounts = list_mounts()
+    home = find_v1_mounts(mounts).get("pids") if version == "v1" else find_v2_mount(mounts)
+    if home is None:
+        pytest.skip(f"this kernel has no cgroups {version}")
+    group = home / f"tfnz-test-{secrets.token_hex(4)}"
+    group.mkdir()
+    seen: list[int] = []
+
+    def enter(pid: int) -> Entry:
+        seen.append(pid)
+        if version == "v1":
+            return Entry(Entrance.TASKS, (os.open(group / "tasks", os.O_WRONLY),))
+        return Entry(Entrance.BIRTH, (os.open(group, os.O_RDONLY),))
+
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        init = await launch_init(find_binary(), seccomp=ALLOW_ALL, id_base=ID_BASE, enter=enter)
+        assert (group / "cgroup.procs").read_text().split() == [str(init.pid)]
+        assert not Path(f"/proc/{seen[0]}").exists()
+        init.close()
+        await init.ended()
+    finally:
+        group.rmdir()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("entrance", "text"),
+    [(Entrance.TASKS, "entering a cgroup"), (Entrance.BIRTH, "making a process in its cgroup")],
+)
+async def test_an_init_that_cannot_enter_its_cgroup_says_so(entrance: Entrance, text: str) -> None:
+    from tests.node.init.conftest import ALLOW_ALL, ID_BASE, find_binary
+
+    def enter(pid: int) -> Entry:
+        return Entry(entrance, (os.open("/dev/full", os.O_WRONLY),))
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(LaunchFailed, match=text):
+        await launch_init(find_binary(), seccomp=ALLOW_ALL, id_base=ID_BASE, enter=enter)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.asyncio
 async def test_a_missing_program_says_how_to_build_it(tmp_path: Path) -> None:
     with pytest.raises(LaunchFailed, match="cannot start .*: No such file or directory; build it with: make"):
-        await launch_init(tmp_path / "absent", seccomp=b"", id_base=0, attach=lambda pid: None)
+        await launch_init(tmp_path / "absent", seccomp=b"", id_base=0, enter=lambda pid: NOWHERE)
 
 
 @pytest.mark.asyncio

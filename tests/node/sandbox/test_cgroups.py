@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from tfnz.protocol.errors import InvalidArgument
+from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups, find_leftovers, open_cgroups, sweep_instances
+from tfnz_node.sandbox.wire import Entrance
 
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=0.5)
 
@@ -31,6 +33,17 @@ def cgroups(instance: str) -> Iterator[Cgroups]:
     assert find_leftovers(instance) == []
 
 
+def move(entry: Entry, pid: int) -> None:
+    """Put a process where its init would have gone by itself."""
+    for fd in entry.fds:
+        if entry.entrance is Entrance.TASKS:
+            os.write(fd, str(pid).encode())
+        else:
+            procs = os.open("cgroup.procs", os.O_WRONLY, dir_fd=fd)
+            os.write(procs, str(pid).encode())
+            os.close(procs)
+
+
 def _start_in(cgroups: Cgroups, name: str, argv: Sequence[str]) -> subprocess.Popen[str]:
     """A process that becomes `argv` once it is in the cgroup."""
     process = subprocess.Popen(
@@ -40,7 +53,8 @@ def _start_in(cgroups: Cgroups, name: str, argv: Sequence[str]) -> subprocess.Po
         stderr=subprocess.PIPE,
         text=True,
     )
-    cgroups.attach(name, process.pid)
+    with cgroups.entry(name) as entry:
+        move(entry, process.pid)
     assert process.stdin is not None
     process.stdin.write("go\n")
     process.stdin.flush()
@@ -121,12 +135,13 @@ def test_removing_right_after_the_kill_of_a_large_family(cgroups: Cgroups) -> No
     assert cgroups.list() == []
 
 
-def test_attaching_what_is_gone_says_so(cgroups: Cgroups) -> None:
+def test_there_is_no_entry_to_what_is_gone(cgroups: Cgroups) -> None:
     cgroups.create("c1", LIMITS)
-    with subprocess.Popen(["true"]) as process:
-        process.wait()
-    with pytest.raises(ProcessLookupError, match=str(process.pid)):
-        cgroups.attach("c1", process.pid)
+    cgroups.remove("c1")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError, match="c1"):
+        cgroups.entry("c1")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_name_is_used_once_and_the_first_keeps_it(cgroups: Cgroups) -> None:
@@ -140,7 +155,7 @@ def test_a_name_is_used_once_and_the_first_keeps_it(cgroups: Cgroups) -> None:
 def test_a_name_cannot_leave_its_directory(cgroups: Cgroups, name: str) -> None:
     for call in (
         lambda: cgroups.create(name, LIMITS),
-        lambda: cgroups.attach(name, os.getpid()),
+        lambda: cgroups.entry(name),
         lambda: cgroups.set_limits(name, LIMITS),
         lambda: cgroups.remove(name),
         lambda: cgroups.oom_kills(name),

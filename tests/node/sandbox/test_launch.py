@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.launch import LaunchFailed, launch_init
 
 
@@ -29,9 +30,14 @@ def _script(tmp_path: Path, text: str) -> Path:
 )
 async def test_a_program_that_is_no_init_is_ended(tmp_path: Path, text: str, expected: str) -> None:
     pids: list[int] = []
+
+    def enter(pid: int) -> Entry:
+        pids.append(pid)
+        return NOWHERE
+
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(LaunchFailed, match=expected):
-        await launch_init(_script(tmp_path, text), seccomp=b"", id_base=100_000, attach=pids.append)
+        await launch_init(_script(tmp_path, text), seccomp=b"", id_base=100_000, enter=enter)
     assert not Path(f"/proc/{pids[0]}").exists()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -39,17 +45,18 @@ async def test_a_program_that_is_no_init_is_ended(tmp_path: Path, text: str, exp
 @pytest.mark.asyncio
 async def test_a_cancelled_launch_ends_what_it_started(tmp_path: Path) -> None:
     pids: list[int] = []
-    attached = asyncio.Event()
+    entered = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def attach(pid: int) -> None:
+    def enter(pid: int) -> Entry:
         pids.append(pid)
-        loop.call_soon_threadsafe(attached.set)
+        loop.call_soon_threadsafe(entered.set)
+        return NOWHERE
 
     script = _script(tmp_path, "head -c 1 <&3 >/dev/null; exit 0")
     before = len(os.listdir("/proc/self/fd"))
-    task = asyncio.create_task(launch_init(script, seccomp=b"", id_base=100_000, attach=attach))
-    await attached.wait()
+    task = asyncio.create_task(launch_init(script, seccomp=b"", id_base=100_000, enter=enter))
+    await entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 from tfnz_node.core.slots import Slots
+from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups
 from tfnz_node.sandbox.pool import Pool
 
@@ -31,8 +32,9 @@ class HeldCgroups:
     def create(self, name: str, limits: CgroupLimits) -> None:
         """There is nothing to make."""
 
-    def attach(self, name: str, pid: int) -> None:
+    def entry(self, name: str) -> Entry:
         self._loop.call_soon_threadsafe(self.made.set)
+        return NOWHERE
 
     def remove(self, name: str) -> None:
         self._loop.call_soon_threadsafe(self.removing.set)
