@@ -29,7 +29,7 @@ static int write_plain(int dir, const char *name, const struct file_request *req
 	struct replacement replacement;
 	if (replace_begin(&replacement, dir, name, request->path, error) < 0)
 		return -1;
-	if (replace_copy(&replacement, request->content, error) < 0) {
+	if (replace_copy(&replacement, request->content, request->size, error) < 0) {
 		replace_abort(&replacement);
 		return -1;
 	}
@@ -62,7 +62,7 @@ int file_write(const struct file_request *request, struct error *error)
 	int root = resolve_root(error);
 	if (root < 0)
 		return -1;
-	if (lseek(request->content, 0, SEEK_SET) < 0) {
+	if (lseek(request->content, request->offset, SEEK_SET) < 0) {
 		close(root);
 		return error_system(error, errno, "reading the content of %s", request->path);
 	}

@@ -11,7 +11,9 @@ struct file_request {
 	const char *path;
 	const char *owner; // a user spec
 	mode_t mode;
-	int content; // a memory file, read from its start
+	int content; // a memory file that holds it, and where in it
+	off_t offset;
+	size_t size;
 	bool secret;
 };
 

@@ -26,6 +26,8 @@
 enum { KERNEL_SIGNALS = 64 };
 
 static bool booted, started;
+// A file that belongs to the container before it runs could not be written.
+static bool incomplete;
 
 static void serve_boot(struct request *request)
 {
@@ -61,6 +63,8 @@ static void serve_file(struct request *request)
 		.mode = packet->arguments[0],
 		.secret = (packet->arguments[1] & FILE_SECRET) != 0,
 		.content = request->fds[0],
+		.offset = packet->arguments[2],
+		.size = packet->arguments[3],
 	};
 	if (!booted || started)
 		error_set(&error, EBUSY, "%s: files are written between boot and the first process", file.path);
@@ -71,14 +75,22 @@ static void serve_file(struct request *request)
 		control_done(packet->id);
 		return;
 	}
+	incomplete = true;
 	control_failed(packet->id, &error);
 }
 
+// The daemon need not wait for an answer before it sends what comes next, so what comes next must not be done when
+// it makes no sense any more.
 static void serve_run(struct request *request)
 {
 	struct error error;
 	if (!booted) {
 		error_set(&error, EPROTO, "no process can be started before the container has booted");
+		control_failed(request->packet.id, &error);
+		return;
+	}
+	if (incomplete && request->packet.arguments[0] & RUN_MAIN) {
+		error_set(&error, ECANCELED, "the main process is not started: a file that it needs could not be written");
 		control_failed(request->packet.id, &error);
 		return;
 	}

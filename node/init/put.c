@@ -80,7 +80,7 @@ int builtin_put(int root, const char *path, unsigned mode, struct error *error)
 		return -1;
 	int result = replace_begin(&replacement, dir, location.name, path, error);
 	if (result == 0) {
-		result = replace_copy(&replacement, STDIN_FILENO, error);
+		result = replace_copy(&replacement, STDIN_FILENO, REPLACE_ALL, error);
 		if (result < 0)
 			replace_abort(&replacement);
 		else

@@ -108,10 +108,10 @@ int replace_write(struct replacement *replacement, const void *data, size_t size
 	return 0;
 }
 
-static int copy_all(struct replacement *replacement, int source, char *buffer, struct error *error)
+static int copy_all(struct replacement *replacement, int source, size_t size, char *buffer, struct error *error)
 {
-	for (;;) {
-		ssize_t got = read(source, buffer, COPY_BYTES);
+	while (size > 0) {
+		ssize_t got = read(source, buffer, size < COPY_BYTES ? size : COPY_BYTES);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
@@ -120,16 +120,18 @@ static int copy_all(struct replacement *replacement, int source, char *buffer, s
 			return 0;
 		if (replace_write(replacement, buffer, (size_t)got, error) < 0)
 			return -1;
+		size -= (size_t)got;
 	}
+	return 0;
 }
 
-int replace_copy(struct replacement *replacement, int source, struct error *error)
+int replace_copy(struct replacement *replacement, int source, size_t size, struct error *error)
 {
 	// Mapped, so that PID 1 gives it back: it lives as long as the container.
 	char *buffer = mmap(NULL, COPY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (buffer == MAP_FAILED)
 		return error_system(error, errno, "no memory to write %s", replacement->path);
-	int result = copy_all(replacement, source, buffer, error);
+	int result = copy_all(replacement, source, size, buffer, error);
 	munmap(buffer, COPY_BYTES);
 	return result;
 }

@@ -4,6 +4,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "error.h"
@@ -24,8 +25,9 @@ bool replace_is_mount_point(int dir, const char *name);
 // Prepares to replace the file, symbolic link or nothing at `name`. Directories and special files are refused.
 int replace_begin(struct replacement *replacement, int dir, const char *name, const char *path, struct error *error);
 
-// Copies what is left of `source` into the new file.
-int replace_copy(struct replacement *replacement, int source, struct error *error);
+// Copies what is left of `source`, or the next `size` bytes of it, into the new file.
+#define REPLACE_ALL SIZE_MAX
+int replace_copy(struct replacement *replacement, int source, size_t size, struct error *error);
 
 // Writes all of `data`.
 int replace_write(struct replacement *replacement, const void *data, size_t size, struct error *error);

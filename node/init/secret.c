@@ -41,7 +41,7 @@ static int store(const struct file_request *request, const struct user *user, st
 	if (dir < 0)
 		return error_system(error, errno, "opening the file system for secrets");
 	if (replace_begin(&replacement, dir, path + sizeof STORE, request->path, error) == 0) {
-		if (replace_copy(&replacement, request->content, error) < 0)
+		if (replace_copy(&replacement, request->content, request->size, error) < 0)
 			replace_abort(&replacement);
 		else
 			result = replace_commit(&replacement, user->uid, user->gid, request->mode, error);

@@ -9,8 +9,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tfnz_node.sandbox.wire import MAX_FDS, Kind, Packet, WireError, pack_packet, parse_packet
 
@@ -37,6 +38,16 @@ class Reply:
 
     packet: Packet
     fds: list[int]
+
+
+class Asked:
+    """A request that is on its way. To await it gives the reply, and raises what `Control.ask` does."""
+
+    def __init__(self, answer: Callable[[], Coroutine[object, None, Reply]]) -> None:
+        self._answer = answer
+
+    def __await__(self) -> Generator[object, None, Reply]:
+        return self._answer().__await__()
 
 
 @dataclass(slots=True)
@@ -90,6 +101,28 @@ class Control:
         """
         reply = self._post(kind, id=id, arguments=arguments, strings=strings, fds=fds)
         return await self._answer(reply, kind, timeout_s)
+
+    def send(
+        self,
+        kind: Kind,
+        *,
+        id: int = 0,
+        arguments: Sequence[int] = (),
+        strings: Sequence[bytes] = (),
+        fds: Sequence[int] = (),
+        timeout_s: float,
+    ) -> Asked:
+        """As `ask`, but only sends the request; what is returned may be awaited, or not.
+
+        Init takes requests in order, so the next may be sent before the reply has come.
+
+        Raises:
+            WireError: the request does not fit in a packet.
+            InitGone: init ended.
+        """
+        reply = self._post(kind, id=id, arguments=arguments, strings=strings, fds=fds)
+        reply.add_done_callback(_ignore_outcome)
+        return Asked(partial(self._answer, reply, kind, timeout_s))
 
     async def start(
         self,

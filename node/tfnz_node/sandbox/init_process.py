@@ -8,9 +8,9 @@ import os
 import signal
 import socket
 
-from tfnz_node.sandbox.control import Control
+from tfnz_node.sandbox.control import Asked, Control
 from tfnz_node.sandbox.jobs import Job, RunFailed, RunRequest, StandardPipes
-from tfnz_node.sandbox.memory import memory_file
+from tfnz_node.sandbox.memory import Content
 from tfnz_node.sandbox.wire import FileFlag, Kind, parse_exec_failure
 
 REQUEST_TIMEOUT_S = 30.0
@@ -43,15 +43,16 @@ class InitProcess:
         self._closed = False
         self._loop.add_reader(self.pidfd, self._reap)
 
-    async def boot(self, root_fd: int, *, hostname: str, address: str = "") -> None:
+    def boot(self, root_fd: int, *, hostname: str, address: str = "") -> Asked:
         """Makes the detached mount `root_fd` the root, and sets the host name and the address on the loopback.
 
-        The descriptor stays the caller's. To be called once, before anything that touches files or processes.
+        The descriptor stays the caller's. To be called once, before anything that touches files or processes; that
+        may be asked for before this is answered, and is refused when this fails.
 
         Raises:
-            InitFailed, InitGone, TimeoutError: see `Control.ask`.
+            InitGone, and when it is awaited InitFailed, InitGone, TimeoutError: see `Control.ask`.
         """
-        await self._control.ask(
+        return self._control.send(
             Kind.BOOT,
             id=self._new_id(),
             strings=(os.fsencode(hostname), address.encode()),
@@ -59,30 +60,27 @@ class InitProcess:
             timeout_s=REQUEST_TIMEOUT_S,
         )
 
-    async def write_file(
-        self, path: bytes, content: bytes, *, mode: int = 0o644, owner: bytes = b"", secret: bool = False
-    ) -> None:
+    def write_file(
+        self, path: bytes, content: Content, *, mode: int = 0o644, owner: bytes = b"", secret: bool = False
+    ) -> Asked:
         """Writes a file before the first process runs. A secret one lives in memory only, never on a disk.
 
-        Parents are created, root-owned 0755. Whatever is at the path is replaced, unless it is a directory.
+        Parents are created, root-owned 0755. Whatever is at the path is replaced, unless it is a directory. The
+        content's descriptor stays the caller's. When this fails, the main process is not started.
 
         Raises:
-            InitFailed: EISDIR, EBUSY once a process was started, ...
-            InitGone, TimeoutError: see `Control.ask`.
+            WireError: the path is too long.
+            InitGone, and when it is awaited InitGone, TimeoutError: see `Control.ask`.
+            InitFailed: when it is awaited: EISDIR, EBUSY once a process was started, ...
         """
-        flags = FileFlag.SECRET if secret else FileFlag(0)
-        memory = memory_file("file", content)
-        try:
-            await self._control.ask(
-                Kind.FILE,
-                id=self._new_id(),
-                arguments=(mode, flags),
-                strings=(path, owner),
-                fds=(memory,),
-                timeout_s=REQUEST_TIMEOUT_S,
-            )
-        finally:
-            os.close(memory)
+        return self._control.send(
+            Kind.FILE,
+            id=self._new_id(),
+            arguments=(mode, FileFlag.SECRET if secret else 0, content.offset, content.size),
+            strings=(path, owner),
+            fds=(content.fd,),
+            timeout_s=REQUEST_TIMEOUT_S,
+        )
 
     async def run(self, request: RunRequest) -> Job:
         """Starts a process and returns once it has become the program asked for.

@@ -39,10 +39,10 @@ class Sandbox:
         self.limits = pool.default_limits
         self._pool = pool
 
-    async def limit(self, limits: CgroupLimits) -> None:
-        """Set what it may use."""
+    def limit(self, limits: CgroupLimits) -> None:
+        """Set what it may use. Blocks."""
         if limits != self.limits:
-            await self._pool.work(self._pool.cgroups.set_limits, self.slot.name, limits)
+            self._pool.cgroups.set_limits(self.slot.name, limits)
             self.limits = limits
 
     def oom_kills(self) -> int:

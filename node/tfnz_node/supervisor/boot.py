@@ -1,62 +1,144 @@
-"""Giving a sandbox its root file system, and what belongs into it before anything runs."""
+"""Giving a sandbox its root file system, and what belongs into it before anything runs.
+
+First everything that may block, in one go on a worker thread: limits, a scratch, the root, the contents of files. Then
+all that init is to do is sent to it at once, the main process included: init does it in order, and does not start that
+process when something before it has failed. So a container is up after one trip to another thread and one to init.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tfnz.protocol.errors import DiskFull, ObjectDead, StartFailed, TfnzError, TimedOut
 from tfnz.protocol.messages import PreBootFile
 from tfnz_node.rootfs.overlay import build_rootfs
-from tfnz_node.sandbox.control import InitFailed, InitGone
-from tfnz_node.sandbox.init_process import InitProcess
+from tfnz_node.sandbox.control import Asked, InitFailed, InitGone
+from tfnz_node.sandbox.memory import find_parts, memory_file
 from tfnz_node.sandbox.pool import Sandbox
 
 from .failures import explain_file
 from .spec import Host, Spec
 
+#: So many files are on their way at most: what the socket does not take at once costs a descriptor each.
+FILES_AT_ONCE = 32
 
-async def boot(host: Host, sandbox: Sandbox, spec: Spec, scratch: Path, *, with_files: bool) -> None:
-    """Boot the container's init.
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What init gets, in descriptors of ours."""
+
+    root: int
+    contents: int
+    files: list[PreBootFile]
+    sizes: list[int]
+
+    def close(self) -> None:
+        os.close(self.root)
+        os.close(self.contents)
+
+
+class Booting:
+    """A boot that init has been asked for.
+
+    Attributes:
+        scratch: where the container's own files are.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.root: Asked | None = None
+        self.files: list[tuple[str, Asked]] = []
+
+    async def done(self) -> None:
+        """Wait until everything is there.
+
+        Raises:
+            DiskFull, FileError, ...: it has no room, or a file cannot be.
+            ObjectDead: init has been killed meanwhile.
+            StartFailed, TimedOut: init cannot do it.
+        """
+        try:
+            if self.root is not None:
+                await self.root
+            for path, written in self.files:
+                try:
+                    await written
+                except InitFailed as exc:
+                    raise explain_file(exc.errno or 0, f"pre-boot file {path}: {exc}") from exc
+        except (InitGone, InitFailed, TimeoutError) as exc:
+            raise _explain_boot(exc) from exc
+
+
+async def boot(
+    host: Host, sandbox: Sandbox, spec: Spec, make_scratch: Callable[[], Path], *, with_files: bool
+) -> Booting:
+    """Ask the container's init to boot. Its main process may be asked for as soon as this returns.
 
     Secrets live in the init's memory file system and are written at every boot. Other files are part of the
     container's own file system, and only written `with_files`.
 
+    Args:
+        make_scratch: called on a worker thread for the container's own directory.
+
     Raises:
-        DiskFull, FileError, ...: it has no room, or a file cannot be.
+        DiskFull, ...: what `make_scratch` raises, and the making of the root.
         ObjectDead: init has been killed meanwhile.
-        StartFailed, TimedOut: init cannot do it.
     """
-    init, slot = sandbox.init, sandbox.slot
-    root = await asyncio.get_running_loop().run_in_executor(
-        host.executor, build_rootfs, spec.layers, scratch, init.userns_fd, host.staging, slot.id_base
+    scratch, prepared = await asyncio.get_running_loop().run_in_executor(
+        host.executor, _prepare, host, sandbox, spec, make_scratch, with_files
     )
     try:
-        await init.boot(root, hostname=spec.hostname, address=slot.address)
-    except (InitGone, InitFailed, TimeoutError) as exc:
+        return await _ask(sandbox, spec, scratch, prepared)
+    except InitGone as exc:
         raise _explain_boot(exc) from exc
     finally:
-        os.close(root)
+        prepared.close()
+
+
+def _prepare(
+    host: Host, sandbox: Sandbox, spec: Spec, make_scratch: Callable[[], Path], with_files: bool
+) -> tuple[Path, _Prepared]:
+    sandbox.limit(spec.limits)
+    scratch = make_scratch()
+    files = list(_choose_files(sandbox, spec, with_files=with_files))
+    plain = [host.unseal(file.data) if file.secret else file.data for file in files]
+    contents = memory_file("files", *plain)
+    try:
+        root = build_rootfs(spec.layers, scratch, sandbox.init.userns_fd, host.staging, sandbox.slot.id_base)
+    except BaseException:
+        os.close(contents)
+        raise
+    return scratch, _Prepared(root, contents, files, [len(content) for content in plain])
+
+
+def _choose_files(sandbox: Sandbox, spec: Spec, *, with_files: bool) -> Iterator[PreBootFile]:
     if with_files:
-        await _write(host, init, spec, PreBootFile("/etc/hostname", f"{spec.hostname}\n".encode()))
-        await _write(host, init, spec, PreBootFile("/etc/hosts", hosts_file(spec.hostname, slot.address)))
+        yield PreBootFile("/etc/hostname", f"{spec.hostname}\n".encode())
+        yield PreBootFile("/etc/hosts", hosts_file(spec.hostname, sandbox.slot.address))
     for file in spec.files:
         if with_files or file.secret:
-            await _write(host, init, spec, file)
+            yield file
 
 
-async def _write(host: Host, init: InitProcess, spec: Spec, file: PreBootFile) -> None:
-    content = host.unseal(file.data) if file.secret else file.data
-    # A secret is its owner's alone: the user that the main process runs as.
-    owner, mode = (spec.main.user.encode(), file.mode & 0o700) if file.secret else (b"", file.mode)
-    try:
-        await init.write_file(file.path.encode(), content, mode=mode, owner=owner, secret=file.secret)
-    except InitFailed as exc:
-        raise explain_file(exc.errno or 0, f"pre-boot file {file.path}: {exc}") from exc
-    except (InitGone, TimeoutError) as exc:
-        raise _explain_boot(exc) from exc
+async def _ask(sandbox: Sandbox, spec: Spec, scratch: Path, prepared: _Prepared) -> Booting:
+    init = sandbox.init
+    booting = Booting(scratch)
+    booting.root = init.boot(prepared.root, hostname=spec.hostname, address=sandbox.slot.address)
+    for file, content in zip(prepared.files, find_parts(prepared.contents, prepared.sizes), strict=True):
+        # A secret is its owner's alone: the user that the main process runs as.
+        owner, mode = (spec.main.user.encode(), file.mode & 0o700) if file.secret else (b"", file.mode)
+        written = init.write_file(file.path.encode(), content, mode=mode, owner=owner, secret=file.secret)
+        booting.files.append((file.path, written))
+        if len(booting.files) % FILES_AT_ONCE == 0:
+            with contextlib.suppress(InitFailed, TimeoutError):  # told by `done`
+                await written
+    return booting
 
 
 def _explain_boot(exc: InitGone | InitFailed | TimeoutError) -> TfnzError:

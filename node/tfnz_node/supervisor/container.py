@@ -153,22 +153,28 @@ class Container:
     async def _come_up(self) -> None:
         begun = time.monotonic()
         async with self._changing:
-            await self._sandbox.limit(self.spec.limits)
-            self._scratch = await self._work(self._host.storage.create_scratch, self.id, self.spec.disk_bytes)
-            await self._boot(with_files=True)
-            if self.spec.sleep:
-                self._become(State.SLEEPING)
-            else:
-                await self._start_main()
+            make_scratch = partial(self._host.storage.create_scratch, self.id, self.spec.disk_bytes)
+            await self._boot(make_scratch, with_files=True, asleep=self.spec.sleep)
         self._tell(ContainerRunning(self.id, time.monotonic() - begun))
         if self.spec.timeout_s is not None and not self._conclusion.done():
             end = Exit(Cause.TIMED_OUT, message=f"after {self.spec.timeout_s:g} s")
             self._timer = asyncio.get_running_loop().call_later(self.spec.timeout_s, self._conclude, end)
 
-    async def _boot(self, *, with_files: bool) -> None:
+    async def _boot(self, make_scratch: Callable[[], Path], *, with_files: bool, asleep: bool) -> None:
+        """Have the sandbox's init boot; the main process is asked for before init has answered."""
         self._check_going_on()
         self._watch(self._watch_init(self._sandbox.init))
-        await boot(self._host, self._sandbox, self.spec, self._scratch, with_files=with_files)
+        booting = await boot(self._host, self._sandbox, self.spec, make_scratch, with_files=with_files)
+        self._scratch = booting.scratch
+        try:
+            if not asleep:
+                await self._start_main()
+        except TfnzError:
+            await booting.done()  # what failed first says why
+            raise
+        await booting.done()
+        if asleep:
+            self._become(State.SLEEPING)
 
     async def _start_main(self) -> None:
         self._become(State.STARTING)
@@ -298,16 +304,12 @@ class Container:
             asleep = self.state is State.SLEEPING
             self._become(State.REBOOTING)
             try:
-                await self._boot_again(reset_filesystem=reset_filesystem)
-                if asleep:
-                    self._become(State.SLEEPING)
-                else:
-                    await self._start_main()
+                await self._boot_again(reset_filesystem=reset_filesystem, asleep=asleep)
             except Exception as exc:
                 self._fail(exc, "rebooted")
                 raise
 
-    async def _boot_again(self, *, reset_filesystem: bool) -> None:
+    async def _boot_again(self, *, reset_filesystem: bool, asleep: bool) -> None:
         self._former, self._main = self._main, None
         self.processes.container_ends(abandon=False)
         try:
@@ -316,10 +318,12 @@ class Container:
             raise StartFailed(f"the container could not be started again: {exc}") from exc
         await self._hear_out(self._former)
         self._former = None
-        if reset_filesystem:
-            self._scratch = await self._work(self._host.storage.reset_scratch, self.id)
-        await self._boot(with_files=reset_filesystem)
         self.processes.container_begins()
+        if reset_filesystem:
+            make_scratch = partial(self._host.storage.reset_scratch, self.id)
+        else:
+            make_scratch = partial(Path, self._scratch)
+        await self._boot(make_scratch, with_files=reset_filesystem, asleep=asleep)
 
     async def end(self, cause: Cause, *, grace_s: float = 0.0) -> None:
         """End it, and return when nothing of it is left.

@@ -22,6 +22,7 @@ from tfnz_node.sandbox.cgroup_entry import NOWHERE
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, RunRequest, Terminal
 from tfnz_node.sandbox.launch import launch_init
+from tfnz_node.sandbox.memory import find_parts, memory_file
 
 #: Built by `make setup`.
 BUSYBOX_IMAGE = Path(__file__).parents[3] / "build" / "images" / "busybox.tar"
@@ -99,6 +100,17 @@ class Box:
         self.init = init
         self.root = root
         self._next_id = 1000
+
+    async def write_file(
+        self, path: bytes, content: bytes, *, mode: int = 0o644, owner: bytes = b"", secret: bool = False
+    ) -> None:
+        """Has init write a file whose content is in the middle of what it is given."""
+        fd = memory_file("test", b"before", content, b"after")
+        try:
+            _, part, _ = find_parts(fd, [6, len(content), 5])
+            await self.init.write_file(path, part, mode=mode, owner=owner, secret=secret)
+        finally:
+            os.close(fd)
 
     async def start(
         self,

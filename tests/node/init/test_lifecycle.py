@@ -120,7 +120,7 @@ async def test_nothing_runs_before_boot_and_boot_happens_once(box: Box) -> None:
         with pytest.raises(InitFailed, match="before the container has booted"):
             await early.start("true")
         with pytest.raises(InitFailed, match="files are written between boot and the first process"):
-            await init.write_file(b"/etc/x", b"")
+            await early.write_file(b"/etc/x", b"")
         with pytest.raises(InitFailed, match="booted already"):
             await boot(box.init, box.root)
         with pytest.raises(InitFailed, match="10.9.8.700 is not an IPv4 address"):

@@ -240,7 +240,7 @@ async def test_as_another_user_only_what_that_user_may(box: Box) -> None:
 
 @pytest.mark.asyncio
 async def test_put_onto_a_secret_stays_in_memory(box: Box) -> None:
-    await box.init.write_file(b"/key", b"a longer first value", mode=0o600, owner=b"ann", secret=True)
+    await box.write_file(b"/key", b"a longer first value", mode=0o600, owner=b"ann", secret=True)
     assert (await box.builtin("put", "/key", "644", input=b"second")).code == 0
     assert (await box.builtin("get", "/key")).stdout == b"second"
     assert await box.shell("stat -c '%a %u' /key") == "600 1000\n"

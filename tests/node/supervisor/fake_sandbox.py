@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 from tests.node.supervisor.fake_jobs import FakeProcess
 from tfnz.protocol.messages import (
@@ -20,12 +21,16 @@ from tfnz_node.core.slots import Slot
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import Job, RunRequest
+from tfnz_node.sandbox.memory import Content
 from tfnz_node.sandbox.pool import Pool, Sandbox
 from tfnz_node.storage.base import Storage
 from tfnz_node.supervisor.spec import Host
 
 KILLED = 9
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=1.0)
+
+
+Answer: TypeAlias = asyncio.Future[None]
 
 
 class FakeInit:
@@ -41,19 +46,32 @@ class FakeInit:
         self.hostname = ""
         self.signals: list[tuple[int, int]] = []
         self.refusal: Exception | None = None
+        #: How a file, or "boot", is answered.
+        self.failures: dict[str, Exception] = {}
         self.kills = 0
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
 
-    async def boot(self, root_fd: int, *, hostname: str, address: str = "") -> None:
+    def boot(self, root_fd: int, *, hostname: str, address: str = "") -> Answer:
         self._check_alive()
         self.hostname = hostname
+        return self._answer("boot")
 
-    async def write_file(
-        self, path: bytes, content: bytes, *, mode: int = 0o644, owner: bytes = b"", secret: bool = False
-    ) -> None:
+    def write_file(
+        self, path: bytes, content: Content, *, mode: int = 0o644, owner: bytes = b"", secret: bool = False
+    ) -> Answer:
         self._check_alive()
-        self.files[path] = (content, mode, owner, secret)
+        self.files[path] = (os.pread(content.fd, content.size, content.offset), mode, owner, secret)
+        return self._answer(path.decode())
+
+    def _answer(self, what: str) -> Answer:
+        answer: Answer = asyncio.get_running_loop().create_future()
+        if (failure := self.failures.get(what)) is None:
+            answer.set_result(None)
+        else:
+            answer.set_exception(failure)
+            answer.exception()  # nobody has to ask
+        return answer
 
     async def run(self, request: RunRequest) -> Job:
         self._check_alive()
@@ -116,7 +134,7 @@ class FakeSandbox:
         self.may_renew.set()
         self.renewed = asyncio.Event()
 
-    async def limit(self, limits: CgroupLimits) -> None:
+    def limit(self, limits: CgroupLimits) -> None:
         self.limits = limits
 
     def oom_kills(self) -> int:

@@ -50,7 +50,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 
 async def boot_once(host: Host, sandbox: FakeSandbox, *, with_files: bool = True) -> None:
-    await boot(host, cast(Sandbox, sandbox), SPEC, host.storage.root, with_files=with_files)
+    booting = await boot(host, cast(Sandbox, sandbox), SPEC, lambda: host.storage.root, with_files=with_files)
+    await booting.done()
+    assert booting.scratch == host.storage.root
 
 
 async def test_everything_is_there_before_anything_runs(host: Host) -> None:
@@ -94,14 +96,11 @@ FAILURES: list[tuple[Exception, type[TfnzError]]] = [
 
 @pytest.mark.parametrize(("failure", "error"), FAILURES)
 async def test_an_init_that_cannot_boot_says_why(
-    host: Host, monkeypatch: pytest.MonkeyPatch, failure: Exception, error: type[TfnzError]
+    host: Host, failure: Exception, error: type[TfnzError]
 ) -> None:
-    async def fail(root_fd: int, *, hostname: str, address: str = "") -> None:
-        raise failure
-
     async with no_descriptor_more():
         sandbox = FakeSandbox()
-        monkeypatch.setattr(sandbox.init, "boot", fail)
+        sandbox.init.failures["boot"] = failure
         with pytest.raises(error) as caught:
             await boot_once(host, sandbox)
         assert type(caught.value) is error
@@ -117,14 +116,10 @@ async def test_an_init_that_cannot_boot_says_why(
     ],
 )
 async def test_a_file_that_cannot_be_written_says_why(
-    host: Host, monkeypatch: pytest.MonkeyPatch, failure: Exception, error: type[TfnzError]
+    host: Host, failure: Exception, error: type[TfnzError]
 ) -> None:
-    async def fail(path: bytes, content: bytes, *, mode: int, owner: bytes, secret: bool) -> None:
-        if path == b"/etc/motd":
-            raise failure
-
     sandbox = FakeSandbox()
-    monkeypatch.setattr(sandbox.init, "write_file", fail)
+    sandbox.init.failures["/etc/motd"] = failure
     with pytest.raises(error, match="/etc/motd" if isinstance(failure, InitFailed) else None) as caught:
         await boot_once(host, sandbox)
     assert type(caught.value) is error

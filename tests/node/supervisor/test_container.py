@@ -32,6 +32,7 @@ from tfnz.protocol.messages import ContainerEnded, ContainerRunning, PreBootFile
 from tfnz_node.core.lifecycle import State
 from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.sandbox.cgroups import CgroupLimits
+from tfnz_node.sandbox.control import InitFailed
 from tfnz_node.sandbox.jobs import RunFailed, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.pool import Sandbox
@@ -189,6 +190,18 @@ async def test_a_command_that_is_not_there_is_its_error(world: World) -> None:
     assert ended.exit == Exit(Cause.FAILED_TO_START, message="serve: not found")
     assert ended.error is not None
     assert ended.error.code == "command_not_found"
+    assert not any(isinstance(event, ContainerRunning) for event in world.told.events)
+
+
+async def test_a_file_that_cannot_be_written_is_its_error_and_not_the_main_process_that_needs_it(
+    world: World,
+) -> None:
+    world.init.failures["/etc/motd"] = InitFailed(errno.EISDIR, "/etc/motd is a directory")
+    world.init.refusal = InitFailed(errno.ECANCELED, "the main process is not started")
+    world.create()
+    ended = await world.gone()
+    assert ended.error is not None
+    assert ended.error.code == "path_is_directory"
     assert not any(isinstance(event, ContainerRunning) for event in world.told.events)
 
 
