@@ -22,9 +22,11 @@ from .accounts import Accounts
 from .config import NodeConfig
 from .core.registry import Registry
 from .core.slots import Slots
+from .gateway.door import Door
 from .gateway.session import Session
 from .gateway.sessions import Peer, Sessions
-from .gateway.sockets import Router, prepare_unix_path, private_umask, run_router, share_unix_path
+from .gateway.tcp_door import TcpDoor
+from .gateway.unix_door import UnixDoor, prepare_unix_path, private_umask, share_unix_path
 from .gateway.zap import Authenticator
 from .handlers.containers import release
 from .handlers.context import Node
@@ -145,11 +147,11 @@ async def gateway(
 ) -> AsyncIterator[str]:
     """Open the door, and when it is closed again end every session. Yields the local endpoint."""
     context = zmq.asyncio.Context()
-    routers: dict[str, Router] = {}
+    doors: dict[str, Door] = {}
 
     def send(peer: Peer, frame: bytes) -> None:
-        if (router := routers.get(peer.socket)) is not None:
-            router.send(peer, frame)
+        if (door := doors.get(peer.socket)) is not None:
+            door.send(peer, frame)
 
     async def release_gone(session: Session) -> None:
         await release(node, session, cause=Cause.SESSION_GONE)
@@ -174,14 +176,13 @@ async def gateway(
     async with contextlib.AsyncExitStack() as stack:
         # It waits until every socket is closed, so each is entrusted to the stack as soon as there is one.
         stack.callback(context.term)
-        authenticator = Authenticator(
-            context, authorised=accounts.is_authorised, local=_local_users(embedded=embedded)
-        )
+        authenticator = Authenticator(context, authorised=accounts.is_authorised)
         stack.callback(authenticator.close)
-        local = _open_local(context, config, stack, embedded=embedded)
+        local = _open_local(config, stack, embedded=embedded)
         remote = [] if embedded else [_open_remote(context, one, keys, stack) for one in config.listen]
-        routers.update((router.endpoint, router) for router in (local, *remote))
-        servers = [run_router(one, sessions.on_frame, sessions.on_disconnected) for one in routers.values()]
+        all_doors: list[Door] = [local, *remote]
+        doors.update((door.endpoint, door) for door in all_doors)
+        servers = [door.serve(sessions.on_frame, sessions.on_disconnected) for door in doors.values()]
         for server in (authenticator.serve(), sessions.sweep_forever(), *servers):
             task = asyncio.create_task(server)
             task.add_done_callback(lambda task: _report(task, failed))
@@ -207,33 +208,30 @@ def _local_users(*, embedded: bool) -> Callable[[int], bool]:
     return lambda uid: uid == own if embedded else True
 
 
-def _open_local(
-    context: zmq.asyncio.Context, config: NodeConfig, stack: contextlib.AsyncExitStack, *, embedded: bool
-) -> Router:
+def _open_local(config: NodeConfig, stack: contextlib.AsyncExitStack, *, embedded: bool) -> UnixDoor:
+    allowed = _local_users(embedded=embedded)
     if embedded:
-        # An abstract socket: it has no file that could be left behind.
-        router = Router(context, f"ipc://@20ft-{secrets.token_hex(8)}")
-        stack.callback(router.close)
-        router.use_peer_credentials()
-        router.bind()
-        return router
+        # A name without a file: there is none that could be left behind.
+        door = UnixDoor(f"@20ft-{secrets.token_hex(8)}", allowed=allowed)
+        stack.callback(door.close)
+        door.bind()
+        return door
     prepare_unix_path(config.socket)
-    router = Router(context, f"ipc://{config.socket}")
-    stack.callback(router.close)
-    router.use_peer_credentials()
+    door = UnixDoor(str(config.socket), allowed=allowed)
+    stack.callback(door.close)
     with private_umask():
-        router.bind()
+        door.bind()
     # Only now is the file ours.
     stack.callback(config.socket.unlink, missing_ok=True)
     share_unix_path(config.socket, config.socket_group)
-    return router
+    return door
 
 
 def _open_remote(
     context: zmq.asyncio.Context, endpoint: str, keys: NodeKeys, stack: contextlib.AsyncExitStack
-) -> Router:
-    router = Router(context, endpoint)
-    stack.callback(router.close)
-    router.use_curve(bytes(keys.identity.public_key), bytes(keys.identity))
-    router.bind()
-    return router
+) -> TcpDoor:
+    door = TcpDoor(context, endpoint)
+    stack.callback(door.close)
+    door.use_curve(bytes(keys.identity.public_key), bytes(keys.identity))
+    door.bind()
+    return door

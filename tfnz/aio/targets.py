@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tfnz.links import Connector
-from tfnz.links.zeromq import CurveKeys, ZmqConnector
+from tfnz.links.unix import PREFIX, UnixConnector
 from tfnz.protocol.errors import NoAccount
 
 DEFAULT_SOCKET: Final = Path("/run/20ft/node.sock")
@@ -55,14 +55,18 @@ def find_target(
         )
     host, port = parse_host(location_ip or account.name)
     address = f"[{host}]" if ":" in host else host
+    from tfnz.links.zeromq import (  # late, too: programs of this machine don't need ZeroMQ
+        CurveKeys,
+        ZmqConnector,
+    )
+
     keys = CurveKeys(account.public, account.secret, account.server)
     return Target(account.name, host, ZmqConnector(f"tcp://{address}:{port}", keys))
 
 
 def _at_socket(path: str) -> Target:
-    endpoint = path if path.startswith("ipc://") else f"ipc://{path}"
-    name = endpoint.removeprefix("ipc://")
-    return Target(name, name, ZmqConnector(endpoint))
+    name = path.removeprefix(PREFIX)
+    return Target(name, name, UnixConnector(PREFIX + name))
 
 
 def parse_host(host: str) -> tuple[str, int]:

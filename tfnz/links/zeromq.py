@@ -1,4 +1,4 @@
-"""Links over ZeroMQ: TCP with CURVE, or a unix socket.
+"""Links over ZeroMQ: TCP with CURVE.
 
 Every attempt to connect is a socket of its own, without ZeroMQ's silent reconnection: whether a connection was made,
 refused or lost is then known at once, from the events of the socket's monitor. Frames are sent and received on the
@@ -11,7 +11,6 @@ import asyncio
 import base64
 import contextlib
 import logging
-import os
 import socket as sockets
 from collections import deque
 from dataclasses import dataclass
@@ -57,9 +56,7 @@ class CurveKeys:
 class ZmqLink:
     """A connection over one DEALER socket, which is its own to close."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: CurveKeys | None
-    ) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: CurveKeys) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._keys = keys
@@ -83,10 +80,9 @@ class ZmqLink:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
         socket.setsockopt(zmq.HANDSHAKE_IVL, int(CONNECT_TIMEOUT_S * 1000))
-        if self._keys is not None:
-            socket.setsockopt(zmq.CURVE_SERVERKEY, z85.encode(self._keys.server))
-            socket.setsockopt(zmq.CURVE_PUBLICKEY, z85.encode(self._keys.public))
-            socket.setsockopt(zmq.CURVE_SECRETKEY, z85.encode(self._keys.secret))
+        socket.setsockopt(zmq.CURVE_SERVERKEY, z85.encode(self._keys.server))
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, z85.encode(self._keys.public))
+        socket.setsockopt(zmq.CURVE_SECRETKEY, z85.encode(self._keys.secret))
         return socket
 
     def _watch(self, socket: zmq.Socket[bytes], take: object) -> int:
@@ -186,27 +182,21 @@ class ZmqLink:
         self.close()
 
     def _explain(self, event: zmq.Event) -> TfnzError:
-        if event is zmq.Event.HANDSHAKE_FAILED_AUTH and self._keys is not None:
+        if event is zmq.Event.HANDSHAKE_FAILED_AUTH:
             public = base64.b64encode(self._keys.public).decode()
             return NotAuthorised(
                 f"the node at {self._endpoint} does not know this account: "
                 f"ask whoever runs it to type there: tfnz-node account authorise {public} --name NAME"
             )
-        if event is zmq.Event.HANDSHAKE_FAILED_AUTH:
-            return NotAuthorised(f"the node at {self._endpoint} does not accept user {os.getuid()}")
         if not self._connected:
             return ConnectionFailed(
                 f"nothing is listening at {self._endpoint}: is the node running (`tfnz-node serve`), "
                 "and is this its address?"
             )
-        if self._keys is not None:
-            return NotAuthorised(
-                f"what listens at {self._endpoint} could not prove to be the node we know: it has another key than "
-                "the one in this account's .spub file, or is no 20ft node. If the node was installed anew, compare "
-                "with what `tfnz-node key` prints there, then type: tfnz account trust LOCATION KEY --overwrite"
-            )
         return NotAuthorised(
-            f"what listens at {self._endpoint} is no 20ft node, or will not talk to this user"
+            f"what listens at {self._endpoint} could not prove to be the node we know: it has another key than "
+            "the one in this account's .spub file, or is no 20ft node. If the node was installed anew, compare "
+            "with what `tfnz-node key` prints there, then type: tfnz account trust LOCATION KEY --overwrite"
         )
 
 
@@ -215,12 +205,12 @@ def _readable(socket: zmq.Socket[bytes]) -> bool:
 
 
 class ZmqConnector:
-    """Links to one endpoint, such as ``tcp://192.0.2.1:2020`` or ``ipc:///run/20ft/node.sock``.
+    """Links to one endpoint, such as ``tcp://192.0.2.1:2020``.
 
     A host name in the endpoint is looked up anew for every link.
     """
 
-    def __init__(self, endpoint: str, keys: CurveKeys | None = None) -> None:
+    def __init__(self, endpoint: str, keys: CurveKeys) -> None:
         self.address = endpoint
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -251,9 +241,6 @@ class ZmqConnector:
 
 async def _resolve(endpoint: str) -> list[str]:
     """The endpoint by number, all it has. ZeroMQ's own look-up would hold up its thread, and retry without a word."""
-    if endpoint.startswith("ipc://"):
-        _check_path(endpoint.removeprefix("ipc://"))
-        return [endpoint]
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -267,18 +254,3 @@ async def _resolve(endpoint: str) -> list[str]:
         f"tcp://[{address[0]!s}]:{port}" if family == sockets.AF_INET6 else f"tcp://{address[0]!s}:{port}"
         for family, *_, address in found
     ]
-
-
-def _check_path(path: str) -> None:
-    """Say clearly what ZeroMQ would only call a failure to connect."""
-    if path.startswith("@"):
-        return
-    if not os.path.exists(path):
-        raise ConnectionFailed(
-            f"no node is running on this machine: there is no socket at {path}. Start one with `tfnz-node serve`, "
-            "or use Location.embedded() for one of your own"
-        )
-    if not os.access(path, os.W_OK):
-        raise NotAuthorised(
-            f"this user may not use the node's socket at {path}: be root, or join the group that owns it"
-        )

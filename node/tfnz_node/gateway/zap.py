@@ -1,52 +1,37 @@
-"""Authentication, by the ZeroMQ Authentication Protocol (RFC 27): who may connect, and as which account.
+"""Authentication over TCP, by the ZeroMQ Authentication Protocol (RFC 27): who may connect, and as which account.
 
 libzmq asks here during every handshake and stamps our answer on every later message of that connection as its
-User-Id, in C; nothing that a client writes can change it. On TCP the key pair of the client has been proved by CURVE
-and names the account, if it is authorised. On the unix socket the kernel vouches for the user id, and the file's mode
-has decided who may connect; each user is an account of its own.
+User-Id, in C; nothing that a client writes can change it. The key pair of the client has been proved by CURVE and
+names the account, if it is authorised.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable
 
 import zmq
 import zmq.asyncio
 
+from .door import account_of_key
+
 log = logging.getLogger(__name__)
 
 ENDPOINT = "inproc://zeromq.zap.01"
 TCP_DOMAIN = "tcp"
-UNIX_DOMAIN = "unix"
 VERSION = b"1.0"
-
-
-def account_of_key(public: bytes) -> str:
-    """The account that a public key of 32 bytes names."""
-    return "key:" + base64.b64encode(public).decode()
-
-
-def account_of_uid(uid: int) -> str:
-    """The account of a user of this machine."""
-    return f"uid:{uid}"
 
 
 class Authenticator:
     """Answers libzmq's questions until it is closed.
 
     Args:
-        authorised: whether an account may connect over TCP.
-        local: whether a user of this machine may, on the unix socket.
+        authorised: whether an account may connect.
     """
 
-    def __init__(
-        self, context: zmq.asyncio.Context, *, authorised: Callable[[str], bool], local: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, context: zmq.asyncio.Context, *, authorised: Callable[[str], bool]) -> None:
         self._authorised = authorised
-        self._local = local
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
         self._socket.bind(ENDPOINT)
@@ -76,23 +61,10 @@ class Authenticator:
                 return account
             log.warning("refused %s from %s: not authorised", account, address)
             return None
-        if domain == UNIX_DOMAIN and mechanism == b"NULL":
-            uid = parse_uid(address)
-            if uid is not None and self._local(uid):
-                return account_of_uid(uid)
-            log.warning("refused local user %s", address)
         return None
 
     def close(self) -> None:
         self._socket.close()
-
-
-def parse_uid(address: str) -> int | None:
-    """The user id in what libzmq says of a unix peer, ``host:uid:gid:pid`` from SO_PEERCRED."""
-    parts = address.rsplit(":", 3)
-    if len(parts) == 4 and all(part.isdigit() for part in parts[1:]):
-        return int(parts[1])
-    return None
 
 
 def as_account(value: object) -> str:

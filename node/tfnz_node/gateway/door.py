@@ -1,0 +1,49 @@
+"""What every way into the node is: frames in with their peer, frames out, and the news that a connection closed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from .sessions import Peer
+
+OnFrame: TypeAlias = Callable[[Peer, bytes], None]
+#: Told the door's endpoint and the descriptor of the peer.
+OnDisconnected: TypeAlias = Callable[[str, int], None]
+
+
+class Door(Protocol):
+    """One listening socket.
+
+    Attributes:
+        endpoint: where, as clients name it.
+    """
+
+    endpoint: str
+
+    async def serve(self, on_frame: OnFrame, on_disconnected: OnDisconnected) -> None:
+        """Hand over what arrives, until cancelled; a frame that makes no sense costs nobody else anything."""
+
+    def send(self, peer: Peer, frame: bytes) -> None:
+        """Send to a peer; one that has gone is not an error."""
+
+    def close(self) -> None:
+        """Close it, and every connection. Idempotent."""
+
+
+def account_of_key(public: bytes) -> str:
+    """The account that a public key of 32 bytes names."""
+    return "key:" + base64.b64encode(public).decode()
+
+
+def account_of_uid(uid: int) -> str:
+    """The account of a user of this machine."""
+    return f"uid:{uid}"
+
+
+def key_of_account(account: str) -> bytes:
+    """The 32 bytes that stand for an account: its public key, or for a local user a digest of its name."""
+    kind, _, value = account.partition(":")
+    return base64.b64decode(value) if kind == "key" else hashlib.sha256(account.encode()).digest()

@@ -1,0 +1,222 @@
+"""The way in for this machine's own users: a unix socket, on which the kernel says who they are.
+
+The mode of the socket's file decides who may connect; each user is an account of its own. Nothing that a client writes
+changes who it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import itertools
+import logging
+import os
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tfnz.framing import FramedSocket, FrameTooLarge
+from tfnz.protocol.errors import NoCapacity, NotAuthorised, ProtocolError, TfnzError, describe_error
+from tfnz.protocol.frames import MAX_FRAME, MAX_HELLO, encode
+from tfnz.protocol.messages import Refused
+
+from .door import OnDisconnected, OnFrame, account_of_uid, key_of_account
+from .sessions import Peer
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "unix:"
+BACKLOG: Final = 1024
+#: So many connections are accepted, and then others have their turn.
+ACCEPTS_AT_ONCE: Final = 64
+#: One user has no more connections than this.
+MAX_CONNECTIONS: Final = 512
+#: A connection on which nothing was said by then is closed.
+HELLO_TIMEOUT_S: Final = 10.0
+#: How long the door stays shut when the host has no descriptors left.
+PAUSE_S: Final = 0.1
+#: struct ucred of SO_PEERCRED: process, user and group.
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+@dataclass(slots=True)
+class _Caller:
+    """A connection, and whose it is."""
+
+    peer: Peer
+    uid: int
+    connection: FramedSocket = field(init=False)
+    silence: asyncio.TimerHandle | None = None
+
+
+class UnixDoor:
+    """The listening socket; see `Door`.
+
+    Args:
+        name: the path of the socket, or @ and a name that has no file.
+        allowed: whether a user id may come in.
+    """
+
+    def __init__(self, name: str, *, allowed: Callable[[int], bool]) -> None:
+        self.endpoint = PREFIX + name
+        self._name = name
+        self._allowed = allowed
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._callers: dict[bytes, _Caller] = {}
+        self._count: Counter[int] = Counter()
+        self._numbers = itertools.count(1)
+        self._on_frame: OnFrame = lambda peer, frame: None
+        self._on_disconnected: OnDisconnected = lambda endpoint, descriptor: None
+
+    def bind(self) -> None:
+        """Raises NoCapacity, naming the endpoint, when it cannot be had; the door is closed then."""
+        try:
+            self._listener.bind("\0" + self._name[1:] if self._name.startswith("@") else self._name)
+            self._listener.listen(BACKLOG)
+        except OSError as exc:
+            self.close()
+            raise NoCapacity(
+                f"cannot listen on {self._name}: {exc.strerror or exc}. "
+                "Is another node running? Set `socket` in node.toml"
+            ) from exc
+
+    async def serve(self, on_frame: OnFrame, on_disconnected: OnDisconnected) -> None:
+        self._on_frame, self._on_disconnected = on_frame, on_disconnected
+        loop = asyncio.get_running_loop()
+        while True:
+            full: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(self._listener.fileno(), self._accept, full)
+            try:
+                await full  # for ever, unless we run out of descriptors
+            finally:
+                loop.remove_reader(self._listener.fileno())
+            await asyncio.sleep(PAUSE_S)
+
+    def send(self, peer: Peer, frame: bytes) -> None:
+        if (caller := self._callers.get(peer.routing_id)) is not None:
+            caller.connection.send(frame)
+
+    def close(self) -> None:
+        self._listener.close()
+        for caller in list(self._callers.values()):
+            self._dismiss(caller)
+
+    # --- connections
+
+    def _accept(self, full: asyncio.Future[None]) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                log.error("no connection can be accepted on %s: %s", self._name, exc)
+                if not full.done():
+                    full.set_result(None)
+                return
+            self._welcome(connection)
+
+    def _welcome(self, connection: socket.socket) -> None:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, _ = _CREDENTIALS.unpack(credentials)
+        account = account_of_uid(uid)
+        number = next(self._numbers)
+        peer = Peer(self.endpoint, number.to_bytes(8, "big"), number, account, key_of_account(account))
+        caller = _Caller(peer, uid)
+        caller.connection = FramedSocket(
+            connection,
+            limit=MAX_HELLO,
+            on_frame=lambda frame: self._on_caller_frame(caller, frame),
+            on_closed=lambda reason: self._on_caller_gone(caller, reason),
+        )
+        self._callers[peer.routing_id] = caller
+        self._count[uid] += 1
+        if not self._allowed(uid):
+            self._refuse(caller, NotAuthorised(f"the node at {self._name} does not accept user {uid}"))
+        elif self._count[uid] > MAX_CONNECTIONS:
+            self._refuse(
+                caller, NoCapacity(f"user {uid} has {MAX_CONNECTIONS} connections to this node already")
+            )
+        else:
+            loop = asyncio.get_running_loop()
+            caller.silence = loop.call_later(HELLO_TIMEOUT_S, self._dismiss, caller)
+
+    def _refuse(self, caller: _Caller, error: TfnzError) -> None:
+        log.warning("refused %s: %s", caller.peer.account, error)
+        caller.connection.send(encode(Refused(describe_error(error))))
+        self._dismiss(caller)
+
+    def _on_caller_frame(self, caller: _Caller, frame: bytes) -> None:
+        if caller.silence is not None:
+            caller.silence.cancel()
+            caller.silence = None
+            caller.connection.parser.limit = MAX_FRAME
+        try:
+            self._on_frame(caller.peer, frame)
+        except Exception:
+            log.exception("a frame on %s could not be handled", self.endpoint)
+
+    def _on_caller_gone(self, caller: _Caller, reason: Exception | None) -> None:
+        if isinstance(reason, FrameTooLarge):
+            log.warning("%s: %s", caller.peer.account, ProtocolError(str(reason)))
+        self._dismiss(caller)
+        self._on_disconnected(self.endpoint, caller.peer.descriptor)
+
+    def _dismiss(self, caller: _Caller) -> None:
+        """Let go of a connection."""
+        if self._callers.pop(caller.peer.routing_id, None) is None:
+            return
+        if caller.silence is not None:
+            caller.silence.cancel()
+        self._count[caller.uid] -= 1
+        if not self._count[caller.uid]:
+            del self._count[caller.uid]
+        caller.connection.close()
+
+
+def prepare_unix_path(path: Path) -> None:
+    """Make room for a unix socket at `path`: its directory exists, and no dead socket is in the way.
+
+    Raises:
+        NoCapacity: somebody is listening there, or it is another kind of file.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise NoCapacity(f"{path} is in the way and is no socket: move it, or set `socket` in node.toml")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:  # it has more callers than it can take: it lives
+            pass
+    raise NoCapacity(f"another node is listening on {path}: stop it, or set `socket` in node.toml")
+
+
+@contextlib.contextmanager
+def private_umask() -> Iterator[None]:
+    """Files made meanwhile, such as a socket, are root's alone."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def share_unix_path(path: Path, group: str) -> None:
+    """Let `group` connect beside root."""
+    try:
+        os.chown(path, 0, grp.getgrnam(group).gr_gid)
+    except KeyError:
+        log.warning("there is no group %r: only root can use %s", group, path)
+    else:
+        os.chmod(path, 0o660)

@@ -1,0 +1,129 @@
+"""Links to a node on this machine, over its unix socket.
+
+The kernel tells each side who the other is, so nothing has to be proved or encrypted, and frames go straight from one
+event loop to the other: a round trip takes a quarter of what it takes through ZeroMQ and its threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from typing import Final
+
+from tfnz.framing import FramedSocket
+from tfnz.protocol.errors import ConnectionFailed, NotAuthorised
+from tfnz.protocol.frames import MAX_FRAME
+
+from .base import LinkBroken
+
+PREFIX: Final = "unix:"
+#: struct ucred of SO_PEERCRED: process, user and group.
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class UnixLink:
+    """A connection over a stream socket, which is its own to close."""
+
+    def __init__(self, connection: socket.socket, address: str) -> None:
+        self._address = address
+        self._frames: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._socket = FramedSocket(
+            connection, limit=MAX_FRAME, on_frame=self._on_frame, on_closed=lambda _: self.close()
+        )
+
+    def send(self, frame: bytes) -> None:
+        self._socket.send(frame)
+
+    async def receive(self) -> bytes:
+        while not self._frames:
+            if self._closed.done():
+                raise LinkBroken(f"the connection to {self._address} is gone")
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._frames.popleft()
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._closed)
+
+    def close(self) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
+            self._socket.close()
+            self._wake()
+
+    def _on_frame(self, frame: bytes) -> None:
+        self._frames.append(frame)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class UnixConnector:
+    """Links to one socket.
+
+    Args:
+        address: ``unix:`` and a path, such as ``unix:/run/20ft/node.sock``; a name that begins with @ has no file.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._path = address.removeprefix(PREFIX)
+
+    async def connect(self) -> UnixLink:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, self._find_name())
+            _check_owner(connection, self.address)
+        except OSError as exc:
+            connection.close()
+            raise self._explain(exc) from exc
+        except BaseException:
+            connection.close()
+            raise
+        return UnixLink(connection, self.address)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def _find_name(self) -> str:
+        return "\0" + self._path[1:] if self._path.startswith("@") else self._path
+
+    def _explain(self, exc: OSError) -> ConnectionFailed:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR):
+            return ConnectionFailed(
+                f"no node is running on this machine: there is no socket at {self._path}. Start one with "
+                "`tfnz-node serve`, or use Location.embedded() for one of your own"
+            )
+        if exc.errno in (errno.EACCES, errno.EPERM):
+            return NotAuthorised(
+                f"this user may not use the node's socket at {self._path}: be root, or join the group that owns it"
+            )
+        if exc.errno == errno.ECONNREFUSED:
+            return ConnectionFailed(
+                f"nothing is listening at {self.address}: is the node running (`tfnz-node serve`), "
+                "and is this its socket?"
+            )
+        if exc.errno == errno.EAGAIN:
+            return ConnectionFailed(
+                f"the node at {self.address} has more callers than it can take: try again"
+            )
+        return ConnectionFailed(f"cannot connect to {self.address}: {exc.strerror or exc}")
+
+
+def _check_owner(connection: socket.socket, address: str) -> None:
+    """Anybody may listen at a name that has no file, and files can be anywhere: talk to root and to ourselves only."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(credentials)
+    if uid not in (0, os.geteuid()):
+        raise NotAuthorised(
+            f"what listens at {address} is run by user {uid}, who is neither root nor you: is it a node?"
+        )
