@@ -14,7 +14,7 @@ import msgspec
 from tfnz.protocol.errors import ImageNotFound, InternalError, InvalidArgument
 from tfnz_node.images.names import is_digest, parse_digest_prefix, parse_name
 from tfnz_node.images.record import ImageRecord
-from tfnz_node.images.trees import remove_tree
+from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.store.base import Store
 
 KIND = "image"

@@ -18,8 +18,8 @@ import msgspec
 from tfnz.protocol.errors import InternalError, restore_error
 from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.names import parse_name
-from tfnz_node.images.trees import remove_tree
 from tfnz_node.images.worker import Answer, Arguments, ImportResult
+from tfnz_node.kernel.remove_tree import remove_tree
 
 logger = logging.getLogger(__name__)
 

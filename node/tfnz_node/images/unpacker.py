@@ -17,7 +17,7 @@ from tfnz.protocol.errors import ImageInvalid
 from tfnz_node.images.compression import CHUNK_BYTES
 from tfnz_node.images.limits import Budget
 from tfnz_node.images.tar_reader import Member, TarReader
-from tfnz_node.images.trees import remove_tree
+from tfnz_node.kernel.remove_tree import remove_tree
 
 MAX_ID = 65535
 # Every system call walks the whole path: depth is what would make a small archive slow.
@@ -165,15 +165,9 @@ class Unpacker:
     def _clear(self, path: bytes) -> None:
         """Make room for path: its parents exist afterwards, and it does not."""
         self._make_parent(path)
-        try:
-            there = os.lstat(path)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(there.st_mode):
+        if os.path.lexists(path):
             remove_tree(path)
-        else:
-            os.unlink(path)
-        self._known_parent = b""
+            self._known_parent = b""
 
     def _make_parent(self, path: bytes) -> None:
         parent = os.path.dirname(path)

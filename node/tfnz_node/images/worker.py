@@ -33,7 +33,7 @@ from tfnz_node.images.limits import Budget, ImportLimits, exceeded
 from tfnz_node.images.oci_layout import find_oci_images, is_oci_layout
 from tfnz_node.images.planned import PlannedImage
 from tfnz_node.images.record import ImageRecord
-from tfnz_node.images.trees import remove_tree
+from tfnz_node.kernel.remove_tree import remove_tree
 
 
 class Arguments(msgspec.Struct, frozen=True):

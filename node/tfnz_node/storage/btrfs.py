@@ -12,6 +12,7 @@ from typing import Literal
 from tfnz.protocol.errors import InternalError
 from tfnz_node.kernel import btrfs, syscalls
 from tfnz_node.kernel.mountinfo import find_mount
+from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.storage import disk_image
 from tfnz_node.storage.base import (
     RESERVE_BYTES,
@@ -27,7 +28,6 @@ from tfnz_node.storage.base import (
 )
 from tfnz_node.storage.inode_numbers import raise_inode_numbers
 from tfnz_node.storage.quota_counts import QuotaCounts
-from tfnz_node.storage.remove_tree import remove_tree
 from tfnz_node.storage.stale_groups import StaleGroups
 
 DISK = "disk"

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
+from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.storage.base import (
     SCRATCH,
     TMP,
@@ -18,7 +19,6 @@ from tfnz_node.storage.base import (
     make_room_directories,
     translated_disk_full,
 )
-from tfnz_node.storage.remove_tree import remove_tree
 
 _log = logging.getLogger(__name__)
 
@@ -84,10 +84,7 @@ class DirectoryStorage:
 
     def sweep(self) -> None:
         for path in self._tmp.iterdir():
-            if path.is_symlink() or not path.is_dir():
-                path.unlink(missing_ok=True)
-            else:
-                remove_tree(path)
+            remove_tree(path)
 
     def close(self) -> None:
         """Nothing is mounted."""
