@@ -22,11 +22,12 @@ ROOMS: dict[str, set[str]] = {
     # Leaves: they know nobody.
     "kernel": set(),
     "core": set(),
-    "config": set(),
     "init_binary": set(),
     "instance": set(),
     "keys": set(),
     "notify": set(),
+    # A default must be possible.
+    "config": {"core"},
     **{adapter: {"kernel", "core"} for adapter in ADAPTERS},
     # The catalogue of images is kept in the store.
     "images": {"kernel", "core", "store"},

@@ -26,6 +26,8 @@ from msgspec import Meta, Struct
 from tfnz.protocol.errors import InvalidArgument
 from tfnz.protocol.sizes import format_size, parse_size
 
+from .core import minima
+
 DEFAULT_PATH: Final = Path("/etc/20ft/node.toml")
 #: Every container has this many user ids of its own.
 IDS_PER_CONTAINER: Final = 65536
@@ -34,13 +36,10 @@ MAX_ID: Final = 2**32 - 2
 
 #: A disk smaller than this leaves btrfs no room for its own books.
 MIN_DISK_BYTES: Final = 256 << 20
-#: A container with less cannot even start a shell reliably.
-MIN_MEMORY_BYTES: Final = 4 << 20
 
 _ENDPOINT: Final = re.compile(r"tcp://(\*|[0-9A-Za-z_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
 
 Bytes = Annotated[int, Meta(ge=0)]
-Memory = Annotated[int, Meta(ge=MIN_MEMORY_BYTES)]
 Disk = Annotated[int, Meta(ge=MIN_DISK_BYTES)]
 Section = TypeVar("Section", bound=Struct)
 
@@ -52,10 +51,10 @@ class ConfigError(Exception):
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[limits]: what a container may use when nobody says otherwise."""
 
-    memory_bytes: Memory = 512 << 20
-    cpus: Annotated[float, Meta(gt=0, le=4096)] = 1.0
-    pids: Annotated[int, Meta(ge=8, le=4_194_304)] = 256
-    disk_bytes: Annotated[int, Meta(ge=1 << 20)] = 4 << 30
+    memory_bytes: Annotated[int, Meta(ge=minima.MEMORY_BYTES)] = 512 << 20
+    cpus: Annotated[float, Meta(ge=minima.CPUS, le=4096)] = 1.0
+    pids: Annotated[int, Meta(ge=minima.PIDS, le=4_194_304)] = 256
+    disk_bytes: Annotated[int, Meta(ge=minima.DISK_BYTES)] = 4 << 30
 
 
 class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -96,7 +96,7 @@ def test_no_address_to_listen_on_is_an_answer() -> None:
         ("pool_size = -1", r"pool_size = -1: Expected `int` >= 0"),
         ('pool_size = "many"', r"pool_size = 'many': Expected `int`, got `str`"),
         ("pool_size = true", r"pool_size = True: Expected `int`, got `bool`"),
-        ("[limits]\ncpus = 0", r"limits\.cpus = 0: Expected `float` > 0"),
+        ("[limits]\ncpus = 0", r"limits\.cpus = 0: Expected `float` >= 0\.01"),
         ("[limits]\ncpus = nan", r"limits\.cpus = nan: "),
         ('[limits]\nmemory = "1K"', r"limits\.memory = '1K': too little; the least that works is 4M"),
         ('[limits]\nmemory = "lots"', r"limits\.memory = 'lots': .*use a number of bytes"),

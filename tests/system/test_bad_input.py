@@ -91,7 +91,7 @@ def spawner(location: Location) -> Iterator[Node]:
             InvalidArgument,
             "env cannot be used: .* length <= 4096",
         ),
-        ({"memory": "1K"}, InvalidArgument, r"memory=1024 is below the minimum of 8388608 bytes \(8M\)"),
+        ({"memory": "1K"}, InvalidArgument, r"memory=1024 is below the minimum of 4194304 bytes \(4M\)"),
         ({"memory": -1}, InvalidArgument, "memory is negative"),
         ({"memory": "much"}, InvalidArgument, "memory is 'much', which is no size"),
         ({"memory": float("nan")}, InvalidArgument, "memory is nan, which is no size"),

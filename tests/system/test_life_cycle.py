@@ -31,6 +31,17 @@ def test_a_container_runs_and_is_gone(location: Location) -> None:
         location.node().destroy_container(container)
 
 
+def test_the_least_that_may_be_asked_for_is_enough(location: Location) -> None:
+    least = location.node().spawn("busybox", ["true"], memory="4M", disk="1M", pids=2, cpus=0.01)
+    assert least.wait(SOON_S) == Exit(Cause.EXITED, 0)
+    container = location.node().spawn("busybox", ["sleep", "1000"], memory="4M")
+    assert container.run("ls / | wc -l").exit_code == 0
+    container.put("/file", bytes(8 << 20))
+    assert container.fetch("/file") == bytes(8 << 20)
+    container.reboot(reset_filesystem=True)
+    assert container.run("true").exit_code == 0
+
+
 def test_output_and_the_end_arrive_in_callbacks_in_order(location: Location) -> None:
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     container = location.node().spawn(

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from tfnz.protocol.errors import InvalidArgument, PathRefused
 from tfnz.protocol.messages import Limits, PreBootFile, SpawnContainer, StartProcess
+from tfnz.protocol.sizes import format_size
+
+from . import minima
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MIN_MEMORY_BYTES = 8 << 20
-MIN_DISK_BYTES = 1 << 20
-MIN_PIDS = 2
-MIN_CPUS = 0.01
 #: The words and environment of a process; they travel to the sandbox in one packet.
 MAX_PROCESS_BYTES = 120 * 1024
 MAX_PRE_BOOT_BYTES = 32 << 20
@@ -154,10 +153,10 @@ def check_limits(limits: Limits) -> None:
         InvalidArgument: it cannot; the message names the limit, the value and the minimum.
     """
     checks: list[tuple[str, float, float, str]] = [
-        ("memory", limits.memory_bytes, MIN_MEMORY_BYTES, "bytes (8M)"),
-        ("disk", limits.disk_bytes, MIN_DISK_BYTES, "bytes (1M)"),
-        ("pids", limits.pids, MIN_PIDS, "processes"),
-        ("cpus", limits.cpus, MIN_CPUS, "processors"),
+        ("memory", limits.memory_bytes, minima.MEMORY_BYTES, f"bytes ({format_size(minima.MEMORY_BYTES)})"),
+        ("disk", limits.disk_bytes, minima.DISK_BYTES, f"bytes ({format_size(minima.DISK_BYTES)})"),
+        ("pids", limits.pids, minima.PIDS, "processes"),
+        ("cpus", limits.cpus, minima.CPUS, "processors"),
     ]
     for name, value, minimum, unit in checks:
         if not value >= minimum:  # also when it is not a number

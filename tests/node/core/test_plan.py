@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 
 from tfnz.protocol.errors import InvalidArgument, PathRefused
 from tfnz.protocol.messages import Limits, PreBootFile, SpawnContainer, StartProcess, Streams
+from tfnz_node.core import minima
 from tfnz_node.core.plan import (
     DEFAULT_PATH,
     LOGIN_SHELL,
     MAX_PRE_BOOT_BYTES,
     MAX_PROCESS_BYTES,
-    MIN_CPUS,
-    MIN_DISK_BYTES,
-    MIN_MEMORY_BYTES,
-    MIN_PIDS,
     ImageDefaults,
     ProcessPlan,
     check_limits,
@@ -240,8 +237,8 @@ def test_size_is_measured_in_bytes() -> None:
     ("limits", "message"),
     [
         (
-            Limits(memory_bytes=MIN_MEMORY_BYTES - 1),
-            f"memory={MIN_MEMORY_BYTES - 1} is below the minimum of 8388608",
+            Limits(memory_bytes=minima.MEMORY_BYTES - 1),
+            f"memory={minima.MEMORY_BYTES - 1} is below the minimum of 4194304",
         ),
         (Limits(disk_bytes=0), "disk=0 is below the minimum of 1048576"),
         (Limits(pids=1), "pids=1 is below the minimum of 2 processes"),
@@ -256,7 +253,9 @@ def test_a_limit_below_the_minimum_is_named_with_its_value(limits: Limits, messa
 
 def test_the_least_is_enough() -> None:
     check_limits(
-        Limits(memory_bytes=MIN_MEMORY_BYTES, disk_bytes=MIN_DISK_BYTES, pids=MIN_PIDS, cpus=MIN_CPUS)
+        Limits(
+            memory_bytes=minima.MEMORY_BYTES, disk_bytes=minima.DISK_BYTES, pids=minima.PIDS, cpus=minima.CPUS
+        )
     )
 
 
