@@ -1,4 +1,4 @@
-"""Two event loops: the real one, and one whose time passes only while everybody waits."""
+"""Two event loops: the real one, and one whose time passes only while everybody waits. And sessions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import selectors
 from collections.abc import Callable, Mapping
 
 import pytest
+
+from tests.node.gateway.fake_gateway import Gateway
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -38,3 +40,8 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"real": asyncio.new_event_loop, "jumping": JumpingLoop}
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()

@@ -1,0 +1,153 @@
+"""Sessions whose connection broke: a client that lives answers, and one that is dead does not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.node.gateway.fake_gateway import (
+    GRACE_S,
+    MOMENT_S,
+    Gateway,
+    assert_lives,
+    settle,
+)
+from tfnz.protocol.messages import (
+    Done,
+    Hello,
+    Ping,
+    Pong,
+    Request,
+    Result,
+)
+from tfnz_node.gateway.session import Session
+
+pytestmark = pytest.mark.asyncio(loop_factories=["jumping"])
+
+
+async def test_a_client_that_dies_is_released_after_the_grace(gateway: Gateway) -> None:
+    client = gateway.open()
+    await settle()
+    client.close()
+    await asyncio.sleep(GRACE_S - MOMENT_S)
+    assert gateway.released == []
+    await asyncio.sleep(2 * MOMENT_S)
+    assert gateway.released == [client.welcome.session]
+    assert len(gateway.sessions) == 0
+
+
+async def test_a_client_that_dies_right_after_hello_is_noticed(gateway: Gateway) -> None:
+    client = gateway.connect(alive=False)
+    client.say(Hello([1]))
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [client.welcome.session]
+
+
+async def test_a_client_with_other_things_to_do_has_more_time_after_hello() -> None:
+    gateway = Gateway(hello_patience_s=GRACE_S * 5)
+    busy = gateway.connect(alive=False)
+    busy.say(Hello([1]))
+    await asyncio.sleep(GRACE_S * 2)
+    assert gateway.released == []
+    # But not when the kernel says that its connection is closed.
+    busy.close()
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [busy.welcome.session]
+
+
+async def test_a_client_that_lives_answers_and_keeps_its_session(gateway: Gateway) -> None:
+    client = gateway.open()
+    await settle()
+    # Another connection had this descriptor, and its end is told late.
+    gateway.sessions.on_disconnected(client.peer.socket, client.peer.descriptor)
+    await assert_lives(gateway, client)
+
+
+@pytest.mark.parametrize("nonce", [0, 1, 2**62])
+async def test_only_the_answer_to_this_very_question_counts(gateway: Gateway, nonce: int) -> None:
+    client = gateway.open()
+    await settle()
+    client.close()
+    # What was on its way when the connection broke still arrives.
+    client.ask(1)
+    client.say(Ping(0, 5))
+    client.say(Pong(0, nonce))
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [client.welcome.session]
+
+
+async def test_the_answer_to_an_earlier_question_does_not_count(gateway: Gateway) -> None:
+    client = gateway.open()
+    await settle()
+    [earlier] = [frame for frame in client.frames if isinstance(frame, Ping)]
+    client.close()
+    client.say(Pong(0, earlier.nonce))
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [client.welcome.session]
+
+
+async def test_asking_again_gives_no_more_time(gateway: Gateway) -> None:
+    client = gateway.open()
+    await settle()
+    for _ in range(3):
+        client.close()
+        await asyncio.sleep(GRACE_S / 3)
+    await settle()
+    assert gateway.released == [client.welcome.session]
+
+
+async def test_who_comes_back_within_the_grace_must_answer_too(gateway: Gateway) -> None:
+    first = gateway.open()
+    await settle()
+    first.close()
+    second = gateway.connect(alive=False)
+    second.resume(first.welcome)
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [first.welcome.session]
+
+
+async def test_only_the_sessions_of_that_connection_are_doubted(gateway: Gateway) -> None:
+    client, neighbour = gateway.open(), gateway.open()
+    await settle()
+    neighbour.alive = False
+    neighbour.frames.clear()
+    client.close()
+    gateway.sessions.on_disconnected("tcp", neighbour.peer.descriptor)
+    await asyncio.sleep(GRACE_S * 2)
+    assert neighbour.frames == []
+    assert gateway.released == [client.welcome.session]
+
+
+async def test_requests_under_way_end_before_anything_is_released(gateway: Gateway) -> None:
+    order = []
+
+    async def serve(session: Session, request: Request) -> Result:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(5)
+            order.append("request")
+        return Done()
+
+    async def release(session: Session) -> None:
+        order.append("release")
+
+    gateway.serve, gateway.release = serve, release
+    client = gateway.open()
+    client.ask(1)
+    await settle()
+    client.close()
+    await asyncio.sleep(GRACE_S + 6)
+    assert order == ["request", "release"]
+
+
+async def test_a_release_that_fails_is_logged(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    async def release(session: Session) -> None:
+        raise OSError("busy")
+
+    gateway.release = release
+    client = gateway.open()
+    client.say_bytes(b"\xc1")
+    await settle()
+    assert "not all of it could be released" in caplog.text
