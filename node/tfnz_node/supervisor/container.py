@@ -141,11 +141,13 @@ class Container:
         try:
             async with self._changing:
                 self._become(State.ENDING)
-                await self._end_processes(exit.cause)
-                released()
-                self._tell(ContainerEnded(self.id, exit, failure))
-                log.info("container %s %s", self.id, exit)
-                await self._remove()
+                try:
+                    await self._end_processes(exit.cause)
+                    released()
+                    self._tell(ContainerEnded(self.id, exit, failure))
+                    log.info("container %s %s", self.id, exit)
+                finally:  # also when nobody could be told
+                    await self._remove()
                 self._become(State.ENDED)
         finally:
             self.gone.set()

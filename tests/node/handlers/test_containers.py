@@ -99,6 +99,24 @@ async def test_its_life_is_told_in_order(fake: FakeNode) -> None:
     assert fake.node.tasks == set()
 
 
+@pytest.mark.parametrize("output", [0, 5])
+async def test_an_owner_who_cannot_be_told_does_not_keep_it(fake: FakeNode, output: int) -> None:
+    client = fake.client()
+    created = await spawn_running(client, streams=Streams(0, output, 0))
+    [life] = fake.node.tasks
+
+    def fail(frame: bytes) -> None:
+        raise OSError("the socket is broken")
+
+    client.session.route = fail
+    fake.sandbox.init.running[MAIN_NUMBER].end()
+    await asyncio.wait([life])
+    assert isinstance(life.exception(), OSError)  # said by asyncio, when nobody asks
+    assert fake.sandbox.closed
+    assert created.container not in fake.storage.scratches
+    assert len(fake.registry) == 0
+
+
 REFUSED: list[tuple[dict[str, object], type[TfnzError], str]] = [
     ({"image": "nope"}, ImageNotFound, "this node has no image 'nope': import it with `tfnz image import`"),
     ({"limits": Limits(memory_bytes=1 << 20)}, InvalidArgument, "memory=1048576 is below the minimum"),
