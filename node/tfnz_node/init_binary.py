@@ -1,4 +1,4 @@
-"""Where tfnz-init is: built beside the daemon's sources, or installed with the package."""
+"""Where tfnz-init is: built beside the daemon's sources, or installed by hand or by a package of the system."""
 
 from __future__ import annotations
 
@@ -25,5 +25,6 @@ def find_init(configured: str = "") -> Path:
             return path
     looked = configured or ", ".join(map(str, CANDIDATES))
     raise InvalidArgument(
-        f"tfnz-init is not at {looked}: build it with `make -C node/init`, or set `init` in node.toml"
+        f"tfnz-init is not at {looked}: build it with `make -C node/init install` in a checkout, "
+        "or set `init` in node.toml"
     )
