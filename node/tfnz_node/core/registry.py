@@ -6,6 +6,7 @@ another does not exist as far as a session can tell: the answer is the same as f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
@@ -42,6 +43,9 @@ class Registry(Generic[Container]):
         self._containers_quota = containers_per_account
         self._memory_quota = memory_per_account
         self._containers: dict[str, Container] = {}
+        self._by_account: dict[str, dict[str, Container]] = {}
+        self._by_session: dict[str, dict[str, Container]] = {}
+        self._memory: Counter[str] = Counter()
         self._tags: dict[tuple[str, str], str] = {}
 
     def check(self, account: str, *, tag: str | None, memory_bytes: int) -> None:
@@ -55,10 +59,10 @@ class Registry(Generic[Container]):
             raise TagInUse(
                 f"tag {tag!r} is in use by container {self._tags[account, tag]}; destroy that or choose another"
             )
-        owned = self.of_account(account)
-        if 0 < self._containers_quota <= len(owned):
-            raise QuotaExceeded(f"the account has {len(owned)} containers, as many as this node allows it")
-        memory = sum(container.memory_limit_bytes for container in owned) + memory_bytes
+        count = len(self._by_account.get(account, ()))
+        if 0 < self._containers_quota <= count:
+            raise QuotaExceeded(f"the account has {count} containers, as many as this node allows it")
+        memory = self._memory[account] + memory_bytes
         if 0 < self._memory_quota < memory:
             raise QuotaExceeded(
                 f"the account's containers would have {memory} bytes of memory together, "
@@ -69,6 +73,9 @@ class Registry(Generic[Container]):
         """Enter a container; its tag is taken from now on. Raises as `check` does."""
         self.check(container.account, tag=container.tag, memory_bytes=container.memory_limit_bytes)
         self._containers[container.id] = container
+        self._by_account.setdefault(container.account, {})[container.id] = container
+        self._by_session.setdefault(container.session, {})[container.id] = container
+        self._memory[container.account] += container.memory_limit_bytes
         if container.tag is not None:
             self._tags[container.account, container.tag] = container.id
 
@@ -80,7 +87,15 @@ class Registry(Generic[Container]):
     def remove(self, container: Container) -> None:
         """Nothing of the container is left."""
         self.release_tag(container)
-        self._containers.pop(container.id, None)
+        if self._containers.pop(container.id, None) is None:
+            return
+        self._memory[container.account] -= container.memory_limit_bytes
+        for table, owner in ((self._by_account, container.account), (self._by_session, container.session)):
+            del table[owner][container.id]
+            if not table[owner]:
+                del table[owner]
+        if container.account not in self._by_account:
+            del self._memory[container.account]
 
     def find(self, session: str, account: str, container_id: str) -> Container:
         """The container, if this session of this account owns it.
@@ -94,10 +109,10 @@ class Registry(Generic[Container]):
         return container
 
     def of_session(self, session: str) -> list[Container]:
-        return [one for one in self._containers.values() if one.session == session]
+        return list(self._by_session.get(session, {}).values())
 
     def of_account(self, account: str) -> list[Container]:
-        return [one for one in self._containers.values() if one.account == account]
+        return list(self._by_account.get(account, {}).values())
 
     def __iter__(self) -> Iterator[Container]:
         return iter(list(self._containers.values()))

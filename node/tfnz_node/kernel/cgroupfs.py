@@ -12,8 +12,27 @@ from pathlib import Path
 _REMOVAL_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.02
-_MAX_VALUE_BYTES = 1 << 20
+_MAX_VALUE_BYTES = 1 << 16
 _ATTEMPTS = 8
+
+
+class KeyedFile:
+    """An open file of "key value" lines, whose values can be read again and again."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, key: str) -> int:
+        """The value of `key` now; 0 when the kernel does not have it."""
+        for line in os.pread(self._fd, _MAX_VALUE_BYTES, 0).decode().splitlines():
+            name, _, value = line.partition(" ")
+            if name == key:
+                return int(value)
+        return 0
+
+    def close(self) -> None:
+        """To be called once."""
+        os.close(self._fd)
 
 
 class CgroupTree:
@@ -70,11 +89,12 @@ class CgroupTree:
 
     def read_keyed(self, group: Path, file: str, key: str) -> int:
         """The value of `key` in a file of "key value" lines; 0 when the kernel does not have it."""
-        for line in self.read(group, file).splitlines():
-            name, _, value = line.partition(" ")
-            if name == key:
-                return int(value)
-        return 0
+        with contextlib.closing(self.keyed(group, file)) as opened:
+            return opened.read(key)
+
+    def keyed(self, group: Path, file: str) -> KeyedFile:
+        """A file of "key value" lines, the caller's to close."""
+        return KeyedFile(os.open(group / file, os.O_RDONLY | os.O_CLOEXEC))
 
     def has(self, group: Path, file: str) -> bool:
         """Whether this kernel offers a control file."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from tfnz.protocol.errors import InvalidArgument
 
 CPU_PERIOD_US = 100_000
+#: What both versions call the number of processes ended for want of memory.
+OOM_KILLS = "oom_kill"
 _MIN_CPU_QUOTA_US = 1_000
 _MAX_CPUS = 4096
 _PAGE_BYTES = 4096

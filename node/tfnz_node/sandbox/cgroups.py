@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from tfnz.protocol.errors import InternalError
-from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.kernel.cgroupfs import CgroupTree, KeyedFile
 from tfnz_node.kernel.mountinfo import Mount, list_mounts
 from tfnz_node.sandbox import cgroups_v1, cgroups_v2
 from tfnz_node.sandbox.cgroup_entry import Entry
-from tfnz_node.sandbox.cgroup_limits import CgroupLimits, check_group_name
+from tfnz_node.sandbox.cgroup_limits import OOM_KILLS, CgroupLimits, check_group_name
 from tfnz_node.sandbox.cgroups_v1 import CgroupsV1
 from tfnz_node.sandbox.cgroups_v2 import CgroupsV2
 
-__all__ = ["CgroupLimits", "Cgroups", "find_leftovers", "open_cgroups", "sweep_instances"]
+__all__ = ["OOM_KILLS", "CgroupLimits", "Cgroups", "find_leftovers", "open_cgroups", "sweep_instances"]
 
 
 class Cgroups(Protocol):
@@ -27,7 +27,7 @@ class Cgroups(Protocol):
     def create(self, name: str, limits: CgroupLimits) -> None: ...
     def entry(self, name: str) -> Entry: ...
     def set_limits(self, name: str, limits: CgroupLimits) -> None: ...
-    def oom_kills(self, name: str) -> int: ...
+    def watch_oom(self, name: str) -> KeyedFile: ...
     def memory_bytes(self, name: str) -> int: ...
     def cpu_seconds(self, name: str) -> float: ...
     def remove(self, name: str) -> None: ...

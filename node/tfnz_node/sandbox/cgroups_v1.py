@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tfnz.protocol.errors import InvalidArgument
-from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.kernel.cgroupfs import CgroupTree, KeyedFile
 from tfnz_node.kernel.mountinfo import Mount
 from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.cgroup_limits import CPU_PERIOD_US, CgroupLimits, check_group_name
@@ -86,9 +86,9 @@ class CgroupsV1:
         check_group_name(name)
         self._apply(name, limits)
 
-    def oom_kills(self, name: str) -> int:
-        """How many of its processes the kernel has ended for want of memory."""
-        return self._tree.read_keyed(self._group("memory", name), "memory.oom_control", "oom_kill")
+    def watch_oom(self, name: str) -> KeyedFile:
+        """What tells, under the key `OOM_KILLS`, how many of its processes the kernel has ended for want of memory."""
+        return self._tree.keyed(self._group("memory", name), "memory.oom_control")
 
     def memory_bytes(self, name: str) -> int:
         """What it uses now, cached files included."""

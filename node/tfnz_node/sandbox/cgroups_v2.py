@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tfnz.protocol.errors import InternalError
-from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.kernel.cgroupfs import CgroupTree, KeyedFile
 from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.cgroup_limits import CPU_PERIOD_US, CgroupLimits, check_group_name
 from tfnz_node.sandbox.wire import Entrance
@@ -150,9 +150,9 @@ class CgroupsV2:
         """Change the limits of a cgroup in use; below what it uses, the kernel ends processes of it."""
         self._apply(self._group(name), limits)
 
-    def oom_kills(self, name: str) -> int:
-        """How many of its processes the kernel has ended for want of memory."""
-        return self._tree.read_keyed(self._group(name), "memory.events", "oom_kill")
+    def watch_oom(self, name: str) -> KeyedFile:
+        """What tells, under the key `OOM_KILLS`, how many of its processes the kernel has ended for want of memory."""
+        return self._tree.keyed(self._group(name), "memory.events")
 
     def memory_bytes(self, name: str) -> int:
         """What it uses now, cached files included."""

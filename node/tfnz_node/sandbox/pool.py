@@ -1,4 +1,9 @@
-"""Sandboxes that are ready before anybody asks: made in the background, handed out at once."""
+"""Sandboxes that are ready before anybody asks: made in the background, handed out at once.
+
+To make one takes a processor for some milliseconds, which whoever has just been given one needs too. So the pool fills
+up when nobody has asked for a moment, unless little is left in it; and it holds more for a while after it was found
+empty.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +18,9 @@ from typing import Any
 
 from tfnz.protocol.errors import InternalError, NoCapacity, TfnzError
 from tfnz_node.core.slots import Slot, Slots
+from tfnz_node.kernel.cgroupfs import KeyedFile
 
-from .cgroups import CgroupLimits, Cgroups
+from .cgroups import OOM_KILLS, CgroupLimits, Cgroups
 from .control import InitGone
 from .init_process import InitProcess
 from .launch import LaunchFailed, launch_init
@@ -25,6 +31,13 @@ log = logging.getLogger(__name__)
 MAKING_AT_ONCE = 2
 #: How long the pool rests after it could not make one.
 RETRY_S = 1.0
+#: The pool fills up when nobody has taken anything for so long, or when less than this part of it is left.
+CALM_S = 0.02
+LOW = 0.5
+#: After it was found empty it holds twice as many, up to so many times its size; and as many less again when it was
+#: not for so long.
+MOST = 4
+PLENTY_S = 30.0
 
 
 class Sandbox:
@@ -38,6 +51,8 @@ class Sandbox:
         self.init = init
         self.limits = pool.default_limits
         self._pool = pool
+        #: Opened when it is first asked, and kept: it is asked for each process.
+        self._oom: KeyedFile | None = None
 
     def limit(self, limits: CgroupLimits) -> None:
         """Set what it may use. Blocks."""
@@ -47,7 +62,9 @@ class Sandbox:
 
     def oom_kills(self) -> int:
         """How often the kernel has killed something here at the memory limit."""
-        return self._pool.cgroups.oom_kills(self.slot.name)
+        if self._oom is None:
+            self._oom = self._pool.cgroups.watch_oom(self.slot.name)
+        return self._oom.read(OOM_KILLS)
 
     def memory_bytes(self) -> int:
         return self._pool.cgroups.memory_bytes(self.slot.name)
@@ -69,11 +86,14 @@ class Sandbox:
         self.init.kill()
         await self.init.ended()
         self.init.close()
+        if self._oom is not None:
+            self._oom.close()
+            self._oom = None
         await self._pool.remove(self.slot)
 
 
 class Pool:
-    """Keeps `size` sandboxes ready.
+    """Keeps `size` sandboxes ready, or more when more are wanted.
 
     Args:
         binary: tfnz-init.
@@ -100,6 +120,9 @@ class Pool:
         self._size = size
         self._executor = executor
         self._ready: deque[Sandbox] = deque()
+        self._target = size
+        self._last_taken = 0.0
+        self._last_empty = 0.0
         self._wanted = asyncio.Event()
         self._making = asyncio.Semaphore(MAKING_AT_ONCE)
         self._refill: asyncio.Task[None] | None = None
@@ -120,6 +143,8 @@ class Pool:
         Raises:
             NoCapacity: there is no slot, or the host refuses another.
         """
+        loop = asyncio.get_running_loop()
+        self._last_taken = loop.time()
         self._wanted.set()
         while self._ready:
             sandbox = self._ready.popleft()
@@ -127,6 +152,8 @@ class Pool:
                 return sandbox
             log.warning("the sandbox in %s ended while it waited", sandbox.slot.name)
             await self._see_through(sandbox.close())
+        self._last_empty = loop.time()
+        self._target = min(2 * self._target, MOST * self._size)
         return await self._make()
 
     async def work(self, function: Callable[..., object], *args: object) -> object:
@@ -187,7 +214,8 @@ class Pool:
 
     async def _refill_forever(self) -> None:
         while True:
-            while len(self._ready) < self._size:
+            while len(self._ready) < self._find_target():
+                await self._wait_for_calm()
                 try:
                     self._ready.append(await self._make())
                 except TfnzError as exc:
@@ -198,3 +226,17 @@ class Pool:
                     await asyncio.sleep(RETRY_S)
             self._wanted.clear()
             await self._wanted.wait()
+
+    def _find_target(self) -> int:
+        if self._target > self._size and asyncio.get_running_loop().time() - self._last_empty > PLENTY_S:
+            self._target = max(self._size, self._target // 2)
+            self._last_empty += PLENTY_S
+        return self._target
+
+    async def _wait_for_calm(self) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._ready) >= LOW * self._size and (rest := self._last_taken + CALM_S - loop.time()) > 0:
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._wanted.wait()

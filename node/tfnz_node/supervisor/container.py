@@ -203,7 +203,9 @@ class Container:
     async def _watch_main(self, main: RunningProcess, oom_before: int) -> None:
         status = await main.job.wait()
         if self._main is main and self.state is State.RUNNING:
-            self._conclude(judge_end(status, out_of_memory=self._sandbox.oom_kills() > oom_before))
+            self._conclude(
+                judge_end(status, out_of_memory=status != 0 and self._sandbox.oom_kills() > oom_before)
+            )
 
     async def _watch_init(self, init: InitProcess) -> None:
         """An init that ends by itself takes the container with it; with a main process, that one's end says why."""

@@ -95,7 +95,7 @@ class Processes:
             )
         if self._container_is_ending:
             return Exit(Cause.CONTAINER_ENDED)
-        return judge_end(status, out_of_memory=self._sandbox.oom_kills() > entry.oom_before)
+        return judge_end(status, out_of_memory=status != 0 and self._sandbox.oom_kills() > entry.oom_before)
 
     def _end(self, entry: _Entry, cause: Cause) -> None:
         if entry.cause is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -14,7 +15,14 @@ import pytest
 
 from tfnz.protocol.errors import InvalidArgument
 from tfnz_node.sandbox.cgroup_entry import Entry
-from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups, find_leftovers, open_cgroups, sweep_instances
+from tfnz_node.sandbox.cgroups import (
+    OOM_KILLS,
+    CgroupLimits,
+    Cgroups,
+    find_leftovers,
+    open_cgroups,
+    sweep_instances,
+)
 from tfnz_node.sandbox.wire import Entrance
 
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=0.5)
@@ -44,6 +52,11 @@ def move(entry: Entry, pid: int) -> None:
             os.close(procs)
 
 
+def _count_oom(cgroups: Cgroups) -> int:
+    with contextlib.closing(cgroups.watch_oom("c1")) as file:
+        return file.read(OOM_KILLS)
+
+
 def _start_in(cgroups: Cgroups, name: str, argv: Sequence[str]) -> subprocess.Popen[str]:
     """A process that becomes `argv` once it is in the cgroup."""
     process = subprocess.Popen(
@@ -66,7 +79,7 @@ def test_memory_beyond_the_limit_ends_the_process_and_is_counted(cgroups: Cgroup
     with _start_in(cgroups, "c1", [sys.executable, "-c", "bytearray(256 << 20)"]) as process:
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert cgroups.oom_kills("c1") == 1
+    assert _count_oom(cgroups) == 1
 
 
 def test_memory_within_the_limit_is_counted_and_harmless(cgroups: Cgroups) -> None:
@@ -78,7 +91,7 @@ def test_memory_within_the_limit_is_counted_and_harmless(cgroups: Cgroups) -> No
         assert 16 << 20 <= cgroups.memory_bytes("c1") <= LIMITS.memory_bytes
         process.communicate("\n")
     assert process.returncode == 0
-    assert cgroups.oom_kills("c1") == 0
+    assert _count_oom(cgroups) == 0
     assert 0 < cgroups.cpu_seconds("c1") < 60
 
 
@@ -158,7 +171,7 @@ def test_a_name_cannot_leave_its_directory(cgroups: Cgroups, name: str) -> None:
         lambda: cgroups.entry(name),
         lambda: cgroups.set_limits(name, LIMITS),
         lambda: cgroups.remove(name),
-        lambda: cgroups.oom_kills(name),
+        lambda: cgroups.watch_oom(name),
         lambda: open_cgroups(name),
         lambda: find_leftovers(name),
     ):

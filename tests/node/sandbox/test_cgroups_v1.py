@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.node.sandbox.fake_cgroups import V1_FILES, FakeCgroupTree
 from tfnz.protocol.errors import InvalidArgument
 from tfnz_node.kernel.mountinfo import parse_mountinfo
-from tfnz_node.sandbox.cgroup_limits import CgroupLimits
+from tfnz_node.sandbox.cgroup_limits import OOM_KILLS, CgroupLimits
 from tfnz_node.sandbox.cgroups_v1 import CONTROLLERS, CgroupsV1, find_v1_mounts
 
 MEMORY = "memory.limit_in_bytes"
@@ -95,7 +96,10 @@ def test_a_cgroup_whose_limits_fail_is_not_left(cgroups: CgroupsV1, tree: FakeCg
 
 def test_usage(cgroups: CgroupsV1) -> None:
     cgroups.create("c1", _limits(1 << 20))
-    assert (cgroups.oom_kills("c1"), cgroups.memory_bytes("c1"), cgroups.cpu_seconds("c1")) == (5, 4096, 1.5)
+    with contextlib.closing(cgroups.watch_oom("c1")) as oom:
+        assert oom.read(OOM_KILLS) == 5
+        assert oom.read("no such key") == 0
+    assert (cgroups.memory_bytes("c1"), cgroups.cpu_seconds("c1")) == (4096, 1.5)
 
 
 def test_closing_removes_everything_of_ours(cgroups: CgroupsV1, tmp_path: Path, tree: FakeCgroupTree) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -14,7 +15,7 @@ from tests.node.sandbox.fake_cgroups import V2_FILES, FakeCgroupTree
 from tfnz.protocol.errors import InternalError
 from tfnz_node.kernel.cgroupfs import CgroupTree
 from tfnz_node.kernel.mountinfo import list_mounts
-from tfnz_node.sandbox.cgroup_limits import CgroupLimits
+from tfnz_node.sandbox.cgroup_limits import OOM_KILLS, CgroupLimits
 from tfnz_node.sandbox.cgroups import find_v2_mount
 from tfnz_node.sandbox.cgroups_v2 import CgroupsV2, find_home, prepare_home
 
@@ -106,7 +107,10 @@ def test_limits_are_there_before_any_process(cgroups: CgroupsV2, tree: FakeCgrou
 
 def test_usage(cgroups: CgroupsV2) -> None:
     cgroups.create("c1", LIMITS)
-    assert (cgroups.oom_kills("c1"), cgroups.memory_bytes("c1"), cgroups.cpu_seconds("c1")) == (1, 8192, 2.5)
+    with contextlib.closing(cgroups.watch_oom("c1")) as oom:
+        assert oom.read(OOM_KILLS) == 1
+        assert oom.read("no such key") == 0
+    assert (cgroups.memory_bytes("c1"), cgroups.cpu_seconds("c1")) == (8192, 2.5)
 
 
 def test_a_cgroup_whose_limits_fail_is_not_left(cgroups: CgroupsV2, tree: FakeCgroupTree) -> None:

@@ -13,7 +13,8 @@ import pytest
 from tfnz_node.core.slots import Slots
 from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups
-from tfnz_node.sandbox.pool import Pool
+from tfnz_node.sandbox.init_process import InitProcess
+from tfnz_node.sandbox.pool import Pool, Sandbox
 
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=1.0)
 
@@ -69,3 +70,54 @@ async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: 
         await pool.close()
         assert slots.taken == 0
     await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@pytest.mark.asyncio
+async def test_the_pool_fills_up_when_nobody_asks_and_holds_more_after_it_was_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = asyncio.Condition()
+    slots = Slots(id_base=100_000, count=40, network="10.0.0.0/24")
+
+    class InstantPool(Pool):
+        """Makes sandboxes without a process, each with an init that stands still."""
+
+        async def _make(self) -> Sandbox:
+            sandbox = Sandbox(slots.take(), cast(InitProcess, StillInit()), self)
+            async with made:
+                made.notify_all()
+            return sandbox
+
+    with ThreadPoolExecutor(1) as executor:
+        pool = InstantPool(
+            binary=tmp_path,
+            seccomp=b"",
+            slots=slots,
+            cgroups=cast(Cgroups, None),
+            default_limits=LIMITS,
+            size=4,
+            executor=executor,
+        )
+
+        async def filled(count: int) -> None:
+            async with made, asyncio.timeout(30):
+                await made.wait_for(lambda: slots.taken == count)
+
+        pool.start()
+        await filled(4)
+        taken = [await pool.take()]
+        assert slots.taken == 4  # it has not begun to make another at once
+        await filled(5)
+        taken += [await pool.take() for _ in range(5)]
+        assert pool.ready == 0  # it was found empty
+        await filled(len(taken) + 8)
+        monkeypatch.setattr("tfnz_node.sandbox.pool.PLENTY_S", 0.0)
+        taken += [await pool.take() for _ in range(5)]
+        await filled(len(taken) + 4)
+        assert pool.ready <= 4
+
+
+class StillInit:
+    """An init that lives and does nothing."""
+
+    alive = True

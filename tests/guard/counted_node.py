@@ -1,0 +1,88 @@
+"""The command ``tfnz-node`` with counters at its seams: ``python -m tests.guard.counted_node COUNTERS WORD...``.
+
+A pool that is being refilled would be counted with whatever is done meanwhile. So this one is filled once, when the
+node starts, and not again: the containers after that are made on demand, and so the making of a sandbox is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import base_events
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from tests.guard.counters import Counters, open_counters
+from tfnz_node.cli import main
+from tfnz_node.gateway.sessions import Peer, Sessions
+from tfnz_node.sandbox import control
+from tfnz_node.sandbox.pool import Pool
+
+
+def count_calls(owner: Any, function: str, note: Callable[..., object]) -> None:
+    """Have `note` called with the arguments of a function before the function is. It must be there."""
+    original = getattr(owner, function)
+
+    @wraps(original)
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        note(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    setattr(owner, function, counting)
+
+
+def count_loop(counters: Counters) -> None:
+    loop = base_events.BaseEventLoop
+    count_calls(loop, "create_task", lambda *_, **__: counters.add("tasks"))
+    count_calls(loop, "run_in_executor", lambda *_: counters.add("hops"))
+    count_calls(loop, "_run_once", lambda _: counters.add("iterations"))
+
+
+def count_packets(counters: Counters) -> None:
+    count_calls(control, "pack_packet", lambda *_, **__: counters.add("packets_to_init"))
+    count_calls(control, "parse_packet", lambda _: counters.add("packets_from_init"))
+
+
+def count_frames(counters: Counters) -> None:
+    def note_in(sessions: Sessions, peer: Peer, data: bytes) -> None:
+        counters.add("frames_in")
+        counters.add("frames_in_bytes", len(data))
+
+    def note_out(peer: Peer, data: bytes) -> None:
+        counters.add("frames_out")
+        counters.add("frames_out_bytes", len(data))
+
+    original = Sessions.__init__
+
+    @wraps(original)
+    def counting(self: Sessions, *, send: Callable[[Peer, bytes], None], **others: Any) -> None:
+        def send_counted(peer: Peer, data: bytes) -> None:
+            note_out(peer, data)
+            send(peer, data)
+
+        original(self, send=send_counted, **others)
+
+    Sessions.__init__ = counting  # type: ignore[assignment, method-assign]
+    count_calls(Sessions, "on_frame", note_in)
+
+
+def fill_pool_once() -> None:
+    async def fill(pool: Pool) -> None:
+        for _ in range(pool._size):
+            pool._ready.append(await pool._make())
+
+    def start(pool: Pool) -> None:
+        pool._refill = asyncio.create_task(fill(pool), name="pool")
+
+    Pool.start = start  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    with open_counters(Path(sys.argv[1])) as open_for_life:
+        count_loop(open_for_life)
+        count_packets(open_for_life)
+        count_frames(open_for_life)
+        fill_pool_once()
+        main(sys.argv[2:], prog_name="tfnz-node")
