@@ -1,0 +1,5 @@
+"""The command line: ``python -m bench``."""
+
+from bench.command import main
+
+main()
