@@ -130,7 +130,8 @@ class FramedSocket:
         if self._closed:
             return
         self._out.append(LENGTH.pack(len(frame)))
-        self._out.append(frame)
+        if frame:  # the kernel takes nothing of nothing, for ever
+            self._out.append(frame)
         self.queued_bytes += LENGTH.size + len(frame)
         if not self._flushing:
             self._flushing = True

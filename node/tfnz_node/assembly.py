@@ -26,7 +26,8 @@ from .gateway.door import Door
 from .gateway.session import Session
 from .gateway.sessions import Peer, Sessions
 from .gateway.tcp_door import TcpDoor
-from .gateway.unix_door import UnixDoor, prepare_unix_path, private_umask, share_unix_path
+from .gateway.unix_door import UnixDoor
+from .gateway.unix_path import prepare_unix_path, private_umask, share_unix_path
 from .gateway.zap import Authenticator
 from .handlers.containers import release
 from .handlers.context import Node

@@ -15,12 +15,13 @@ from typing import cast
 
 import pytest
 import pytest_asyncio
-import zmq
-import zmq.asyncio
 from nacl.public import PrivateKey
 
 from tests.node.handlers.fake_node import FakeNode
 from tests.node.supervisor.fake_sandbox import FakeStorage
+from tfnz.links import Connector, Link
+from tfnz.links.unix import UnixConnector
+from tfnz.links.zeromq import CurveKeys, ZmqConnector
 from tfnz.protocol.channel import open_client_channel
 from tfnz.protocol.errors import NoCapacity
 from tfnz.protocol.frames import encode, node_frames
@@ -46,7 +47,6 @@ from tfnz.protocol.messages import (
 from tfnz_node.accounts import Accounts
 from tfnz_node.assembly import gateway, make_node, sweep_storage
 from tfnz_node.config import NodeConfig
-from tfnz_node.gateway.sockets import zmq_key
 from tfnz_node.gateway.zap import Authenticator
 from tfnz_node.handlers.context import Node
 from tfnz_node.keys import load_keys
@@ -99,34 +99,37 @@ class Door:
 class Visitor:
     """A client with a connection, which answers pings as a client must."""
 
-    def __init__(self, endpoint: str) -> None:
-        self._context = zmq.asyncio.Context()
-        self.socket = self._context.socket(zmq.DEALER)
-        self.socket.linger = 0
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._link: Link | None = None
         self.channel = open_client_channel()
-        self.endpoint = endpoint
+
+    @property
+    def link(self) -> Link:
+        assert self._link is not None
+        return self._link
 
     async def hello(self) -> Welcome:
-        self.socket.connect(self.endpoint)
-        await self.send(Hello([1]))
+        self._link = await self._connector.connect()
+        self.send(Hello([1]))
         welcome = await self.receive()
         assert isinstance(welcome, Welcome)
         return welcome
 
-    async def send(self, frame: ClientFrame) -> None:
-        await self.socket.send(encode(frame))
+    def send(self, frame: ClientFrame) -> None:
+        self.link.send(encode(frame))
 
-    async def post(self, number: int, body: RequestBody) -> None:
-        await self.socket.send(self.channel.send(Request(number, "", body)))
+    def post(self, number: int, body: RequestBody) -> None:
+        self.link.send(self.channel.send(Request(number, "", body)))
 
     async def receive(self) -> NodeFrame:
         """The next frame that is no question."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                frame = node_frames.decode(await self.socket.recv())
+                frame = node_frames.decode(await self.link.receive())
                 if not isinstance(frame, Ping):
                     return frame
-                await self.send(Pong(0, frame.nonce))
+                self.send(Pong(0, frame.nonce))
 
     async def wait_for(self, kind: type) -> object:
         """The next frame, or body of one, that is of a kind."""
@@ -137,7 +140,9 @@ class Visitor:
                 return body
 
     def close(self) -> None:
-        self._context.destroy(linger=0)
+        if self._link is not None:
+            self._link.close()
+        self._connector.close()
 
 
 @pytest_asyncio.fixture
@@ -155,22 +160,22 @@ async def visitors() -> AsyncIterator[list[Visitor]]:
         visitor.close()
 
 
-def visit(visitors: list[Visitor], endpoint: str) -> Visitor:
-    visitors.append(Visitor(endpoint))
+def visit(visitors: list[Visitor], connector: Connector) -> Visitor:
+    visitors.append(Visitor(connector))
     return visitors[-1]
 
 
 async def test_a_local_client_is_served(door: Door, visitors: list[Visitor]) -> None:
     async with door.open() as endpoint:
-        assert endpoint == f"ipc://{door.config.socket}"
+        assert endpoint == f"unix:{door.config.socket}"
         assert stat.S_IMODE(door.config.socket.stat().st_mode) == 0o660
-        client = visit(visitors, endpoint)
+        client = visit(visitors, UnixConnector(endpoint))
         welcome = await client.hello()
         assert welcome.account == f"uid:{os.geteuid()}"
         [offer] = welcome.nodes
         assert offer.name == "node-1"
         assert offer.seal_key == bytes(door.keys.seal.public_key)
-        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        client.post(1, SpawnContainer("busybox", Streams(), pty=False))
         reply = await client.wait_for(Reply)
         assert isinstance(reply, Reply)
         assert isinstance(reply.result, ContainerCreated)
@@ -180,10 +185,8 @@ async def test_an_authorised_client_elsewhere_is_served(door: Door, visitors: li
     key = PrivateKey.generate()
     account = door.accounts.authorise(text_of(key), "ada")
     async with door.open():
-        client = visit(visitors, door.endpoint)
-        client.socket.curve_publickey = zmq_key(bytes(key.public_key))
-        client.socket.curve_secretkey = zmq_key(bytes(key))
-        client.socket.curve_serverkey = zmq_key(bytes(door.keys.identity.public_key))
+        keys = CurveKeys(bytes(key.public_key), bytes(key), bytes(door.keys.identity.public_key))
+        client = visit(visitors, ZmqConnector(door.endpoint, keys))
         assert (await client.hello()).account == f"key:{account.public_key}"
         door.accounts.revoke(account.public_key)
         refused = await client.wait_for(Refused)
@@ -199,18 +202,18 @@ async def test_an_embedded_node_is_reached_by_its_own_user_and_over_no_network(
     door: Door, visitors: list[Visitor]
 ) -> None:
     async with door.open(embedded=True) as endpoint:
-        assert endpoint.startswith("ipc://@20ft-")
+        assert endpoint.startswith("unix:@20ft-")
         assert not door.config.socket.exists()
         with closing(socket.socket()) as probe:
             assert probe.connect_ex(("127.0.0.1", int(door.endpoint.rpartition(":")[2]))) != 0
-        assert (await visit(visitors, endpoint).hello()).account == f"uid:{os.geteuid()}"
+        assert (await visit(visitors, UnixConnector(endpoint)).hello()).account == f"uid:{os.geteuid()}"
 
 
 async def test_a_client_that_goes_leaves_nothing(door: Door, visitors: list[Visitor]) -> None:
     async with door.open() as endpoint:
-        client = visit(visitors, endpoint)
+        client = visit(visitors, UnixConnector(endpoint))
         await client.hello()
-        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        client.post(1, SpawnContainer("busybox", Streams(), pty=False))
         await client.wait_for(Reply)
         client.close()
         [container] = door.fake.registry
@@ -223,11 +226,11 @@ async def test_a_session_that_is_ended_is_answered_when_nothing_is_left(
     door: Door, visitors: list[Visitor]
 ) -> None:
     async with door.open() as endpoint:
-        client = visit(visitors, endpoint)
+        client = visit(visitors, UnixConnector(endpoint))
         await client.hello()
-        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        client.post(1, SpawnContainer("busybox", Streams(), pty=False))
         await client.wait_for(Reply)
-        await client.post(2, EndSession())
+        client.post(2, EndSession())
         ended = await client.wait_for(ContainerEnded)
         assert isinstance(ended, ContainerEnded)
         assert ended.exit.cause.value == "destroyed"
@@ -251,9 +254,9 @@ async def test_a_server_that_fails_is_reported(door: Door, monkeypatch: pytest.M
 
 async def test_when_the_door_closes_everything_ends(door: Door, visitors: list[Visitor]) -> None:
     async with door.open() as endpoint:
-        client = visit(visitors, endpoint)
+        client = visit(visitors, UnixConnector(endpoint))
         await client.hello()
-        await client.post(1, SpawnContainer("busybox", Streams(), pty=False))
+        client.post(1, SpawnContainer("busybox", Streams(), pty=False))
         await client.wait_for(Reply)
     assert door.fake.sandbox.closed
     assert not door.config.socket.exists()

@@ -7,17 +7,13 @@ changes who it is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import grp
 import itertools
 import logging
-import os
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from tfnz.framing import FramedSocket, FrameTooLarge
@@ -177,46 +173,3 @@ class UnixDoor:
         if not self._count[caller.uid]:
             del self._count[caller.uid]
         caller.connection.close()
-
-
-def prepare_unix_path(path: Path) -> None:
-    """Make room for a unix socket at `path`: its directory exists, and no dead socket is in the way.
-
-    Raises:
-        NoCapacity: somebody is listening there, or it is another kind of file.
-    """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise NoCapacity(f"{path} is in the way and is no socket: move it, or set `socket` in node.toml")
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:  # it has more callers than it can take: it lives
-            pass
-    raise NoCapacity(f"another node is listening on {path}: stop it, or set `socket` in node.toml")
-
-
-@contextlib.contextmanager
-def private_umask() -> Iterator[None]:
-    """Files made meanwhile, such as a socket, are root's alone."""
-    before = os.umask(0o177)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-def share_unix_path(path: Path, group: str) -> None:
-    """Let `group` connect beside root."""
-    try:
-        os.chown(path, 0, grp.getgrnam(group).gr_gid)
-    except KeyError:
-        log.warning("there is no group %r: only root can use %s", group, path)
-    else:
-        os.chmod(path, 0o660)

@@ -1,10 +1,11 @@
-"""What every link does, through memory as over ZeroMQ."""
+"""What every link does, through memory as over a unix socket and ZeroMQ."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from zmq.utils import z85
 
 from tfnz.links import Connector, Link, LinkBroken
 from tfnz.links.memory import MemoryConnector, MemoryLink
+from tfnz.links.unix import UnixConnector, UnixLink
 from tfnz.links.zeromq import CurveKeys, ZmqConnector
 
 
@@ -27,8 +29,8 @@ class Far(Protocol):
     def close(self) -> None: ...
 
 
-class FarMemory:
-    def __init__(self, link: MemoryLink) -> None:
+class FarLink:
+    def __init__(self, link: Link) -> None:
         self._link = link
 
     async def receive(self) -> bytes:
@@ -60,22 +62,36 @@ class FarRouter:
 @asynccontextmanager
 async def through_memory(path: Path) -> AsyncIterator[tuple[Connector, Callable[[], Far]]]:
     ends: list[MemoryLink] = []
-    yield MemoryConnector(ends.append), lambda: FarMemory(ends[-1])
+    yield MemoryConnector(ends.append), lambda: FarLink(ends[-1])
 
 
 @asynccontextmanager
-async def over_zeromq(endpoint: str, *, curve: bool) -> AsyncIterator[tuple[Connector, Callable[[], Far]]]:
+async def over_unix_socket(path: Path) -> AsyncIterator[tuple[Connector, Callable[[], Far]]]:
+    address = str(path / "socket")
+    with closing(socket.socket(socket.AF_UNIX)) as listener, ExitStack() as accepted:
+        listener.bind(address)
+        listener.listen()
+
+        def accept() -> Far:
+            link = UnixLink(listener.accept()[0], "the client")
+            accepted.callback(link.close)
+            return FarLink(link)
+
+        yield UnixConnector(f"unix:{address}"), accept
+
+
+@asynccontextmanager
+async def over_zeromq(path: Path) -> AsyncIterator[tuple[Connector, Callable[[], Far]]]:
     server, client = PrivateKey.generate(), PrivateKey.generate()
     context = zmq.asyncio.Context()
     router = context.socket(zmq.ROUTER)
-    if curve:
-        router.curve_server = True
-        router.curve_publickey = z85.encode(bytes(server.public_key))
-        router.curve_secretkey = z85.encode(bytes(server))
-    router.bind(endpoint)
+    router.curve_server = True
+    router.curve_publickey = z85.encode(bytes(server.public_key))
+    router.curve_secretkey = z85.encode(bytes(server))
+    router.bind("tcp://127.0.0.1:*")
     bound = router.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(bound, bytes)
-    keys = CurveKeys(bytes(client.public_key), bytes(client), bytes(server.public_key)) if curve else None
+    keys = CurveKeys(bytes(client.public_key), bytes(client), bytes(server.public_key))
     connector = ZmqConnector(bound.rstrip(b"\0").decode(), keys)
     try:
         yield connector, lambda: FarRouter(router)
@@ -87,8 +103,8 @@ async def over_zeromq(endpoint: str, *, curve: bool) -> AsyncIterator[tuple[Conn
 Setting = Callable[[Path], AbstractAsyncContextManager[tuple[Connector, Callable[[], Far]]]]
 SETTINGS: dict[str, Setting] = {
     "memory": through_memory,
-    "ipc": lambda path: over_zeromq(f"ipc://{path}/socket", curve=False),
-    "tcp": lambda path: over_zeromq("tcp://127.0.0.1:*", curve=True),
+    "unix": over_unix_socket,
+    "zeromq": over_zeromq,
 }
 pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("setting", list(SETTINGS))]
 Use = Callable[[Link, Far], Awaitable[None]]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import zmq
@@ -34,7 +32,7 @@ def listening() -> Iterator[socket.socket]:
         yield listener
 
 
-async def fail(endpoint: str, keys: CurveKeys | None = None) -> BaseException:
+async def fail(endpoint: str, keys: CurveKeys = KEYS) -> BaseException:
     """The error of an attempt to connect."""
     connector = ZmqConnector(endpoint, keys)
     try:
@@ -72,33 +70,13 @@ async def router(*, accepts: bool = True) -> AsyncIterator[str]:
 async def test_nothing_listens_on_tcp(listening: socket.socket) -> None:
     port = listening.getsockname()[1]
     listening.close()
-    error = await fail(f"tcp://127.0.0.1:{port}", KEYS)
+    error = await fail(f"tcp://127.0.0.1:{port}")
     assert "nothing is listening" in str(error) and "tfnz-node serve" in str(error)
-
-
-async def test_no_socket_on_this_machine(tmp_path: Path) -> None:
-    error = await fail(f"ipc://{tmp_path}/socket")
-    assert "no node is running on this machine" in str(error) and "Location.embedded()" in str(error)
-
-
-async def test_a_socket_that_nobody_serves(tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as abandoned:
-        abandoned.bind(path)
-    assert "nothing is listening" in str(await fail(f"ipc://{path}"))
-    assert "nothing is listening" in str(await fail("ipc://@20ft-nobody"))
-
-
-async def test_a_socket_that_is_not_ours_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "socket").touch()
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    error = await fail(f"ipc://{tmp_path}/socket")
-    assert isinstance(error, NotAuthorised) and "join the group" in str(error)
 
 
 async def test_an_account_that_the_node_does_not_know() -> None:
     async with router(accepts=False) as endpoint:
-        error = await fail(endpoint, KEYS)
+        error = await fail(endpoint)
     assert isinstance(error, NotAuthorised)
     assert "does not know this account" in str(error)
     public = base64.b64encode(KEYS.public).decode()
@@ -122,7 +100,7 @@ async def test_something_that_is_no_node(listening: socket.socket) -> None:
             await loop.sock_sendall(connection, b"HTTP/1.1 400 Bad Request\r\n\r\n" + b"x" * 100)
 
     task = asyncio.create_task(answer())
-    error = await fail(f"tcp://127.0.0.1:{listening.getsockname()[1]}", KEYS)
+    error = await fail(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
     await task
     assert isinstance(error, NotAuthorised) and "no 20ft node" in str(error)
 
@@ -142,7 +120,7 @@ async def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> No
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail_to_find)
-    error = await fail("tcp://nowhere.example:2020", KEYS)
+    error = await fail("tcp://nowhere.example:2020")
     assert "nowhere.example" in str(error) and "location_ip" in str(error)
 
 
