@@ -1,26 +1,32 @@
 """Whole frames over a stream socket of this machine: a length, then so many bytes. Both sides use it.
 
 The event loop reads and writes the socket itself; nothing waits, and no other thread takes part. What is sent during
-one turn of the loop leaves in one system call.
+one turn of the loop leaves in one system call. Whoever is at the other end may be an attacker: it gets its share of the
+loop's time and no more, and of memory what it has really sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 LENGTH = struct.Struct(">I")
 
 #: What is read at once: little while frames are small, much in the middle of a large one.
 SMALL_READ, LARGE_READ = 64 * 1024, 256 * 1024
-#: So many reads, and then others have their turn.
+#: So many reads, frames and writes, and then others have their turn.
 READS_AT_ONCE = 8
+FRAMES_AT_ONCE = 64
+WRITES_AT_ONCE = 8
 #: So many buffers are given to the kernel at once.
 BUFFERS_AT_ONCE = 64
+#: A frame smaller than this is copied behind its length: one small buffer takes far less memory than two.
+COPY_BELOW = 4096
 
 
 class FrameTooLarge(ValueError):
@@ -28,7 +34,7 @@ class FrameTooLarge(ValueError):
 
 
 class FrameParser:
-    """Cuts what arrives into frames. It holds no more than one frame's worth of bytes that have really arrived.
+    """Cuts what arrives into frames. What it holds is no more than what has really arrived of one frame.
 
     Attributes:
         limit: the size in bytes of the largest frame; may be changed.
@@ -36,52 +42,50 @@ class FrameParser:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._parts: list[bytes] = []
-        self._held = 0
+        self._data, self._at = b"", 0  # what arrived last, and how far it has been cut
+        self._part = bytearray()  # a frame that has begun
 
     @property
     def wanted(self) -> int:
         """How many bytes are still missing of a frame that has begun, as far as is known."""
-        if self._held < LENGTH.size:
-            return LENGTH.size - self._held
-        return self._find_size() - self._held
+        if len(self._part) < LENGTH.size:
+            return LENGTH.size - len(self._part)
+        return LENGTH.size + self._read_size(self._part, 0) - len(self._part)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The frames that are complete with `data`; to be used up before the next call.
+    def feed(self, data: bytes) -> None:
+        """Add what has arrived, once everything before it has been taken."""
+        if not self._part:
+            self._data = data
+            return
+        self._part += data
+        if self.wanted <= 0 or len(self._part) - len(data) < LENGTH.size:
+            self._data, self._part = bytes(self._part), bytearray()
+
+    def take(self) -> bytes | None:
+        """The next frame that is complete.
 
         Raises:
-            FrameTooLarge: one is larger than the limit. Nothing can follow.
+            FrameTooLarge: it is larger than the limit. Nothing can follow.
         """
-        if self._held:
-            if len(data) < self.wanted and self._held >= LENGTH.size:
-                self._hold(data)
-                return
-            self._parts.append(data)
-            data = b"".join(self._parts)
-            self._parts, self._held = [], 0
-        at, end = 0, len(data)
-        while end - at >= LENGTH.size:
-            size = self._check(LENGTH.unpack_from(data, at)[0])
-            begin = at + LENGTH.size
-            if end - begin < size:
-                break
-            at = begin + size
-            yield data[begin:at]
-        if at < end:
-            self._hold(data[at:] if at else data)
+        data, begin = self._data, self._at + LENGTH.size
+        if len(data) >= begin:
+            size = self._read_size(data, self._at)
+            if size > self.limit:
+                raise FrameTooLarge(f"a frame of {size} bytes exceeds the limit of {self.limit}")
+            if len(data) - begin >= size:
+                self._at = begin + size
+                return data[begin : self._at]
+        self._part += data[self._at :]
+        self._data, self._at = b"", 0
+        return None
 
-    def _hold(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._held += len(data)
+    def forget(self) -> None:
+        """Give back the memory."""
+        self._data, self._at, self._part = b"", 0, bytearray()
 
-    def _find_size(self) -> int:
-        """How long the frame is that has begun, its length included; the first part always has the whole of that."""
-        size: int = LENGTH.unpack_from(self._parts[0])[0]
-        return LENGTH.size + size
-
-    def _check(self, size: int) -> int:
-        if size > self.limit:
-            raise FrameTooLarge(f"a frame of {size} bytes exceeds the limit of {self.limit}")
+    @staticmethod
+    def _read_size(data: bytes | bytearray, at: int) -> int:
+        size: int = LENGTH.unpack_from(data, at)[0]
         return size
 
 
@@ -92,8 +96,10 @@ class FramedSocket:
         connection: a connected stream socket.
         limit: the size in bytes of the largest frame that is accepted.
         on_frame: called with each frame that arrives.
-        on_closed: called once when the connection has ended by the peer's doing, with the reason or None; not after
-            `close`.
+        on_closed: called once when the connection ends by itself, with the reason or None, and not when `close` ends
+            it. Last words may be sent from there to a peer that broke the rules.
+        pause_above: while more bytes than this are queued, nothing is read, so that who asks and never reads the
+            answers is asked to wait. Only one of two peers may do so, or each waits for the other.
 
     Attributes:
         parser: the limit in it may be changed.
@@ -107,6 +113,7 @@ class FramedSocket:
         limit: int,
         on_frame: Callable[[bytes], None],
         on_closed: Callable[[Exception | None], None],
+        pause_above: int | None = None,
     ) -> None:
         connection.setblocking(False)
         self.parser = FrameParser(limit)
@@ -115,11 +122,17 @@ class FramedSocket:
         self._loop = asyncio.get_running_loop()
         self._on_frame = on_frame
         self._on_closed = on_closed
+        self._pause_above = pause_above
         self._out: deque[bytes | memoryview] = deque()
         self._flushing = False  # a flush is due in this turn of the loop, or when the kernel has room
         self._blocked = False
+        self._paused = False
+        self._mute = False  # nothing can be sent any more, or shall be
+        self._ending = False
         self._closed = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._loop.add_reader(connection.fileno(), self._read)
+        self._reading = True
 
     def is_closed(self) -> bool:
         """Whether it has ended, by whomever."""
@@ -127,10 +140,12 @@ class FramedSocket:
 
     def send(self, frame: bytes) -> None:
         """Send a frame soon, without waiting; after the end it is lost."""
-        if self._closed:
+        if self._closed or self._mute:
             return
-        self._out.append(LENGTH.pack(len(frame)))
-        if frame:  # the kernel takes nothing of nothing, for ever
+        if len(frame) < COPY_BELOW:
+            self._out.append(LENGTH.pack(len(frame)) + frame)
+        else:
+            self._out.append(LENGTH.pack(len(frame)))
             self._out.append(frame)
         self.queued_bytes += LENGTH.size + len(frame)
         if not self._flushing:
@@ -141,31 +156,45 @@ class FramedSocket:
         """End the connection; what the kernel takes at once of what was sent is still sent. Idempotent."""
         if self._closed:
             return
-        self._flush()
+        self._write(len(self._out))
         self._shut()
 
-    def _shut(self) -> None:
-        if self._closed:
+    def finish(self, within_s: float) -> None:
+        """Read nothing more, and end the connection when the peer has taken what was sent, or has had its time."""
+        if self._closed or self._deadline is not None:
             return
+        self._mute = True
+        self._stop_reading()
+        self._deadline = self._loop.call_later(within_s, self._end, None)
+        self._flush(len(self._out))
+
+    def _shut(self) -> None:
         self._closed = True
-        self._loop.remove_reader(self._socket.fileno())
+        self._stop_reading()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._blocked:
             self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
+        # Now, and not when the garbage collector finds us: a peer could fill memory with ends of connections.
         self._out.clear()
         self.queued_bytes = 0
+        self.parser.forget()
 
     def _end(self, reason: Exception | None) -> None:
-        if not self._closed:
-            self._shut()
+        if self._closed or self._ending:
+            return
+        self._ending = True
+        self._stop_reading()
+        try:
             self._on_closed(reason)
+        finally:
+            self.close()
 
-    # --- the loop calls these
+    # --- what arrives; at any time it is read, or it is paused, or `_go_on` is due
 
     def _read(self) -> None:
         for _ in range(READS_AT_ONCE):
-            if self.is_closed():
-                return
             room = LARGE_READ if self.parser.wanted > SMALL_READ else SMALL_READ
             try:
                 data = self._socket.recv(room)
@@ -177,36 +206,88 @@ class FramedSocket:
             if not data:
                 self._end(None)
                 return
-            try:
-                for frame in self.parser.feed(data):
-                    self._on_frame(frame)
-                    if self.is_closed():
-                        return
-            except FrameTooLarge as exc:
-                self._end(exc)
-                return
-            if len(data) < room:
+            self.parser.feed(data)
+            if not self._deliver() or len(data) < room:
                 return
 
-    def _flush(self) -> None:
-        while self._out and not self.is_closed():
+    def _deliver(self) -> bool:
+        """Hand over the frames that have arrived; whether that was all of them, and more may be read."""
+        for _ in range(FRAMES_AT_ONCE):
+            if self._pause_above is not None and self.queued_bytes > self._pause_above:
+                self._stop_reading()
+                self._paused = True
+                return False
+            try:
+                frame = self.parser.take()
+            except FrameTooLarge as exc:
+                self._end(exc)
+                return False
+            if frame is None:
+                return True
+            try:
+                self._on_frame(frame)
+            except Exception as exc:
+                self._end(exc)
+                raise
+            if self._closed or self._deadline is not None:
+                return False
+        self._stop_reading()
+        self._loop.call_soon(self._go_on)
+        return False
+
+    def _go_on(self) -> None:
+        if self._closed or self._deadline is not None:
+            return
+        if self._deliver():
+            self._reading = True
+            self._loop.add_reader(self._socket.fileno(), self._read)
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._socket.fileno())
+
+    # --- what leaves
+
+    def _flush(self, at_once: int = WRITES_AT_ONCE) -> None:
+        if self._closed:
+            return
+        self._write(at_once)
+        self._flushing = bool(self._out)
+        if self._flushing != self._blocked:
+            self._blocked = self._flushing
+            if self._blocked:
+                self._loop.add_writer(self._socket.fileno(), self._flush)
+            else:
+                self._loop.remove_writer(self._socket.fileno())
+        if self._deadline is not None:
+            if not self._out:
+                self._end(None)
+        elif self._paused and self.queued_bytes <= (self._pause_above or 0):
+            self._paused = False
+            self._loop.call_soon(self._go_on)
+
+    def _write(self, at_once: int) -> None:
+        """Give the kernel what it takes."""
+        for _ in range(at_once):
+            if not self._out:
+                return
             try:
                 sent = self._socket.sendmsg(list(itertools.islice(self._out, BUFFERS_AT_ONCE)))
             except (BlockingIOError, InterruptedError):
-                if not self._blocked:
-                    self._blocked = True
-                    self._loop.add_writer(self._socket.fileno(), self._flush)
                 return
             except OSError:
-                # The peer is gone. What it sent before is still to be read, and then the end.
-                self._out.clear()
-                self.queued_bytes = 0
-                break
+                self._give_up_sending()
+                return
             self._forget(sent)
-        self._flushing = False
-        if self._blocked and not self.is_closed():
-            self._blocked = False
-            self._loop.remove_writer(self._socket.fileno())
+
+    def _give_up_sending(self) -> None:
+        """Half a frame may have left, so none can follow. What the peer sent before is still read, and then the end."""
+        self._mute = True
+        self._out.clear()
+        self.queued_bytes = 0
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, sent: int) -> None:
         """So many bytes are the kernel's."""

@@ -154,6 +154,10 @@ async def gateway(
         if (door := doors.get(peer.socket)) is not None:
             door.send(peer, frame)
 
+    def hang_up(peer: Peer) -> None:
+        if (door := doors.get(peer.socket)) is not None:
+            door.hang_up(peer)
+
     async def release_gone(session: Session) -> None:
         await release(node, session, cause=Cause.SESSION_GONE)
 
@@ -165,6 +169,7 @@ async def gateway(
 
     sessions = Sessions(
         send=send,
+        hang_up=hang_up,
         handler=lambda session, request: dispatch(node, session, request),
         offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats(node))],
         release=release_gone,

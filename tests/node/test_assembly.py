@@ -109,8 +109,11 @@ class Visitor:
         assert self._link is not None
         return self._link
 
-    async def hello(self) -> Welcome:
+    async def connect(self) -> None:
         self._link = await self._connector.connect()
+
+    async def hello(self) -> Welcome:
+        await self.connect()
         self.send(Hello([1]))
         welcome = await self.receive()
         assert isinstance(welcome, Welcome)
@@ -207,6 +210,16 @@ async def test_an_embedded_node_is_reached_by_its_own_user_and_over_no_network(
         with closing(socket.socket()) as probe:
             assert probe.connect_ex(("127.0.0.1", int(door.endpoint.rpartition(":")[2]))) != 0
         assert (await visit(visitors, UnixConnector(endpoint)).hello()).account == f"uid:{os.geteuid()}"
+
+
+async def test_a_client_that_is_refused_is_shown_out(door: Door, visitors: list[Visitor]) -> None:
+    async with door.open() as endpoint:
+        client = visit(visitors, UnixConnector(endpoint))
+        await client.connect()
+        client.send(Pong(0, 1))
+        assert isinstance(await client.receive(), Refused)
+        async with asyncio.timeout(PATIENCE_S):
+            await client.link.wait_closed()
 
 
 async def test_a_client_that_goes_leaves_nothing(door: Door, visitors: list[Visitor]) -> None:

@@ -29,6 +29,9 @@ class Door(Protocol):
     def send(self, peer: Peer, frame: bytes) -> None:
         """Send to a peer; one that has gone is not an error."""
 
+    def hang_up(self, peer: Peer) -> None:
+        """Nothing more is said to this peer, nor heard: close its connection, where a single one can be closed."""
+
     def close(self) -> None:
         """Close it, and every connection. Idempotent."""
 

@@ -70,6 +70,8 @@ class Sessions:
 
     Args:
         send: sends a frame to a peer, now.
+        hang_up: closes the connection of a peer to whom all was said, where that is possible: without a session, all
+            that one may do with a connection is to hold it, and what the node keeps for it.
         handler: serves the requests.
         offer: the nodes that a client may name.
         release: destroys all that a session owns; given the session and why it ends.
@@ -80,6 +82,7 @@ class Sessions:
         self,
         *,
         send: Callable[[Peer, bytes], None],
+        hang_up: Callable[[Peer], None],
         handler: Handler,
         offer: Callable[[], list[NodeOffer]],
         release: Callable[[Session], Awaitable[None]],
@@ -90,6 +93,7 @@ class Sessions:
         hello_patience_s: float = HELLO_PATIENCE_S,
     ) -> None:
         self._send = send
+        self._hang_up = hang_up
         self._handler = handler
         self._offer = offer
         self._release = release
@@ -185,6 +189,7 @@ class Sessions:
             raise SessionLost("the node has ended this session, and all that it owned")
         frames = seat.session.channel.resume(hello.received)
         self._by_peer.pop((seat.peer.socket, seat.peer.routing_id), None)
+        self._hang_up(seat.peer)
         seat.last_heard = _now()
         self._sit(seat, peer)
         self._trust(seat)
@@ -217,6 +222,7 @@ class Sessions:
         info: ErrorInfo = describe(error)
         log.warning("refused %s: %s", peer.account, info.message)
         self._send(peer, encode(Refused(info)))
+        self._hang_up(peer)
 
     # --- doubt, silence and the end
 
@@ -292,6 +298,7 @@ class Sessions:
         key = (seat.peer.socket, seat.peer.routing_id)
         if self._by_peer.get(key) is seat:
             del self._by_peer[key]
+            self._hang_up(seat.peer)
         seat.session.route = None
 
     def end_soon(self, session: Session) -> None:

@@ -7,6 +7,7 @@ changes who it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import socket
@@ -22,6 +23,7 @@ from tfnz.protocol.frames import MAX_FRAME, MAX_HELLO, encode
 from tfnz.protocol.messages import Refused
 
 from .door import OnDisconnected, OnFrame, account_of_uid, key_of_account
+from .session import MAX_OUTBOX_BYTES
 from .sessions import Peer
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,14 @@ MAX_CONNECTIONS: Final = 512
 HELLO_TIMEOUT_S: Final = 10.0
 #: How long the door stays shut when the host has no descriptors left.
 PAUSE_S: Final = 0.1
+#: A client with so many bytes still to be read by it is not listened to meanwhile: it may ask faster than it reads.
+PAUSE_ABOVE_BYTES: Final = 2 << 20
+#: Its session ends long before so much is queued; if not, its connection does.
+MAX_QUEUED_BYTES: Final = MAX_OUTBOX_BYTES + 2 * MAX_FRAME
+#: How long a client may take to read our last words.
+FAREWELL_S: Final = 10.0
+#: Linux 6.16. Without it, a client may pass us a descriptor that takes for ever to close, and we would wait for that.
+_SO_PASSRIGHTS: Final = 83
 #: struct ucred of SO_PEERCRED: process, user and group.
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -63,6 +73,8 @@ class UnixDoor:
         self._name = name
         self._allowed = allowed
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        with contextlib.suppress(OSError):  # an older kernel
+            self._listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
         self._callers: dict[bytes, _Caller] = {}
         self._count: Counter[int] = Counter()
         self._numbers = itertools.count(1)
@@ -90,12 +102,26 @@ class UnixDoor:
             try:
                 await full  # for ever, unless we run out of descriptors
             finally:
-                loop.remove_reader(self._listener.fileno())
+                if self._listener.fileno() != -1:  # it may be closed by now, and its number another's
+                    loop.remove_reader(self._listener.fileno())
             await asyncio.sleep(PAUSE_S)
 
     def send(self, peer: Peer, frame: bytes) -> None:
+        caller = self._callers.get(peer.routing_id)
+        if caller is None:
+            return
+        caller.connection.send(frame)
+        if caller.connection.queued_bytes > MAX_QUEUED_BYTES:
+            log.warning(
+                "%s does not read: %d bytes wait for it", peer.account, caller.connection.queued_bytes
+            )
+            self._dismiss(caller)
+            # Not now: whoever sends may be in the midst of something.
+            asyncio.get_running_loop().call_soon(self._on_disconnected, self.endpoint, peer.descriptor)
+
+    def hang_up(self, peer: Peer) -> None:
         if (caller := self._callers.get(peer.routing_id)) is not None:
-            caller.connection.send(frame)
+            caller.connection.finish(FAREWELL_S)
 
     def close(self) -> None:
         self._listener.close()
@@ -115,11 +141,16 @@ class UnixDoor:
                 if not full.done():
                     full.set_result(None)
                 return
-            self._welcome(connection)
+            try:
+                self._welcome(connection)
+            except Exception:  # in doubt nobody enters
+                log.exception("a connection on %s could not be welcomed", self._name)
+                connection.close()
 
     def _welcome(self, connection: socket.socket) -> None:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(credentials)
+        refusal = self._judge(uid)
         account = account_of_uid(uid)
         number = next(self._numbers)
         peer = Peer(self.endpoint, number.to_bytes(8, "big"), number, account, key_of_account(account))
@@ -129,23 +160,25 @@ class UnixDoor:
             limit=MAX_HELLO,
             on_frame=lambda frame: self._on_caller_frame(caller, frame),
             on_closed=lambda reason: self._on_caller_gone(caller, reason),
+            pause_above=PAUSE_ABOVE_BYTES,
         )
         self._callers[peer.routing_id] = caller
         self._count[uid] += 1
-        if not self._allowed(uid):
-            self._refuse(caller, NotAuthorised(f"the node at {self._name} does not accept user {uid}"))
-        elif self._count[uid] > MAX_CONNECTIONS:
-            self._refuse(
-                caller, NoCapacity(f"user {uid} has {MAX_CONNECTIONS} connections to this node already")
-            )
+        if refusal is not None:
+            log.warning("refused %s: %s", account, refusal)
+            caller.connection.send(encode(Refused(describe_error(refusal))))
+            self._dismiss(caller)
         else:
             loop = asyncio.get_running_loop()
             caller.silence = loop.call_later(HELLO_TIMEOUT_S, self._dismiss, caller)
 
-    def _refuse(self, caller: _Caller, error: TfnzError) -> None:
-        log.warning("refused %s: %s", caller.peer.account, error)
-        caller.connection.send(encode(Refused(describe_error(error))))
-        self._dismiss(caller)
+    def _judge(self, uid: int) -> TfnzError | None:
+        """Why a user may not come in, or None."""
+        if not self._allowed(uid):
+            return NotAuthorised(f"the node at {self._name} does not accept user {uid}")
+        if self._count[uid] >= MAX_CONNECTIONS:
+            return NoCapacity(f"user {uid} has {MAX_CONNECTIONS} connections to this node already")
+        return None
 
     def _on_caller_frame(self, caller: _Caller, frame: bytes) -> None:
         if caller.silence is not None:
@@ -159,7 +192,8 @@ class UnixDoor:
 
     def _on_caller_gone(self, caller: _Caller, reason: Exception | None) -> None:
         if isinstance(reason, FrameTooLarge):
-            log.warning("%s: %s", caller.peer.account, ProtocolError(str(reason)))
+            log.warning("refused %s: %s", caller.peer.account, reason)
+            caller.connection.send(encode(Refused(describe_error(ProtocolError(str(reason))))))
         self._dismiss(caller)
         self._on_disconnected(self.endpoint, caller.peer.descriptor)
 

@@ -40,11 +40,13 @@ class Gateway:
     ) -> None:
         self.connections: dict[bytes, Connection] = {}
         self.released: list[str] = []
+        self.hung_up: list[Peer] = []
         self.revoked: set[str] = set()
         self.serve: Callable[[Session, Request], Awaitable[Result]] = self._do_nothing
         self.release: Callable[[Session], Awaitable[None]] = self._release
         self.sessions = Sessions(
             send=lambda peer, frame: self.connections[peer.routing_id].hear(frame),
+            hang_up=self.hung_up.append,
             handler=lambda session, request: self.serve(session, request),
             offer=lambda: [NodeOffer("node-1", b"k" * 32)],
             release=lambda session: self.release(session),

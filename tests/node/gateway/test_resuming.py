@@ -72,6 +72,7 @@ async def test_a_resumed_session_goes_on_where_it_was(gateway: Gateway) -> None:
     await settle()
     assert second.bodies == [Reply(2, Done())]
     # Its old connection is of no use any more, and its end means nothing.
+    assert gateway.hung_up == [first.peer]
     first.ask(3)
     assert first.refusals == ["session_lost"]
     first.close()

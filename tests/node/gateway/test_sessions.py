@@ -128,6 +128,28 @@ async def test_a_store_that_fails_does_not_stop_the_sweeping(
     sweeping.cancel()
 
 
+# --- connections without a session
+
+
+async def test_who_is_refused_has_no_use_for_the_connection(gateway: Gateway) -> None:
+    client = gateway.connect()
+    client.ask(1)
+    assert client.refusals == ["session_lost"]
+    assert gateway.hung_up == [client.peer]
+
+
+async def test_a_connection_ends_with_its_session_and_not_before(gateway: Gateway) -> None:
+    silent, other = gateway.open(), gateway.open()
+    await settle()
+    silent.close()
+    await settle()
+    assert gateway.hung_up == []
+    await asyncio.sleep(GRACE_S)
+    assert gateway.released == [silent.welcome.session]
+    assert gateway.hung_up == [silent.peer]
+    await assert_lives(gateway, other)
+
+
 # --- the client's own end, and the node's
 
 
@@ -145,6 +167,7 @@ async def test_a_session_that_its_client_ends_is_answered_and_then_gone(gateway:
     await asyncio.sleep(GRACE_S)
     assert gateway.released == [client.welcome.session]
     assert client.refusals == []
+    assert gateway.hung_up == [client.peer]
 
 
 async def test_without_grace_the_answer_goes_first(gateway: Gateway) -> None:
