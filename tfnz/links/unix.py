@@ -80,12 +80,14 @@ class UnixConnector:
     async def connect(self) -> UnixLink:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # It never waits: either there is room in the queue of the listener, or not. (asyncio would wait, and then
+            # take a socket that is not connected for one that is.)
             connection.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(connection, self._find_name())
+            try:
+                connection.connect(self._find_name())
+            except OSError as exc:
+                raise self._explain(exc) from exc
             _check_owner(connection, self.address)
-        except OSError as exc:
-            connection.close()
-            raise self._explain(exc) from exc
         except BaseException:
             connection.close()
             raise
