@@ -35,6 +35,10 @@ def prepare_unix_path(path: Path) -> None:
             return
         except BlockingIOError:  # it has more callers than it can take: it lives
             pass
+        except OSError as exc:
+            raise NoCapacity(
+                f"{path} is in the way and is no socket of ours ({exc.strerror}): move it, or set `socket` in node.toml"
+            ) from exc
     raise NoCapacity(f"another node is listening on {path}: stop it, or set `socket` in node.toml")
 
 

@@ -55,6 +55,15 @@ def test_what_is_no_socket_is_never_removed(tmp_path: Path) -> None:
     assert path.read_text() == "root"
 
 
+def test_a_socket_of_another_kind_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other:
+        other.bind(str(path))
+        with pytest.raises(NoCapacity, match=f"{path} is in the way and is no socket of ours"):
+            prepare_unix_path(path)
+    assert path.is_socket()
+
+
 def mode_of(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
