@@ -41,9 +41,12 @@ ROOMS: dict[str, set[str]] = {
 TOP = ("assembly", "daemon", "cli", "__main__")
 for _index, _room in enumerate(TOP):
     ROOMS[_room] = {*ROOMS} - {*TOP[_index:]}
+#: What the daemon shares with the SDK; it knows neither side.
+SHARED = {"tfnz.protocol", "tfnz.framing"}
 #: What the purest rooms may import that is neither ours nor Python's.
 THIRD_PARTY: dict[str, set[str]] = {
     "tfnz.protocol": {"msgspec"},
+    "tfnz.framing": set(),
     "tfnz_node.core": {"msgspec"},
     "tfnz_node.kernel": set(),
 }
@@ -131,14 +134,14 @@ def judge_import(module: str, target: str) -> Iterator[str]:
     elif top == "tfnz" and target_top == "tfnz_node":
         yield "the SDK knows the daemon by its messages only"
     elif top == "tfnz_node" and target_top == "tfnz":
-        if target_room != "tfnz.protocol":
-            yield "the daemon shares only tfnz.protocol with the SDK"
+        if target_room not in SHARED:
+            yield f"the daemon shares only {' and '.join(sorted(SHARED))} with the SDK"
         elif room == "tfnz_node.kernel":
             yield "kernel knows Python's standard library only"
     elif room == target_room:
         return
-    elif room == "tfnz.protocol":
-        yield "tfnz.protocol knows neither side"
+    elif room in SHARED:
+        yield f"{room} knows neither side"
     elif target_room == "tfnz.cli":
         yield "only people use the command line; programs use what it uses"
     elif top == "tfnz_node":
@@ -177,6 +180,8 @@ def test_every_room_is_in_the_table() -> None:
         ("tfnz/protocol/planted.py", "from tfnz import planted", "knows neither side"),
         ("tfnz/protocol/planted.py", "from ..planted import x", "knows neither side"),
         ("tfnz/protocol/planted.py", "from .. import planted", "knows neither side"),
+        ("tfnz/framing.py", "import msgspec", "nothing but Python"),
+        ("tfnz/framing.py", "from . import planted", "knows neither side"),
         ("tfnz/planted.py", "import tfnz_node.core", "by its messages only"),
         ("tfnz/planted.py", "def f():\n    from tfnz_node import core", "by its messages only"),
         ("tfnz/planted.py", "from .cli import main", "only people use the command line"),
@@ -187,7 +192,7 @@ def test_every_room_is_in_the_table() -> None:
         ("tfnz_node/kernel/planted.py", "from tfnz.protocol import errors", "standard library only"),
         ("tfnz_node/gateway/planted.py", "from tfnz_node.handlers import x", "gateway may import only core"),
         ("tfnz_node/sandbox/planted.py", "import tfnz_node.storage", "sandbox may import only core, kernel"),
-        ("tfnz_node/handlers/planted.py", "from tfnz import Location", "only tfnz.protocol"),
+        ("tfnz_node/handlers/planted.py", "from tfnz import Location", "only tfnz.framing and tfnz.protocol"),
         ("tfnz_node/planted.py", "from . import core", "not in this test's table"),
     ],
 )
@@ -215,6 +220,7 @@ def test_a_planted_back_edge_is_found(tmp_path: Path, path: str, text: str, reas
         ("tfnz/cli/planted.py", "from tfnz import Location\nfrom ..protocol.errors import TfnzError"),
         ("tfnz_node/core/planted.py", "from tfnz.protocol.errors import TfnzError\nfrom .plan import x"),
         ("tfnz_node/sandbox/planted.py", "from tfnz_node.kernel.tools import x\nimport ctypes"),
+        ("tfnz_node/gateway/planted.py", "from tfnz.framing import FramedSocket"),
         ("tfnz_node/daemon.py", "from tfnz_node.sandbox import x\nfrom tfnz_node import core"),
     ],
 )
