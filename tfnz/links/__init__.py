@@ -1,4 +1,4 @@
-"""Links: how frames get from the client to a node, over ZeroMQ or through memory."""
+"""Links: how frames get from the client to a node, over a unix socket, ZeroMQ or through memory."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_without_an_account_it_is_this_machine_s_node() -> None:
     target = find_target()
     target.connector.close()
     assert target.location == target.host == str(DEFAULT_SOCKET)
-    assert target.connector.address == f"ipc://{DEFAULT_SOCKET}"
+    assert target.connector.address == f"unix:{DEFAULT_SOCKET}"
     with pytest.raises(NoAccount, match="tfnz account create"):
         find_target(location_ip="127.0.0.1")
 
