@@ -57,6 +57,7 @@ from tfnz.protocol.messages import (
     NodeStatus,
     Ping,
     Pong,
+    ProcessDone,
     ProcessEnded,
     ProcessStarted,
     PutFile,
@@ -64,6 +65,7 @@ from tfnz.protocol.messages import (
     Reply,
     Request,
     RequestBody,
+    RunProcess,
     SpawnContainer,
     StartProcess,
     Stop,
@@ -117,6 +119,8 @@ class ScriptedNode:
         self.images: list[ImageInfo] = []
         self.containers: dict[str, SpawnContainer] = {}
         self.processes: dict[str, tuple[str, Streams]] = {}
+        #: Of those that are to be run to their ends, the requests.
+        self.runs: dict[str, int] = {}
         self.unreachable: TfnzError | None = None
         self.version = 1
         self.offers = [NodeOffer("n1", b"s" * 32, {"cpu": 2.0, "memory": 100.0, "paging": 0.0})]
@@ -326,6 +330,8 @@ class ScriptedNode:
                 self.spawn(id, body)
             case StartProcess():
                 self.start_process(id, body)
+            case RunProcess():
+                self.start_process(id, body)
             case DestroyContainer():
                 self.end_container(body.container, Exit(Cause.DESTROYED))
                 self.reply(id, Done())
@@ -378,9 +384,11 @@ class ScriptedNode:
 
     def end_container(self, container: str, exit: Exit, error: ErrorInfo | None = None) -> None:
         if self.containers.pop(container, None) is not None:
+            for name in [name for name in self.runs if self.processes[name][0] == container]:
+                self.end_process(name, Exit(Cause.CONTAINER_ENDED))
             self.send(ContainerEnded(container, exit, error))
 
-    def start_process(self, id: int, body: StartProcess) -> None:
+    def start_process(self, id: int, body: StartProcess | RunProcess) -> None:
         """Start one of the few commands that this node knows."""
         word = body.command[0].split()[0]
         if word not in ("true", "cat", "sleep", "fail", "sh"):
@@ -389,7 +397,10 @@ class ScriptedNode:
         self._made += 1
         name = f"process{self._made}"
         self.processes[name] = (body.container, body.streams)
-        self.reply(id, ProcessStarted(name))
+        if isinstance(body, RunProcess):
+            self.runs[name] = id
+        else:
+            self.reply(id, ProcessStarted(name))
         if body.streams.stdin:
             upload = Upload(lambda data, error: self.end_process(name, Exit(Cause.EXITED, 0)))
             upload.on_data = lambda data: self.write(body.streams.stdout, data)
@@ -413,7 +424,10 @@ class ScriptedNode:
             for stream in (streams.stdout, streams.stderr):
                 if stream:
                     self.send(End(stream))
-            self.send(ProcessEnded(container, process, exit))
+            if (run := self.runs.pop(process, None)) is not None:
+                self.reply(run, ProcessDone(exit))
+            else:
+                self.send(ProcessEnded(container, process, exit))
 
         download = self._downloads.setdefault(streams.stdout, Download())
         download.finish = finish

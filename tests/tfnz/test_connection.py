@@ -25,7 +25,7 @@ from tfnz.protocol.channel import ACK_EVERY_FRAMES
 from tfnz.protocol.errors import describe_error
 from tfnz.protocol.exits import Cause
 from tfnz.protocol.frames import encode
-from tfnz.protocol.messages import Ack, Hello, Ping, Pong, Refused, StartProcess, Welcome
+from tfnz.protocol.messages import Ack, Hello, Ping, Pong, Refused, RunProcess, Welcome
 
 if TYPE_CHECKING:
     from tests.tfnz.conftest import ScriptedNode
@@ -36,12 +36,12 @@ def test_a_broken_connection_is_resumed_and_nothing_is_lost(
 ) -> None:
     told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     container = location.node().spawn("busybox", stdout_callback=lambda one, data: told.put(data))
-    asked: list[tuple[int, StartProcess]] = []
-    scripted.on(StartProcess, lambda id, body: asked.append((id, body)))
+    asked: list[tuple[int, RunProcess]] = []
+    scripted.on(RunProcess, lambda id, body: asked.append((id, body)))
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(container.run("true")))
     thread.start()
-    scripted.wait_for(StartProcess)
+    scripted.wait_for(RunProcess)
 
     def break_and_answer() -> None:
         scripted.break_link()
@@ -54,7 +54,7 @@ def test_a_broken_connection_is_resumed_and_nothing_is_lost(
     assert told.get(timeout=10) == b"meanwhile"
     hello = scripted.find(Hello)[1]
     assert (hello.session, hello.token) == ("session", "token") and hello.received > 0
-    assert len(scripted.find(StartProcess)) == 1
+    assert len(scripted.find(RunProcess)) == 1
 
 
 def test_what_is_said_during_a_break_is_said_again(scripted: ScriptedNode, location: Location) -> None:
@@ -80,7 +80,7 @@ def test_a_session_that_the_node_has_ended_is_lost(scripted: ScriptedNode, locat
     )
     process = container.spawn("sleep", termination_callback=lambda one, code: ends.append((one, code)))
     errors: list[BaseException] = []
-    scripted.ignore(StartProcess)
+    scripted.ignore(RunProcess)
 
     def run() -> None:
         try:
@@ -90,7 +90,7 @@ def test_a_session_that_the_node_has_ended_is_lost(scripted: ScriptedNode, locat
 
     thread = threading.Thread(target=run)
     thread.start()
-    scripted.wait_for(StartProcess, count=2)
+    scripted.wait_for(RunProcess)
     scripted.forget_session()
     scripted.do(scripted.break_link)
     thread.join(10)

@@ -82,7 +82,6 @@ class Container(ContainerCommands, ContainerFiles):
         self.stdout_callback = stdout_callback
         self.stderr_callback = stderr_callback
         self._asleep = sleep
-        self._ends = {}
         streams = self._session.streams
         self._stdin = streams.open_outgoing() if stdin else None
         self._stdout = streams.open_incoming()

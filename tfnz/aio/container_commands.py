@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from tfnz.protocol.errors import ProcessNotFound
 from tfnz.protocol.exits import Exit
-from tfnz.protocol.messages import DestroyProcess, ProcessStarted, StartProcess, Streams
+from tfnz.protocol.messages import DestroyProcess, ProcessStarted, RunProcess, StartProcess, Streams
 from tfnz.protocol.messages import Result as Answer
 from tfnz.results import Result
 
@@ -38,7 +38,6 @@ class ContainerCommands(ContainerBase):
     """A container as a place for processes beside its main one."""
 
     processes: dict[str, Process]
-    _ends: dict[str, asyncio.Future[Exit]]
 
     async def run(
         self,
@@ -77,7 +76,17 @@ class ContainerCommands(ContainerBase):
             TimedOut: it was ended after `timeout_s`.
             ObjectDead: the container ended meanwhile, or was rebooted.
         """
-        request = self._start_process(command, env, cwd, user, timeout_s)
+        words, shell = parse_command(command)
+        request = RunProcess(
+            self.uuid,
+            words,
+            Streams(),
+            shell=shell,
+            env=parse_env(env),
+            cwd=parse_path(cwd),
+            user=user,
+            timeout_s=parse_seconds(timeout_s),
+        )
         content = parse_input(input)
         what = f"a command in container {self.uuid}" if nolog else f"{command!r} in container {self.uuid}"
         await self.wait_until_ready()
@@ -134,9 +143,21 @@ class ContainerCommands(ContainerBase):
         Raises:
             CommandNotFound, UserNotFound, ...: it cannot be started.
         """
-        request = self._start_process(command, env, cwd, user, timeout_s)
-        in_background = replace(request, pty=pty, interactive=interactive, size=parse_size_of_terminal(*size))
-        return await self._spawn(in_background, data_callback, stderr_callback, termination_callback)
+        words, shell = parse_command(command)
+        request = StartProcess(
+            self.uuid,
+            words,
+            Streams(),
+            shell=shell,
+            env=parse_env(env),
+            cwd=parse_path(cwd),
+            user=user,
+            pty=pty,
+            interactive=interactive,
+            size=parse_size_of_terminal(*size),
+            timeout_s=parse_seconds(timeout_s),
+        )
+        return await self._spawn(request, data_callback, stderr_callback, termination_callback)
 
     spawn_process = spawn
 
@@ -202,21 +223,6 @@ class ContainerCommands(ContainerBase):
             raise
         return process
 
-    def _start_process(
-        self, command: Command, env: Env | None, cwd: str, user: str, timeout_s: float | None
-    ) -> StartProcess:
-        words, shell = parse_command(command)
-        return StartProcess(
-            self.uuid,
-            words,
-            Streams(),
-            shell=shell,
-            env=parse_env(env),
-            cwd=parse_path(cwd),
-            user=user,
-            timeout_s=parse_seconds(timeout_s),
-        )
-
     def _adopt(self, process: Process, answer: Answer) -> None:
         process.uuid = expect(ProcessStarted, answer).process
         self.processes[process.uuid] = process
@@ -243,26 +249,19 @@ class ContainerCommands(ContainerBase):
     # --- what the node tells
 
     def _on_process_ended(self, process: str, exit: Exit) -> None:
-        if (end := self._ends.pop(process, None)) is not None and not end.done():
-            end.set_result(exit)
         if (spawned := self.processes.get(process)) is not None:
             spawned._on_ended(exit)
 
     def _end_processes(self, exit: Exit) -> None:
         """All end, because the container does."""
-        for name in [*self.processes, *self._ends]:
+        for name in list(self.processes):
             self._on_process_ended(name, exit)
-
-    def _expect_end(self, process: str, ended: asyncio.Future[Exit]) -> None:
-        """Have `ended` told when a process has ended that is not to be seen among `processes`."""
-        self._ends[process] = ended
 
     def _forget_process(self, process: Process) -> None:
         self.processes.pop(process.uuid, None)
 
     def _end_stray_process(self, process: str) -> None:
         """End a process that nobody waits for any more."""
-        self._ends.pop(process, None)
         if not self.dead:
             request = self._session.request(
                 self._node_name, DestroyProcess(self.uuid, process), what=f"the end of process {process}"

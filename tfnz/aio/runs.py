@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from tfnz.protocol.errors import ObjectDead, ProcessFailed, SessionLost, TimedOut
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.messages import ProcessStarted, StartProcess, Streams
-from tfnz.protocol.messages import Result as Answer
+from tfnz.protocol.messages import ProcessDone, RunProcess, Streams
 from tfnz.results import Result
 
 from .requests import expect
 from .streams import Incoming, Outgoing
-from .waiting import time_limit
 
 if TYPE_CHECKING:
     from .container_commands import ContainerCommands
@@ -26,47 +23,37 @@ _ANSWER_GRACE_S = 10.0
 _TAIL_BYTES = 2000
 
 
-async def run(container: ContainerCommands, request: StartProcess, input: bytes) -> tuple[Result, Exit]:
+async def run(container: ContainerCommands, request: RunProcess, input: bytes) -> tuple[Result, Exit]:
     """The output of a command and how it ended; `request` has no streams yet.
 
     Raises:
-        TimedOut: it was ended at its time limit.
+        TimedOut: the node has not kept the time limit.
         TfnzError: it could not be started.
     """
-    streams = container._session.streams
+    session = container._session
+    streams = session.streams
     stdout, stderr = streams.open_incoming(), streams.open_incoming()
     stdin = streams.open_outgoing() if input else None
     out, err = _gather(stdout), _gather(stderr)
-    ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-    numbers = Streams(stdin.number if stdin else 0, stdout.number, stderr.number)
-    pending = container._session.requests.start(
-        container._node_name,
-        replace(request, streams=numbers),
-        on_result=lambda answer: container._expect_end(_process(answer), ended),
-        on_late=lambda answer: container._end_stray_process(_process(answer)),
-    )
-    pending.answer.add_done_callback(_pass_failure_to(ended))
     feeder = None
     try:
+        numbers = Streams(stdin.number if stdin else 0, stdout.number, stderr.number)
+        pending = session.requests.start(container._node_name, replace(request, streams=numbers))
         if stdin is not None:
             if stdin.send_now(input):
                 stdin.end()
             else:
                 feeder = asyncio.create_task(_feed(stdin, input))
         limit_s = request.timeout_s and request.timeout_s + _ANSWER_GRACE_S
-        async with time_limit(limit_s, f"a command in container {container.uuid}"):
-            end = await ended
-    except BaseException:
-        if pending.answer.done() and not pending.answer.cancelled() and pending.answer.exception() is None:
-            container._end_stray_process(_process(pending.answer.result()))
-        raise
+        # Whoever gives up waiting ends the command: the node hears that the request is cancelled.
+        answer = await session.requests.wait(pending, limit_s, f"a command in container {container.uuid}")
     finally:
-        container._session.requests.abandon(pending)
         if feeder is not None:
             feeder.cancel()
         for stream in (stdin, stdout, stderr):
             if stream is not None:
                 stream.close()
+    end = expect(ProcessDone, answer).exit
     return Result(b"".join(out), b"".join(err), end.returncode), end
 
 
@@ -124,19 +111,3 @@ def _gather(stream: Incoming) -> list[bytes]:
 async def _feed(stream: Outgoing, input: bytes) -> None:
     await stream.write(input)
     stream.end()
-
-
-def _process(answer: Answer) -> str:
-    return expect(ProcessStarted, answer).process
-
-
-def _pass_failure_to(ended: asyncio.Future[Exit]) -> Callable[[asyncio.Future[Answer]], None]:
-    def pass_on(answer: asyncio.Future[Answer]) -> None:
-        if ended.done():
-            return
-        if answer.cancelled():
-            ended.cancel()
-        elif (error := answer.exception()) is not None:
-            ended.set_exception(error)
-
-    return pass_on

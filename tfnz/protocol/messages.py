@@ -147,6 +147,19 @@ class StartProcess(Struct, frozen=True, tag="process.start"):
     timeout_s: Seconds | None = None
 
 
+class RunProcess(Struct, frozen=True, tag="process.run"):
+    """Run a further process to its end; `ProcessDone` answers then, after all of its output. Cancelling ends it."""
+
+    container: Id
+    command: Annotated[Words, Meta(min_length=1)]
+    streams: Streams
+    shell: bool = False
+    env: Pairs = []
+    cwd: Path = "/"
+    user: Name = "root"
+    timeout_s: Seconds | None = None
+
+
 class SignalProcess(Struct, frozen=True, tag="process.signal"):
     container: Id
     process: Id
@@ -233,6 +246,7 @@ RequestBody: TypeAlias = (
     | DestroyContainer
     | ListContainers
     | StartProcess
+    | RunProcess
     | SignalProcess
     | ResizeProcess
     | DestroyProcess
@@ -283,6 +297,10 @@ class ProcessStarted(Struct, frozen=True, tag="process.started"):
     process: Id
 
 
+class ProcessDone(Struct, frozen=True, tag="process.done"):
+    exit: Exit
+
+
 class ImageInfo(Struct, frozen=True):
     digest: str
     names: list[str]
@@ -315,7 +333,9 @@ class NodeStatus(Struct, frozen=True, tag="node.status"):
     stats: dict[str, float] = {}
 
 
-Result: TypeAlias = Done | ContainerCreated | ContainerList | ProcessStarted | ImageList | NodeStatus
+Result: TypeAlias = (
+    Done | ContainerCreated | ContainerList | ProcessStarted | ProcessDone | ImageList | NodeStatus
+)
 
 
 # --- what travels in the channel ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from tfnz.protocol.errors import ErrorInfo
@@ -14,7 +15,8 @@ class SinkStopped(Exception):
 class Sink(Protocol):
     """Where output goes; see `gateway.streams.OutStream`."""
 
-    async def ready(self) -> int: ...
+    def room(self) -> int: ...
+    def call_when_changed(self, function: Callable[[], None]) -> None: ...
     def write(self, data: bytes) -> None: ...
     def end(self, error: ErrorInfo | None = None) -> None: ...
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tfnz.protocol.errors import InvalidArgument, PathRefused
-from tfnz.protocol.messages import Limits, PreBootFile, SpawnContainer, StartProcess
+from tfnz.protocol.messages import Limits, PreBootFile, RunProcess, SpawnContainer, StartProcess
 from tfnz.protocol.sizes import format_size
 
 from . import minima
@@ -81,6 +81,13 @@ def plan_process(spec: StartProcess, container_env: Sequence[str]) -> ProcessPla
         argv = plan_words(spec.command, shell=spec.shell)
     terminal = ["TERM=xterm"] if spec.pty or spec.login_shell else []
     env = merge_env([DEFAULT_PATH, *terminal], container_env, join_env(spec.env))
+    return checked(ProcessPlan(argv, env, spec.user, spec.cwd))
+
+
+def plan_run(spec: RunProcess, container_env: Sequence[str]) -> ProcessPlan:
+    """The same for one that is run to its end, which has no terminal."""
+    argv = plan_words(spec.command, shell=spec.shell)
+    env = merge_env([DEFAULT_PATH], container_env, join_env(spec.env))
     return checked(ProcessPlan(argv, env, spec.user, spec.cwd))
 
 

@@ -33,6 +33,7 @@ from tfnz.protocol.messages import (
     Request,
     RequestBody,
     Result,
+    RunProcess,
     SpawnContainer,
     StartProcess,
     Stop,
@@ -43,7 +44,7 @@ from .streams import InStream, OutStream
 log = logging.getLogger(__name__)
 
 #: A client has no more requests under way than this.
-MAX_REQUESTS = 2048
+MAX_REQUESTS = 4096
 #: Nor more open streams.
 MAX_STREAMS = 8192
 #: What is kept for a client that does not acknowledge; beyond it the session ends.
@@ -249,7 +250,7 @@ class Session:
 def find_streams(body: RequestBody) -> tuple[list[int], list[int]]:
     """The streams that a request opens: those to the node, those from it."""
     match body:
-        case SpawnContainer() | StartProcess():
+        case SpawnContainer() | StartProcess() | RunProcess():
             inputs, outputs = [body.streams.stdin], [body.streams.stdout, body.streams.stderr]
         case PutFile() | PutTree() | ImportImage():
             inputs, outputs = [body.stream], []

@@ -22,32 +22,33 @@ class StreamStopped(SinkStopped):
 
 
 class OutStream:
-    """Bytes from the node to the client. One task writes; the client's credit lets it."""
+    """Bytes from the node to the client. One pump writes; the client's credit lets it."""
 
     def __init__(self, number: int, send: Send, forget: Callable[[int], None]) -> None:
         self.number = number
         self._send = send
         self._forget = forget
         self._credit = SendCredit()
-        self._changed = asyncio.Event()
+        self._waiting: Callable[[], None] | None = None
         self.stopped = False
         self.ended = False
 
-    async def ready(self) -> int:
-        """How many bytes may be written now, once that is at least one.
+    def room(self) -> int:
+        """How many bytes may be written now; perhaps none.
 
         Raises:
             StreamStopped: nobody wants them.
         """
-        while not self.stopped and self._credit.available == 0:
-            self._changed.clear()
-            await self._changed.wait()
         if self.stopped:
             raise StreamStopped
         return min(self._credit.available, MAX_CHUNK)
 
+    def call_when_changed(self, function: Callable[[], None]) -> None:
+        """Call `function` once, when `room` will say something else."""
+        self._waiting = function
+
     def write(self, data: bytes) -> None:
-        """Send `data`, no longer than `ready` said; of a stream that was stopped since, nothing is sent."""
+        """Send `data`, no longer than `room` said; of a stream that was stopped since, nothing is sent."""
         if not self.stopped:
             self._credit.spend(len(data))
             self._send(Data(self.number, data))
@@ -61,11 +62,16 @@ class OutStream:
 
     def on_credit(self, count: int) -> None:
         self._credit.grant(count)
-        self._changed.set()
+        self._change()
 
     def on_stop(self) -> None:
         self.stopped = True
-        self._changed.set()
+        self._change()
+
+    def _change(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting()
 
 
 class InStream:

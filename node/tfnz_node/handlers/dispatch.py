@@ -22,6 +22,7 @@ HANDLERS: dict[type[m.RequestBody], Callable[[Node, Session, Any], Awaitable[m.R
     m.DestroyContainer: containers.destroy,
     m.ListContainers: containers.list_all,
     m.StartProcess: processes.start,
+    m.RunProcess: processes.run,
     m.SignalProcess: processes.signal,
     m.ResizeProcess: processes.resize,
     m.DestroyProcess: processes.destroy,

@@ -7,12 +7,14 @@ from tfnz.protocol.ids import new_id
 from tfnz.protocol.messages import (
     DestroyProcess,
     Done,
+    ProcessDone,
     ProcessStarted,
     ResizeProcess,
+    RunProcess,
     SignalProcess,
     StartProcess,
 )
-from tfnz_node.core.plan import plan_process
+from tfnz_node.core.plan import plan_process, plan_run
 from tfnz_node.gateway.session import Session
 from tfnz_node.sandbox.jobs import Terminal
 
@@ -27,7 +29,7 @@ async def start(node: Node, session: Session, request: StartProcess) -> ProcessS
     if pty:
         terminal = Terminal(rows=request.size.rows, columns=request.size.columns, raw=not request.interactive)
     process_id = new_id()
-    await container.run_process(
+    await container.start_process(
         process_id,
         plan_process(request, container.spec.main.env),
         open_streams(session, request.streams),
@@ -35,6 +37,13 @@ async def start(node: Node, session: Session, request: StartProcess) -> ProcessS
         timeout_s=request.timeout_s,
     )
     return ProcessStarted(process_id)
+
+
+async def run(node: Node, session: Session, request: RunProcess) -> ProcessDone:
+    container = node.container(session, request.container)
+    plan = plan_run(request, container.spec.main.env)
+    streams = open_streams(session, request.streams)
+    return ProcessDone(await container.run_to_end(plan, streams, timeout_s=request.timeout_s))
 
 
 async def signal(node: Node, session: Session, request: SignalProcess) -> Done:

@@ -9,13 +9,11 @@ import signal
 import socket
 
 from tfnz_node.sandbox.control import Asked, Control
-from tfnz_node.sandbox.jobs import Job, RunFailed, RunRequest, StandardPipes
+from tfnz_node.sandbox.jobs import Job, RunRequest, StandardPipes, StatusPipe
 from tfnz_node.sandbox.memory import Content
-from tfnz_node.sandbox.wire import FileFlag, Kind, parse_exec_failure
+from tfnz_node.sandbox.wire import FileFlag, Kind, WireError
 
 REQUEST_TIMEOUT_S = 30.0
-
-_STATUS_BYTES = 4096
 
 
 class InitProcess:
@@ -91,8 +89,27 @@ class InitProcess:
             WireError: the command and environment are too long.
             InitGone, TimeoutError: see `Control.ask`.
         """
+        job = await self.begin(request)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                await job.executed()
+        except BaseException:
+            self._control.kill_job(job.id)
+            self._control.call_at_exit(job.id, job.close)
+            with contextlib.suppress(WireError):
+                job.exec_failure()
+            raise
+        return job
+
+    async def begin(self, request: RunRequest) -> Job:
+        """Starts a process that has yet to become the program asked for; `Job.exec_failure` says if it could not.
+
+        Raises:
+            InitFailed, WireError, InitGone, TimeoutError: as `run`.
+        """
         with contextlib.ExitStack() as stack:
-            status = stack.enter_context(_StatusPipe())
+            status = StatusPipe()
+            stack.callback(status.close)
             fds: tuple[int, ...] = (status.writing,)
             pipes: StandardPipes | None = None
             rows = columns = 0
@@ -115,18 +132,15 @@ class InitProcess:
                 # end would tell it that everything has come.
                 self._control.call_at_exit(request.id, stack.pop_all().close)
                 raise
-            job = Job(request.id, reply.packet.arguments[0], ended)
-            if pipes is None:
-                job.pty_master = reply.fds[0]
-                os.set_blocking(job.pty_master, False)
-            else:
-                pipes.hand_over(job)
-            try:
-                await self._wait_for_exec(status)
-            except BaseException:
-                self._control.kill_job(job.id)
-                self._control.call_at_exit(job.id, job.close)
-                raise
+            stack.pop_all()
+        status.close_writing()
+        job = Job(request.id, reply.packet.arguments[0], ended)
+        job.watch(status)
+        if pipes is None:
+            job.pty_master = reply.fds[0]
+            os.set_blocking(job.pty_master, False)
+        else:
+            pipes.hand_over(job)
         return job
 
     async def signal(self, id: int, signum: int, *, group: bool = False) -> None:
@@ -167,16 +181,6 @@ class InitProcess:
             os.close(self.userns_fd)
             os.close(self.netns_fd)
 
-    async def _wait_for_exec(self, status: _StatusPipe) -> None:
-        """Until the new process has executed its program.
-
-        A container's root may stop its own processes before that, hence the limit.
-        """
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            failure = parse_exec_failure(await status.read())
-        if failure is not None:
-            raise RunFailed(failure.stage, failure.errno, failure.text)
-
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id
@@ -193,53 +197,3 @@ class InitProcess:
         self._control.close()
         self._control.settle_exits(signal.SIGKILL)
         self._ended.set_result(status)
-
-
-class _StatusPipe:
-    """The pipe on which a new process says why it could not execute its program; silence means it did."""
-
-    def __init__(self) -> None:
-        self._reading, self.writing = os.pipe()
-        os.set_blocking(self._reading, False)
-
-    def __enter__(self) -> _StatusPipe:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._reading)
-        self._close_writing()
-
-    async def read(self) -> bytes:
-        """Everything that was written, up to a bound."""
-        self._close_writing()
-        data = b""
-        while len(data) < _STATUS_BYTES:
-            try:
-                more = os.read(self._reading, _STATUS_BYTES - len(data))
-            except BlockingIOError:
-                await _readable(self._reading)
-                continue
-            if not more:
-                break
-            data += more
-        return data
-
-    def _close_writing(self) -> None:
-        if self.writing >= 0:
-            os.close(self.writing)
-            self.writing = -1
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(fd, wake)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(fd)

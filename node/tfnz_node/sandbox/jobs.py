@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tfnz_node.sandbox.wire import RunFlag, Stage
+from tfnz_node.sandbox.wire import RunFlag, Stage, parse_exec_failure
+
+_STATUS_BYTES = 4096
 
 
 class RunFailed(OSError):
@@ -97,10 +99,43 @@ class Job:
         self.stdout: int | None = None
         self.stderr: int | None = None
         self._ended = ended
+        self._status: StatusPipe | None = None
 
     async def wait(self) -> int:
         """The raw wait status, as `os.waitstatus_to_exitcode` takes it. 9 when it ended with its container."""
         return await asyncio.shield(self._ended)
+
+    def watch(self, status: StatusPipe) -> None:
+        """Takes over the pipe on which the process says why it could not execute its program."""
+        self._status = status
+
+    async def executed(self) -> None:
+        """Waits until the process has executed its program.
+
+        A container's root may stop its own processes before that: the caller limits the time.
+
+        Raises:
+            RunFailed: it cannot.
+        """
+        if self._status is not None:
+            await self._status.closed()
+            if (failure := self.exec_failure()) is not None:
+                raise failure
+
+    def exec_failure(self) -> RunFailed | None:
+        """Why it could not execute its program; to be asked once, when it has ended or `executed`."""
+        status, self._status = self._status, None
+        if status is None:
+            return None
+        try:
+            failure = parse_exec_failure(status.read())
+        finally:
+            status.close()
+        return None if failure is None else RunFailed(failure.stage, failure.errno, failure.text)
+
+    def call_when_ended(self, function: Callable[[int], None]) -> None:
+        """Calls `function` with what `wait` returns, when it does."""
+        self._ended.add_done_callback(lambda ended: function(ended.result()))
 
     def resize(self, *, rows: int, columns: int) -> None:
         """Tells the terminal its size; the kernel sends SIGWINCH to the foreground process group."""
@@ -130,10 +165,68 @@ class Job:
         self.close_stderr()
         _close(self.pty_master)
         self.pty_master = None
+        if self._status is not None:
+            self._status.close()
+            self._status = None
 
     def close_when_ended(self) -> None:
         """Closes every descriptor once the process has ended; what it reads from them does not end before."""
         self._ended.add_done_callback(lambda _: self.close())
+
+
+class StatusPipe:
+    """The pipe on which a new process says why it could not execute its program; silence means it did."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._data = b""
+        self._over = False
+
+    @property
+    def writing(self) -> int:
+        """The process's end, until `close_writing`."""
+        return self._writing
+
+    def close_writing(self) -> None:
+        """The process has its end. Idempotent."""
+        if self._writing >= 0:
+            os.close(self._writing)
+            self._writing = -1
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.close_writing()
+        if self._reading >= 0:
+            os.close(self._reading)
+            self._reading = -1
+
+    def read(self) -> bytes:
+        """Everything that has been written so far, up to a bound."""
+        while not self._over and len(self._data) < _STATUS_BYTES:
+            try:
+                more = os.read(self._reading, _STATUS_BYTES - len(self._data))
+            except BlockingIOError:
+                break
+            self._data += more
+            self._over = not more
+        return self._data
+
+    async def closed(self) -> None:
+        """Waits until nothing more will be written."""
+        loop = asyncio.get_running_loop()
+        while len(self.read()) < _STATUS_BYTES and not self._over:
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(self._reading, _wake, ready)
+            try:
+                await ready
+            finally:
+                loop.remove_reader(self._reading)
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 class StandardPipes:

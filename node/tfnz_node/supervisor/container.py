@@ -195,14 +195,12 @@ class Container:
             stdin=self._streams.stdin is not None,
             main=True,
         )
-        self._main = self._streams.attach(job)
+        self._main = self._streams.attach(job, on_exit=partial(self._main_exited, job, oom_before))
         self.started_s = time.time()
         self._become(State.RUNNING)
-        self._watch(self._watch_main(self._main, oom_before))
 
-    async def _watch_main(self, main: RunningProcess, oom_before: int) -> None:
-        status = await main.job.wait()
-        if self._main is main and self.state is State.RUNNING:
+    def _main_exited(self, job: Job, oom_before: int, status: int) -> None:
+        if self._main is not None and self._main.job is job and self.state is State.RUNNING:
             self._conclude(
                 judge_end(status, out_of_memory=status != 0 and self._sandbox.oom_kills() > oom_before)
             )
@@ -369,7 +367,7 @@ class Container:
         if self._main is not None and self._main.job.pty_master is not None:
             self._main.job.resize(rows=size.rows, columns=size.columns)
 
-    async def run_process(
+    async def start_process(
         self,
         process_id: str,
         plan: ProcessPlan,
@@ -381,6 +379,13 @@ class Container:
         """Start a further process, once that is possible; see `Processes.start`."""
         await self.usable()
         await self.processes.start(process_id, plan, streams, terminal=terminal, timeout_s=timeout_s)
+
+    async def run_to_end(
+        self, plan: ProcessPlan, streams: ProcessStreams, *, timeout_s: float | None
+    ) -> Exit:
+        """Run a further process, once that is possible, and say how it ended; see `Processes.run`."""
+        await self.usable()
+        return await self.processes.run(plan, streams, timeout_s=timeout_s)
 
     async def signal_process(self, process_id: str, number: int) -> None:
         """Raises ProcessNotFound when it has ended."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from tfnz.protocol.errors import NoCapacity, ObjectDead, StartFailed
@@ -64,10 +64,10 @@ async def fetch(container: Container, words: Sequence[str], sink: Sink) -> None:
         assert job.stdout is not None
         pump = OutputPump(job.stdout, sink)
         try:
-            await pump.task
+            await pump.ended
             await _finish(container, job, complaint)
         finally:
-            await _stop(pump.task)
+            pump.stop()
     sink.end()
 
 
@@ -104,7 +104,11 @@ async def _read_complaint(job: Job) -> bytes:
     assert job.stderr is not None
     collected = bytearray()
     sink = _Collector(collected)
-    await OutputPump(job.stderr, sink).task
+    pump = OutputPump(job.stderr, sink)
+    try:
+        await pump.ended
+    finally:
+        pump.stop()
     return bytes(collected)
 
 
@@ -114,8 +118,11 @@ class _Collector:
     def __init__(self, into: bytearray) -> None:
         self._into = into
 
-    async def ready(self) -> int:
+    def room(self) -> int:
         return 4096
+
+    def call_when_changed(self, function: Callable[[], None]) -> None:
+        """There always is room."""
 
     def write(self, data: bytes) -> None:
         self._into += data[: MAX_COMPLAINT - len(self._into)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tfnz.protocol.errors import TfnzError
@@ -11,6 +13,8 @@ from tfnz_node.core.flow import Sink, SinkStopped, Source
 from tfnz_node.sandbox.jobs import Job
 
 from .pumps import OutputPump, pump_input, write_all
+
+log = logging.getLogger(__name__)
 
 #: What a terminal takes for the end of input; in the middle of a line the first only hands over what there is of it.
 END_OF_TRANSMISSION = b"\x04\x04"
@@ -24,9 +28,13 @@ class ProcessStreams:
     stdout: Sink | None = None
     stderr: Sink | None = None
 
-    def attach(self, job: Job) -> RunningProcess:
-        """The job, with its input and output moved from here and to here."""
-        return RunningProcess(job, stdin=self.stdin, stdout=self.stdout, stderr=self.stderr)
+    def attach(
+        self, job: Job, *, on_exit: Callable[[int], None], on_end: Callable[[], None] | None = None
+    ) -> RunningProcess:
+        """The job, with its input and output moved from here and to here; see `RunningProcess`."""
+        return RunningProcess(
+            job, stdin=self.stdin, stdout=self.stdout, stderr=self.stderr, on_exit=on_exit, on_end=on_end
+        )
 
     def end(self) -> None:
         """The process will not be heard of again."""
@@ -41,46 +49,84 @@ class RunningProcess:
     """Watches one job from its start to its end. Takes over the job, and closes it.
 
     The sinks are not ended here: the main process's go on through reboots.
+
+    Args:
+        on_exit: called with the raw wait status when the process has exited; its output may still be on its way.
+        on_end: called when all of its output has been handed over, too.
     """
 
     def __init__(
-        self, job: Job, *, stdin: Source | None = None, stdout: Sink | None = None, stderr: Sink | None = None
+        self,
+        job: Job,
+        *,
+        stdin: Source | None = None,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+        on_exit: Callable[[int], None] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self.job = job
+        self._status: int | None = None
+        self._on_exit = on_exit
+        self._on_end = on_end
+        self._ended = asyncio.Event()
         self._outputs: list[OutputPump] = []
         for fd, sink in ((job.pty_master, stdout), (job.stdout, stdout), (job.stderr, stderr)):
             if fd is not None:
                 self._outputs.append(OutputPump(fd, sink))
-        self._input = asyncio.create_task(self._feed(stdin))
-        self._ended = asyncio.create_task(self._watch())
+                self._outputs[-1].ended.add_done_callback(self._output_ended)
+        input_fd = job.stdin if job.pty_master is None else job.pty_master
+        self._input = None if input_fd is None else asyncio.create_task(self._feed(input_fd, stdin))
+        job.call_when_ended(self._exited)
 
     async def ended(self) -> int:
         """The raw wait status, once the process has ended and all its output has been handed over."""
-        return await asyncio.shield(self._ended)
+        await self._ended.wait()
+        assert self._status is not None
+        return self._status
 
     def abandon(self) -> None:
         """Nobody wants what is left of the output."""
         for pump in self._outputs:
-            pump.task.cancel()
+            pump.stop()
 
-    async def _watch(self) -> int:
+    # --- the end: the process exits, its output is handed over, its input lets go of the descriptor
+
+    def _exited(self, status: int) -> None:
+        self._status = status
+        for pump in self._outputs:
+            pump.finish()
         try:
-            status = await self.job.wait()
-            for pump in self._outputs:
-                pump.finish()
-            await asyncio.gather(*(pump.task for pump in self._outputs), return_exceptions=True)
-            return status
+            if self._on_exit is not None:
+                self._on_exit(status)
         finally:
-            for task in (self._input, *(pump.task for pump in self._outputs)):
-                task.cancel()
-            await asyncio.gather(self._input, *(pump.task for pump in self._outputs), return_exceptions=True)
+            self._end_if_all_has()
+
+    def _output_ended(self, ended: asyncio.Future[None]) -> None:
+        if (error := ended.exception()) is not None:
+            log.error("the output of process %d could not be read", self.job.id, exc_info=error)
+        self._end_if_all_has()
+
+    def _end_if_all_has(self) -> None:
+        if (
+            self._status is None
+            or self._ended.is_set()
+            or not all(pump.ended.done() for pump in self._outputs)
+        ):
+            return
+        if self._input is not None and not self._input.done():
+            self._input.cancel()
+            self._input.add_done_callback(lambda _: self._end_if_all_has())
+            return
+        self._ended.set()
+        try:
+            if self._on_end is not None:
+                self._on_end()
+        finally:
             self.job.close()
 
-    async def _feed(self, source: Source | None) -> None:
+    async def _feed(self, fd: int, source: Source | None) -> None:
         """Pass input on until it ends or the process wants no more."""
-        fd = self.job.stdin if self.job.pty_master is None else self.job.pty_master
-        if fd is None:
-            return
         try:
             if source is not None:
                 with contextlib.suppress(SinkStopped, TfnzError):

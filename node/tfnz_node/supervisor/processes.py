@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 from tfnz.protocol.errors import InternalError, InvalidArgument, ProcessNotFound, TfnzError
 from tfnz.protocol.exits import Cause, Exit
@@ -23,12 +23,18 @@ from .process import ProcessStreams, RunningProcess
 MAIN_NUMBER = 1
 
 
-@dataclass
 class _Entry:
-    process: RunningProcess
-    streams: ProcessStreams
-    oom_before: int
-    cause: Cause | None = None  # why we ended it, if we did
+    """A process in the table."""
+
+    def __init__(self, streams: ProcessStreams, oom_before: int, tell: Callable[[Exit], None]) -> None:
+        self.streams = streams
+        self.oom_before = oom_before
+        self.tell = tell
+        self.timeout_s: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.cause: Cause | None = None  # why we ended it, if we did
+        self.exit = Exit(Cause.CONTAINER_ENDED)
+        self.process: RunningProcess
 
 
 class Processes:
@@ -38,8 +44,9 @@ class Processes:
         self._container_id = container_id
         self._sandbox = sandbox
         self._tell = tell
-        self._entries: dict[str, _Entry] = {}
-        self._watches: set[asyncio.Task[None]] = set()
+        #: Those that clients may name by their ids, and those that nobody but us can name by their numbers.
+        self._entries: dict[str | int, _Entry] = {}
+        self._changed = asyncio.Event()
         self._last_number = MAIN_NUMBER
         self._container_is_ending = False
 
@@ -58,44 +65,81 @@ class Processes:
             StartFailed, CommandNotFound, ...: it could not be started.
             ObjectDead: the container has ended.
         """
-        oom_before = self._sandbox.oom_kills()
+
+        def tell(exit: Exit) -> None:
+            streams.end()
+            self._tell(ProcessEnded(self._container_id, process_id, exit))
+
+        entry = _Entry(streams, self._sandbox.oom_kills(), tell)
         job = await run_plan(
             self._sandbox, plan, number=self._new_number(), terminal=terminal, stdin=streams.stdin is not None
         )
-        entry = _Entry(streams.attach(job), streams, oom_before)
-        self._entries[process_id] = entry
-        watch = asyncio.create_task(self._watch(process_id, entry, timeout_s))
-        self._watches.add(watch)
-        watch.add_done_callback(self._watches.discard)
+        self._enter(process_id, entry, job, timeout_s)
+
+    async def run(self, plan: ProcessPlan, streams: ProcessStreams, *, timeout_s: float | None) -> Exit:
+        """Run a process to its end; its streams have ended then. When cancelled, it is killed.
+
+        Nobody is told of its start, so that a short command costs its owner one message.
+
+        Raises:
+            StartFailed, CommandNotFound, ...: it could not be started.
+            ObjectDead: the container has ended.
+        """
+        ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+
+        def tell(exit: Exit) -> None:
+            error = _find_failure(job)
+            if ended.done():  # nobody waits any more
+                return
+            if error is None:
+                ended.set_result(exit)
+            else:
+                ended.set_exception(error)
+
+        entry = _Entry(streams, self._sandbox.oom_kills(), tell)
+        number = self._new_number()
+        job = await begin_plan(self._sandbox, plan, number=number, stdin=streams.stdin is not None)
+        self._enter(number, entry, job, timeout_s)
+        try:
+            exit = await ended
+        except asyncio.CancelledError:
+            entry.process.abandon()
+            self._end(entry, Cause.DESTROYED)
+            raise
+        streams.end()
+        return exit
 
     async def run_builtin(self, words: list[bytes]) -> Job:
         """Run one of init's own file operations, confined as any process of the container is."""
         request = RunRequest(id=self._new_number(), argv=words, builtin=True)
         return await run_request(self._sandbox, request)
 
-    async def _watch(self, process_id: str, entry: _Entry, timeout_s: float | None) -> None:
-        job = entry.process.job
-        timer = None
+    def _enter(self, key: str | int, entry: _Entry, job: Job, timeout_s: float | None) -> None:
+        entry.timeout_s = timeout_s
         if timeout_s is not None:
-            timer = asyncio.get_running_loop().call_later(timeout_s, self._end, entry, Cause.TIMED_OUT)
-        # Judged at the end of the process: while its output is on its way, the container may end too.
-        status = await job.wait()
-        if timer is not None:
-            timer.cancel()
-        exit = self._judge(entry, status, timeout_s)
-        await entry.process.ended()
-        entry.streams.end()
-        del self._entries[process_id]
-        self._tell(ProcessEnded(self._container_id, process_id, exit))
+            entry.timer = asyncio.get_running_loop().call_later(timeout_s, self._end, entry, Cause.TIMED_OUT)
+        self._entries[key] = entry
+        entry.process = entry.streams.attach(
+            job,
+            # Judged at the end of the process: while its output is on its way, the container may end too.
+            on_exit=partial(self._judge, entry),
+            on_end=partial(self._leave, key, entry),
+        )
 
-    def _judge(self, entry: _Entry, status: int, timeout_s: float | None) -> Exit:
+    def _leave(self, key: str | int, entry: _Entry) -> None:
+        del self._entries[key]
+        entry.tell(entry.exit)
+        self._changed.set()
+
+    def _judge(self, entry: _Entry, status: int) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
         if entry.cause is not None:
-            return Exit(
-                entry.cause, message=f"after {timeout_s:g} s" if entry.cause is Cause.TIMED_OUT else ""
-            )
-        if self._container_is_ending:
-            return Exit(Cause.CONTAINER_ENDED)
-        return judge_end(status, out_of_memory=status != 0 and self._sandbox.oom_kills() > entry.oom_before)
+            message = f"after {entry.timeout_s:g} s" if entry.cause is Cause.TIMED_OUT else ""
+            entry.exit = Exit(entry.cause, message=message)
+        elif not self._container_is_ending:
+            out_of_memory = status != 0 and self._sandbox.oom_kills() > entry.oom_before
+            entry.exit = judge_end(status, out_of_memory=out_of_memory)
 
     def _end(self, entry: _Entry, cause: Cause) -> None:
         if entry.cause is None:
@@ -142,8 +186,9 @@ class Processes:
 
     async def settled(self) -> None:
         """Every process has ended and been told of; to be awaited when init has ended."""
-        while self._watches:
-            await asyncio.gather(*self._watches, return_exceptions=True)
+        while self._entries:
+            self._changed.clear()
+            await self._changed.wait()
 
     def _new_number(self) -> int:
         self._last_number += 1
@@ -165,7 +210,23 @@ async def run_plan(
         StartFailed, CommandNotFound, UserNotFound, ...: it could not be started.
         ObjectDead: the container has ended.
     """
-    request = RunRequest(
+    request = _make_request(plan, number=number, terminal=terminal, stdin=stdin, main=main)
+    return await run_request(sandbox, request)
+
+
+async def begin_plan(sandbox: Sandbox, plan: ProcessPlan, *, number: int, stdin: bool) -> Job:
+    """As `run_plan`, but does not wait until the process has become its program: `Job.exec_failure` tells."""
+    request = _make_request(plan, number=number, terminal=None, stdin=stdin, main=False)
+    try:
+        return await sandbox.init.begin(request)
+    except (OSError, TimeoutError, WireError) as exc:
+        raise _explain(exc) from exc
+
+
+def _make_request(
+    plan: ProcessPlan, *, number: int, terminal: Terminal | None, stdin: bool, main: bool
+) -> RunRequest:
+    return RunRequest(
         id=number,
         argv=[word.encode() for word in plan.argv],
         env=[entry.encode() for entry in plan.env],
@@ -175,7 +236,6 @@ async def run_plan(
         main=main,
         stdin=stdin,
     )
-    return await run_request(sandbox, request)
 
 
 async def run_request(sandbox: Sandbox, request: RunRequest) -> Job:
@@ -184,6 +244,15 @@ async def run_request(sandbox: Sandbox, request: RunRequest) -> Job:
         return await sandbox.init.run(request)
     except (OSError, TimeoutError, WireError) as exc:
         raise _explain(exc) from exc
+
+
+def _find_failure(job: Job) -> TfnzError | None:
+    """Why a process that has ended never became its program, if so."""
+    try:
+        failure = job.exec_failure()
+    except WireError as exc:
+        return _explain(exc)
+    return None if failure is None else _explain(failure)
 
 
 def _explain(exc: OSError | TimeoutError | WireError) -> TfnzError:

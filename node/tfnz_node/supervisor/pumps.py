@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
 
 from tfnz_node.core.flow import Sink, SinkStopped, Source
 
 #: What is read at once of output that nobody wants.
 DISCARD_CHUNK = 64 * 1024
+#: So many parts are read, and then others have their turn.
+READS_AT_ONCE = 4
 #: No pipe or terminal holds more: the kernel lets nobody without privileges make a pipe larger.
 MOST_UNREAD = 1 << 20
 
@@ -20,70 +21,99 @@ class OutputPump:
 
     Output is read only when the sink has room, so that a slow client slows the process that writes. When the sink
     wants no more, the rest is read and dropped: the process must not stand still for it.
+
+    The loop and the sink call it when there is something to do: a task for each output of each process would cost as
+    much as the process.
+
+    Attributes:
+        ended: done when nothing more will be read, with the error if one is to blame.
     """
 
     def __init__(self, fd: int, sink: Sink | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
         self._fd = fd
         self._sink = sink
         self._left: int | None = None  # how much may still be read, once the process has ended
-        self._wake: Callable[[], None] | None = None
-        self.task = asyncio.create_task(self._run())
+        self._listening = False
+        self._pump()
 
     def finish(self) -> None:
         """The process has ended: what it has written is all there is, whoever else may hold the other end."""
-        self._left = MOST_UNREAD
-        if self._wake is not None:
-            self._wake()
+        if not self.ended.done():
+            self._left = MOST_UNREAD
+            self._pump()
 
-    async def _run(self) -> None:
-        while True:
-            room = await self._room()
+    def stop(self) -> None:
+        """Read no more."""
+        self._conclude(None)
+
+    def _pump(self) -> None:
+        try:
+            self._move()
+        except Exception as exc:
+            self._conclude(exc)
+
+    def _move(self) -> None:
+        for _ in range(READS_AT_ONCE):
+            if self.ended.done():
+                return self._ignore()
+            room = self._find_room()
             if self._left is not None:
                 room = min(room, self._left)  # others may hold the other end, and write for ever
+                if not self._left:
+                    return self._conclude(None)
             if not room:
-                return
+                return self._wait_for_room()
             try:
                 data = os.read(self._fd, room)
             except BlockingIOError:
-                if self._left is not None:
-                    return
-                await self._readable()
-                continue
+                return self._listen() if self._left is None else self._conclude(None)
             except OSError as exc:
                 if exc.errno == errno.EIO:  # a terminal that nobody has open any more
-                    return
+                    return self._conclude(None)
                 raise
             if not data:
-                return
+                return self._conclude(None)
             if self._left is not None:
                 self._left -= len(data)
             if self._sink is not None:
                 self._sink.write(data)
+        if not self._listening:  # output without end must not keep the loop
+            self._loop.call_soon(self._pump)
+        return None
 
-    async def _room(self) -> int:
+    def _find_room(self) -> int:
         if self._sink is not None:
             try:
-                return await self._sink.ready()
+                return self._sink.room()
             except SinkStopped:
                 self._sink = None
-        await asyncio.sleep(0)  # output without end must not keep the loop
         return DISCARD_CHUNK
 
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._loop.add_reader(self._fd, self._pump)
 
-        def wake() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _ignore(self) -> None:
+        if self._listening:
+            self._listening = False
+            self._loop.remove_reader(self._fd)
 
-        self._wake = wake
-        loop.add_reader(self._fd, wake)
-        try:
-            await waiter
-        finally:
-            self._wake = None
-            loop.remove_reader(self._fd)
+    def _wait_for_room(self) -> None:
+        self._ignore()
+        assert self._sink is not None
+        self._sink.call_when_changed(self._pump)
+
+    def _conclude(self, error: Exception | None) -> None:
+        self._ignore()
+        if self.ended.done():
+            return
+        if error is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(error)
 
 
 async def pump_input(source: Source, fd: int) -> None:

@@ -87,6 +87,7 @@ async def test_every_handler_takes_its_request_and_gives_a_result(kind: type[Req
         "Done",
         "ImageList",
         "NodeStatus",
+        "ProcessDone",
         "ProcessStarted",
     }
 

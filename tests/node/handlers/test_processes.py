@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
 
 from tests.node.handlers.fake_node import FakeNode, NodeClient
-from tests.node.supervisor.fake_jobs import FakeProcess
+from tests.node.supervisor.fake_jobs import FakeProcess, settle
 from tfnz.protocol.errors import (
     ContainerNotFound,
     InvalidArgument,
@@ -17,16 +18,20 @@ from tfnz.protocol.errors import (
 )
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
+    Cancel,
     ContainerCreated,
     ContainerEnded,
     ContainerRunning,
     Data,
+    DestroyContainer,
     DestroyProcess,
     Done,
     End,
+    ProcessDone,
     ProcessEnded,
     ProcessStarted,
     ResizeProcess,
+    RunProcess,
     SignalProcess,
     Size,
     SpawnContainer,
@@ -142,3 +147,37 @@ async def test_in_a_container_that_has_ended_nothing_is_started(fake: FakeNode) 
     # What was there has ended; once nothing of it is left, it is not even known.
     with pytest.raises((ObjectDead, ContainerNotFound)):
         await shell.start()
+
+
+# --- run to the end
+
+
+async def test_a_run_is_answered_once_after_all_of_its_output(fake: FakeNode) -> None:
+    shell = await Shell(fake).open()
+    request = RunProcess(shell.container, ["ls"], Streams(0, 6, 7), env=[("B", "2")], user="web", cwd="/srv")
+    running = asyncio.create_task(shell.client.call(request))
+    process = await fake.sandbox.init.process(FIRST)
+    asked = fake.sandbox.init.requests[-1]
+    assert (asked.argv, asked.user, asked.cwd, asked.terminal) == ([b"ls"], b"web", b"/srv", None)
+    assert {b"A=1", b"B=2"} <= set(asked.env)
+    process.say(b"output")
+    process.end(3 << 8)
+    assert await running == ProcessDone(Exit(Cause.EXITED, 3))
+    assert shell.client.heard[-4:-1] == [Data(6, b"output"), End(6), End(7)]
+
+
+async def test_a_run_that_is_cancelled_is_ended(fake: FakeNode) -> None:
+    shell = await Shell(fake).open()
+    number = shell.client.post(RunProcess(shell.container, ["sleep"], Streams(0, 6, 7)))
+    process = await fake.sandbox.init.process(FIRST)
+    shell.client.send(Cancel(number))
+    await settle()
+    assert process.ended
+
+
+async def test_a_run_in_a_container_that_is_destroyed_says_so(fake: FakeNode) -> None:
+    shell = await Shell(fake).open()
+    running = asyncio.create_task(shell.client.call(RunProcess(shell.container, ["sleep"], Streams())))
+    await fake.sandbox.init.process(FIRST)
+    await shell.client.call(DestroyContainer(shell.container))
+    assert await running == ProcessDone(Exit(Cause.CONTAINER_ENDED))

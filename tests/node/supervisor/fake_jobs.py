@@ -9,11 +9,12 @@ import os
 import struct
 import termios
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from tfnz.protocol.errors import ErrorInfo, TfnzError
 from tfnz_node.core.flow import SinkStopped
-from tfnz_node.sandbox.jobs import Job
+from tfnz_node.sandbox.jobs import Job, StatusPipe
+from tfnz_node.sandbox.wire import Stage
 
 
 class FakeProcess:
@@ -35,6 +36,17 @@ class FakeProcess:
                 os.set_blocking(fd, False)
         for fd in self._inside.values():
             os.set_blocking(fd, False)
+        status = StatusPipe()
+        self._status = os.dup(status.writing)
+        status.close_writing()
+        self.job.watch(status)
+
+    def fail_to_execute(self, stage: Stage, number: int, text: str) -> None:
+        """It cannot become its program; to be followed by `end`."""
+        self.write_status(struct.pack("<Ii", stage, number) + text.encode())
+
+    def write_status(self, data: bytes) -> None:
+        os.write(self._status, data)
 
     @property
     def ended(self) -> bool:
@@ -60,6 +72,7 @@ class FakeProcess:
     def end(self, status: int = 0, *, keep: tuple[str, ...] = ()) -> None:
         """The process is gone; what it has written stays in the pipes, and others may `keep` an end open."""
         self.close(*(set(self._inside) - set(keep)))
+        os.close(self._status)
         self._ended.set_result(status)
 
 
@@ -85,16 +98,21 @@ class HeldSink:
         self.ends: list[ErrorInfo | None] = []
         self._credit = credit
         self._stopped = False
-        self._changed = asyncio.Event()
+        self._waiting: Callable[[], None] | None = None
         self._written = asyncio.Event()
 
     def grant(self, count: int) -> None:
         self._credit += count
-        self._changed.set()
+        self._change()
 
     def stop(self) -> None:
         self._stopped = True
-        self._changed.set()
+        self._change()
+
+    def _change(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting()
 
     async def has(self, count: int) -> bytes:
         """Wait until so much has been written."""
@@ -103,13 +121,13 @@ class HeldSink:
             await self._written.wait()
         return self.data
 
-    async def ready(self) -> int:
-        while not self._credit and not self._stopped:
-            self._changed.clear()
-            await self._changed.wait()
+    def room(self) -> int:
         if self._stopped:
             raise SinkStopped
         return min(self._credit, 65536)
+
+    def call_when_changed(self, function: Callable[[], None]) -> None:
+        self._waiting = function
 
     def write(self, data: bytes) -> None:
         assert not self.ends, "written after its end"

@@ -74,6 +74,11 @@ class FakeInit:
         return answer
 
     async def run(self, request: RunRequest) -> Job:
+        job = await self.begin(request)
+        job.exec_failure()  # there is none: it has become its program
+        return job
+
+    async def begin(self, request: RunRequest) -> Job:
         self._check_alive()
         refusal, self.refusal = self.refusal, None
         if refusal is not None:

@@ -107,7 +107,7 @@ class World:
         return self.init.running[MAIN_NUMBER]
 
     async def run(self, process_id: str = "p", streams: ProcessStreams | None = None) -> None:
-        await self.container.run_process(
+        await self.container.start_process(
             process_id, PROCESS, streams or ProcessStreams(), terminal=None, timeout_s=None
         )
 

@@ -178,11 +178,43 @@ async def test_streams_end_together() -> None:
 
 async def test_streams_are_attached_each_to_its_own() -> None:
     fake, source, out, err = FakeProcess(), HeldSource(b"in"), HeldSink(), HeldSink()
-    process = ProcessStreams(source, out, err).attach(fake.job)
+    told: list[object] = []
+    process = ProcessStreams(source, out, err).attach(
+        fake.job, on_exit=told.append, on_end=lambda: told.append("end")
+    )
     await settle()
     assert fake.hear() == b"in"
     fake.say(b"out")
     fake.say(b"err", "stderr")
-    fake.end()
+    fake.end(FAILED)
     await process.ended()
     assert (out.data, err.data) == (b"out", b"err")
+    assert told == [FAILED, "end"]
+
+
+async def test_the_exit_is_told_at_once_and_the_end_when_the_output_has_been_taken() -> None:
+    fake, out = FakeProcess(), HeldSink(credit=0)
+    told: list[object] = []
+    process = RunningProcess(fake.job, stdout=out, on_exit=told.append, on_end=lambda: told.append("end"))
+    fake.say(b"out")
+    fake.end(FAILED)
+    await settle()
+    assert told == [FAILED]
+    out.grant(4)
+    await process.ended()
+    assert told == [FAILED, "end"]
+
+
+async def test_output_that_cannot_be_read_is_logged_and_holds_up_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class BrokenSink(HeldSink):
+        def write(self, data: bytes) -> None:
+            raise ValueError("surprise")
+
+    fake = FakeProcess()
+    process = RunningProcess(fake.job, stdout=BrokenSink())
+    fake.say(b"out")
+    fake.end()
+    assert await process.ended() == 0
+    assert "the output of process 2 could not be read" in caplog.text

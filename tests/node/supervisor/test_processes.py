@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from tests.node.supervisor.fake_jobs import HeldSink, HeldSource, settle
+from tests.node.supervisor.fake_jobs import HeldSink, HeldSource, no_descriptor_more, settle
 from tests.node.supervisor.fake_sandbox import FakeSandbox, Told
 from tfnz.protocol.errors import (
     CommandNotFound,
@@ -202,3 +202,82 @@ async def test_after_a_reboot_processes_end_for_their_own_reasons(table: Table) 
     await table.start()
     table.sandbox.init.running[FIRST].end(EXITED_3)
     assert (await table.told.process_ended()).exit == Exit(Cause.EXITED, 3)
+
+
+# --- runs
+
+
+async def begin_run(
+    table: Table, streams: ProcessStreams, *, timeout_s: float | None = None
+) -> asyncio.Task[Exit]:
+    running = asyncio.create_task(table.processes.run(PLAN, streams, timeout_s=timeout_s))
+    await table.sandbox.init.process(FIRST)
+    await settle()
+    return running
+
+
+async def test_a_run_returns_its_end_when_all_of_its_output_has_been_taken(table: Table) -> None:
+    source, out, err = HeldSource(over=False), HeldSink(credit=4), HeldSink()
+    running = await begin_run(table, ProcessStreams(source, out, err))
+    process = table.sandbox.init.running[FIRST]
+    process.say(b"output")
+    process.end(EXITED_3)
+    await settle()
+    assert not running.done()
+    out.grant(100)
+    assert await running == Exit(Cause.EXITED, 3)
+    assert (out.data, out.ends, err.ends, source.stopped) == (b"output", [None], [None], True)
+    assert table.told.events == []
+    await table.processes.settled()
+
+
+async def test_a_run_that_nobody_waits_for_is_killed(table: Table) -> None:
+    out = HeldSink(credit=0)
+    running = await begin_run(table, ProcessStreams(stdout=out))
+    process = table.sandbox.init.running[FIRST]
+    process.say(b"nobody reads this")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert process.ended
+    await table.processes.settled()
+    assert table.told.events == []
+
+
+async def test_a_run_may_take_only_so_long(table: Table) -> None:
+    running = await begin_run(table, ProcessStreams(), timeout_s=0.01)
+    assert await running == Exit(Cause.TIMED_OUT, message="after 0.01 s")
+
+
+async def test_a_run_ends_with_its_container(table: Table) -> None:
+    running = await begin_run(table, ProcessStreams())
+    table.processes.container_ends(abandon=True)
+    table.sandbox.init.kill()
+    await table.processes.settled()
+    assert await running == Exit(Cause.CONTAINER_ENDED)
+
+
+async def test_a_run_that_never_became_its_program_says_why(table: Table) -> None:
+    async with no_descriptor_more():
+        running = await begin_run(table, ProcessStreams())
+        process = table.sandbox.init.running[FIRST]
+        process.fail_to_execute(Stage.EXEC, errno.ENOENT, "ls: not found")
+        process.end(127 << 8)
+        with pytest.raises(CommandNotFound, match="ls: not found"):
+            await running
+
+
+async def test_a_run_whose_status_makes_no_sense_is_told_of(table: Table) -> None:
+    running = await begin_run(table, ProcessStreams())
+    process = table.sandbox.init.running[FIRST]
+    process.write_status(b"?")
+    process.end()
+    with pytest.raises(InvalidArgument, match="status pipe"):
+        await running
+
+
+@pytest.mark.parametrize("refusal", [InitGone("init ended"), OSError(errno.EMFILE, "Too many open files")])
+async def test_a_run_that_cannot_be_begun_leaves_nothing(table: Table, refusal: Exception) -> None:
+    table.sandbox.init.refusal = refusal
+    with pytest.raises((ObjectDead, InternalError)):
+        await table.processes.run(PLAN, ProcessStreams(), timeout_s=None)
+    await table.processes.settled()

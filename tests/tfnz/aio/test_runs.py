@@ -9,7 +9,7 @@ import pytest
 
 from tfnz import ObjectDead, SessionLost, TimedOut, aio
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.messages import Cancel, Data, DestroyProcess, End, ProcessStarted, StartProcess
+from tfnz.protocol.messages import Cancel, Data, End, ProcessDone, RunProcess
 
 if TYPE_CHECKING:
     from tests.tfnz.conftest import ScriptedNode
@@ -22,14 +22,14 @@ async def begin(
 ) -> asyncio.Task[object]:
     """A run that is under way on the node."""
     task: asyncio.Task[object] = asyncio.create_task(container.run(command))
-    await scripted.until(StartProcess)
+    await scripted.until(RunProcess)
     return task
 
 
 async def test_everything_goes_out_at_once(scripted: ScriptedNode, core: aio.Location) -> None:
     async with core:
         container = await core.node().spawn("busybox")
-        scripted.ignore(StartProcess)
+        scripted.ignore(RunProcess)
         task = asyncio.create_task(container.run("cat", input=b"input"))
         await scripted.until(End)
         assert [type(body) for body in scripted.received[-2:]] == [Data, End]
@@ -41,42 +41,29 @@ async def test_no_input_is_no_stream(scripted: ScriptedNode, core: aio.Location)
     async with core:
         container = await core.node().spawn("busybox")
         await container.run("true")
-        assert scripted.find(StartProcess)[0].streams.stdin == 0
+        assert scripted.find(RunProcess)[0].streams.stdin == 0
         assert container.all_processes() == []
 
 
 async def test_who_gives_up_ends_the_process(scripted: ScriptedNode, core: aio.Location) -> None:
     async with core:
         container = await core.node().spawn("busybox")
-        task = await begin(scripted, container)
-        await container.run("true")  # the answer to the first has arrived by now
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        [destroyed] = await scripted.until(DestroyProcess)
-        assert destroyed.process == "process2"
-        assert not container._ends
-
-
-async def test_who_gives_up_before_the_start_ends_it_when_it_has(
-    scripted: ScriptedNode, core: aio.Location
-) -> None:
-    async with core:
-        container = await core.node().spawn("busybox")
-        asked: list[tuple[int, StartProcess]] = []
-        scripted.on(StartProcess, lambda id, body: asked.append((id, body)))
+        asked: list[int] = []
+        scripted.on(RunProcess, lambda id, body: asked.append(id))
         task = await begin(scripted, container)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await scripted.until(Cancel)
-        scripted.reply(asked[0][0], ProcessStarted("late"))
-        assert (await scripted.until(DestroyProcess))[0].process == "late"
+        assert [cancel.id for cancel in await scripted.until(Cancel)] == asked
+        scripted.reply(asked[0], ProcessDone(Exit(Cause.DESTROYED)))  # comes too late, and harms nothing
+        scripted.on(RunProcess, scripted.start_process)
+        assert (await container.run("true")).exit_code == 0
 
 
 async def test_the_node_keeps_the_time(scripted: ScriptedNode, core: aio.Location) -> None:
     async with core:
         container = await core.node().spawn("busybox")
         task = asyncio.create_task(container.run("sleep", timeout_s=5))
-        [request] = await scripted.until(StartProcess)
+        [request] = await scripted.until(RunProcess)
         assert request.timeout_s == 5
         [name] = scripted.processes
         scripted.write(request.streams.stderr, b"half-way")
