@@ -58,7 +58,11 @@ def running_node(directory: Path) -> Iterator[RunningNode]:
         listener.bind(str(directory / "notify"))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tfnz_node", "--config", str(config), "serve"],
+                [
+                    # What is later hidden from the peers in our mounts is not hidden from it. It keeps this process id.
+                    *("unshare", "--mount", "--propagation", "private"),
+                    *(sys.executable, "-m", "tfnz_node", "--config", str(config), "serve"),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
