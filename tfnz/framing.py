@@ -13,7 +13,7 @@ import itertools
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 LENGTH = struct.Struct(">I")
 
@@ -52,14 +52,17 @@ class FrameParser:
             return LENGTH.size - len(self._part)
         return LENGTH.size + self._read_size(self._part, 0) - len(self._part)
 
-    def feed(self, data: bytes) -> None:
-        """Add what has arrived, once everything before it has been taken."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Add what has arrived. Returns the frames that are complete with it, all of which must be taken, from here or
+        by `take`, before more is added.
+        """
         if not self._part:
             self._data = data
-            return
-        self._part += data
-        if self.wanted <= 0 or len(self._part) - len(data) < LENGTH.size:
-            self._data, self._part = bytes(self._part), bytearray()
+        else:
+            self._part += data
+            if self.wanted <= 0 or len(self._part) - len(data) < LENGTH.size:
+                self._data, self._part = bytes(self._part), bytearray()
+        return iter(self.take, None)
 
     def take(self) -> bytes | None:
         """The next frame that is complete.

@@ -36,12 +36,7 @@ def pack(*frames: bytes) -> bytes:
 
 
 def parse(parser: FrameParser, pieces: Iterable[bytes]) -> list[bytes]:
-    frames = []
-    for piece in pieces:
-        parser.feed(piece)
-        while (frame := parser.take()) is not None:
-            frames.append(frame)
-    return frames
+    return [frame for piece in pieces for frame in parser.feed(piece)]
 
 
 # --- the parser
@@ -108,12 +103,10 @@ def test_a_frame_that_is_too_large_is_refused_before_it_comes(size: int, bytewis
     parser = FrameParser(10)
     data = pack(b"x" * 10) + LENGTH.pack(size)
     pieces = [bytes([byte]) for byte in data] if bytewise else [data]
-    frames = []
+    frames: list[bytes] = []
     with pytest.raises(FrameTooLarge, match=f"a frame of {size} bytes exceeds the limit of 10"):
         for piece in pieces:
-            parser.feed(piece)
-            while (frame := parser.take()) is not None:
-                frames.append(frame)
+            frames.extend(parser.feed(piece))
     assert frames == [b"x" * 10]
     with pytest.raises(FrameTooLarge):  # and nothing can follow
         parser.take()
