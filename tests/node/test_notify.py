@@ -45,10 +45,10 @@ def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch, addres
 
 
 def test_a_parent_gets_one_line_with_the_socket(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_parent_ready("ipc://@20ft-1")
+    tell_parent_ready("unix:@20ft-1")
     out = capsys.readouterr().out
     assert out.endswith("\n")
-    assert json.loads(out) == {"socket": "ipc://@20ft-1"}
+    assert json.loads(out) == {"socket": "unix:@20ft-1"}
 
 
 def test_a_parent_gets_one_line_with_the_error(capsys: pytest.CaptureFixture[str]) -> None:

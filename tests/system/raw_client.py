@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import select
+import socket
+from collections import deque
 from collections.abc import Iterator
+from typing import Protocol
 
 import zmq
 from zmq.utils import z85
 
 from tfnz.accounts import Account
+from tfnz.framing import LENGTH, FrameParser
+from tfnz.links.unix import PREFIX
 from tfnz.protocol.channel import open_client_channel
 from tfnz.protocol.errors import TfnzError, restore_error
-from tfnz.protocol.frames import encode, node_frames
+from tfnz.protocol.frames import MAX_FRAME, encode, node_frames
 from tfnz.protocol.messages import (
     ClientBody,
     ClientFrame,
@@ -30,17 +36,24 @@ from tfnz.protocol.messages import (
 )
 
 #: For a machine that is very busy.
-SOON_MS = 30_000
+SOON_S = 30.0
 
 
-class RawClient:
-    """A connection to a node, with a session once `greet` has opened one."""
+class Wire(Protocol):
+    """Carries frames to a node and back."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, account: Account | None
-    ) -> None:
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.rcvtimeo = SOON_MS
+    def send(self, frame: bytes) -> None: ...
+    def receive(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class TcpWire:
+    """ZeroMQ with the keys of an account."""
+
+    def __init__(self, endpoint: str, account: Account | None) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.rcvtimeo = int(SOON_S * 1000)
         self._socket.linger = 0
         if account is not None:
             assert account.server is not None
@@ -48,18 +61,69 @@ class RawClient:
             self._socket.curve_publickey = z85.encode(account.public)
             self._socket.curve_secretkey = z85.encode(account.secret)
         self._socket.connect(endpoint)
-        self._channel = open_client_channel()
-        self._last_request = 0
+
+    def send(self, frame: bytes) -> None:
+        self._socket.send(frame)
+
+    def receive(self) -> bytes:
+        return self._socket.recv()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class UnixWire:
+    """The node's own socket. While it takes no more, what it says is read: it may wait for just that."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._socket.setblocking(False)
+        self._parser = FrameParser(MAX_FRAME)
+        self._frames: deque[bytes] = deque()
+        self._over = False
+
+    def send(self, frame: bytes) -> None:
+        left = memoryview(LENGTH.pack(len(frame)) + frame)
+        while left:
+            try:
+                left = left[self._socket.send(left) :]
+            except BlockingIOError:
+                self._wait([self._socket], [self._socket])
+            except (BrokenPipeError, ConnectionResetError):
+                return  # it has hung up; what it said last can still be read
+
+    def receive(self) -> bytes:
+        while not self._frames:
+            assert not self._over, "the node has hung up"
+            self._wait([self._socket], [])
+        return self._frames.popleft()
+
+    def _wait(self, reading: list[socket.socket], writing: list[socket.socket]) -> None:
+        readable, writable, _ = select.select([] if self._over else reading, writing, [], SOON_S)
+        assert readable or writable, "the node says nothing, and takes nothing"
+        if readable:
+            data = self._socket.recv(1 << 16)
+            self._over = not data
+            self._parser.feed(data)
+            while (frame := self._parser.take()) is not None:
+                self._frames.append(frame)
 
     def close(self) -> None:
         self._socket.close()
 
-    def say_bytes(self, data: bytes) -> None:
-        self._socket.send(data)
 
-    def say_parts(self, *parts: bytes) -> None:
-        """Send a message of several parts, which no frame is."""
-        self._socket.send_multipart(parts)
+class RawClient:
+    """A connection to a node, with a session once `greet` has opened one."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._channel = open_client_channel()
+        self._last_request = 0
+
+    def say_bytes(self, data: bytes) -> None:
+        self._wire.send(data)
 
     def say(self, frame: ClientFrame) -> None:
         self.say_bytes(encode(frame))
@@ -71,7 +135,7 @@ class RawClient:
     def hear(self) -> NodeFrame:
         """The next frame that is no Ping; those are answered."""
         while True:
-            frame = node_frames.decode(self._socket.recv())
+            frame = node_frames.decode(self._wire.receive())
             if not isinstance(frame, Ping):
                 return frame
             self.say(Pong(self._channel.received, frame.nonce))
@@ -106,5 +170,8 @@ class RawClient:
 @contextlib.contextmanager
 def raw_client(endpoint: str, account: Account | None = None) -> Iterator[RawClient]:
     """A client that has connected and said nothing yet."""
-    with zmq.Context() as context, contextlib.closing(RawClient(context, endpoint, account)) as client:
-        yield client
+    wire = (
+        UnixWire(endpoint.removeprefix(PREFIX)) if endpoint.startswith(PREFIX) else TcpWire(endpoint, account)
+    )
+    with contextlib.closing(wire):
+        yield RawClient(wire)

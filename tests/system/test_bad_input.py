@@ -373,7 +373,7 @@ def spawn(image: str = "busybox", *, command: Sequence[str] = ("true",), **field
 def test_the_node_does_not_rely_on_the_client(
     node: RunningNode, body: RequestBody, code: str, words: str
 ) -> None:
-    with raw_client(f"ipc://{node.socket}") as client:
+    with raw_client(f"unix:{node.socket}") as client:
         client.greet()
         answer = client.ask(body)
         assert isinstance(answer, TfnzError), answer

@@ -156,7 +156,7 @@ names = [line.split()[-1] for line in open("/proc/net/unix") if "@20ft-" in line
 assert names
 for name in set(names):
     try:
-        tfnz.Location(socket="ipc://" + name, quiet=True)
+        tfnz.Location(socket="unix:" + name, quiet=True)
     except tfnz.TfnzError as error:
         print(error.code, flush=True)
     else:

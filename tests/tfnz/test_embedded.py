@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio
 SERVES = """
 import json, sys
 assert sys.argv[1:4] == ["serve", "--embedded", "--data-dir"], sys.argv
-print(json.dumps({"socket": "ipc://@20ft-test"}), flush=True)
+print(json.dumps({"socket": "unix:@20ft-test"}), flush=True)
 print("ready", file=sys.stderr, flush=True)
 sys.stdin.read()
 print("asked to end", file=sys.stderr, flush=True)
@@ -43,7 +43,7 @@ async def test_it_starts_and_ends_when_asked(
 ) -> None:
     pretend(monkeypatch, tmp_path, SERVES)
     node = await start_embedded(directory)
-    assert node.endpoint == "ipc://@20ft-test"
+    assert node.endpoint == "unix:@20ft-test"
     await node.stop()
     await node.stop()
     assert await node.wait() == 0
