@@ -3,13 +3,14 @@
 #   make demo     containers as function calls: runs examples/hello.py on a private node
 #   make test     every test
 #   make lint     every static check
+#   make bench    measurements, of docker, podman and crun too, which it installs
 #   make setup    the set-up alone, with all that development needs
 #   make lock     requirements/*.txt anew from pyproject.toml
 #   make clean    back to a fresh checkout
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup lock clean
+.PHONY: help demo test lint bench setup lock clean
 
 python := .venv/bin/python
 
@@ -37,6 +38,12 @@ test:
 lint:
 	@scripts/setup lint
 	@scripts/lint
+
+# BENCH_ARGS says what: make bench BENCH_ARGS="--quick --only spawn"
+bench:
+	@scripts/setup bench
+	@echo "bench: in a private network and mount namespace" >&2
+	@scripts/private-host $(python) -m bench $(BENCH_ARGS)
 
 lock:
 	@scripts/setup lint

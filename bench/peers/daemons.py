@@ -1,10 +1,8 @@
-"""Daemons of peers, which run in process namespaces of their own: whatever they started ends with them."""
+"""Daemons of peers: started, and ended by their process ids; what they leave running, the keeper ends."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from bench.contender import ContenderFailed
-from bench.proc import find_children
 
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
@@ -30,11 +27,12 @@ def running_daemon(
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env=os.environ | (environment or {}),
+            start_new_session=True,
         )
     try:
         _wait_for_socket(process, command[0], socket, log)
@@ -53,10 +51,7 @@ def _wait_for_socket(process: subprocess.Popen[bytes], program: str, path: Path,
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the daemon, the child of `unshare`, to end; if it does not, it is killed together with that."""
-    for pid in find_children().get(process.pid, []):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+    process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:

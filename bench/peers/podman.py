@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Final
 from bench.contender import CPUS, MEMORY_BYTES, PIDS, Box, Contender, make_mark
 from bench.peers.programs import find_program, run, start_detached, start_reading
 
+_PID_MAX: Final = Path("/proc/sys/kernel/pid_max")
 _STORAGE: Final = """\
 [storage]
 driver = "overlay"
@@ -23,6 +25,7 @@ _CONTAINERS: Final = """\
 [containers]
 log_driver = "k8s-file"
 cgroups = "enabled"
+default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
 
 [engine]
 cgroup_manager = "cgroupfs"
@@ -41,7 +44,13 @@ def configure(directory: Path) -> dict[str, str]:
     """The environment in which podman keeps everything in this directory."""
     directory.mkdir(mode=0o711)
     (directory / "storage.conf").write_text(_STORAGE.format(directory=directory))
-    (directory / "containers.conf").write_text(_CONTAINERS.format(directory=directory))
+    # Its own defaults are more than every root may allow, and it has already lowered one for itself.
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = int(_PID_MAX.read_text())
+    processes = most if processes == resource.RLIM_INFINITY else min(processes, most)
+    settings = _CONTAINERS.format(directory=directory, files=files, processes=processes)
+    (directory / "containers.conf").write_text(settings)
     return {
         **os.environ,
         "CONTAINERS_CONF": str(directory / "containers.conf"),
@@ -84,8 +93,6 @@ class Podman(Contender):
             f"--memory={MEMORY_BYTES}",
             f"--cpus={CPUS}",
             f"--pids-limit={PIDS}",
-            # Its own default is more open files than every root may allow.
-            "--ulimit=host",
         ]
 
     def podman(self, *words: str) -> None:
