@@ -64,7 +64,7 @@ def count_frames(counters: Counters) -> None:
 
         original(self, send=send_counted, **others)
 
-    Sessions.__init__ = counting  # type: ignore[assignment, method-assign]
+    Sessions.__init__ = counting  # type: ignore[method-assign]
     count_calls(Sessions, "on_frame", note_in)
 
 
@@ -76,7 +76,7 @@ def fill_pool_once() -> None:
     def start(pool: Pool) -> None:
         pool._refill = asyncio.create_task(fill(pool), name="pool")
 
-    Pool.start = start  # type: ignore[method-assign]
+    Pool.start = start  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

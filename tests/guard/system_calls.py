@@ -1,7 +1,7 @@
 """How many system calls a thread, or all threads of a process, make: counted by the kernel, without slowing them.
 
-The tracepoint raw_syscalls:sys_enter through perf_event_open(2), as `perf stat -e raw_syscalls:sys_enter` does. It needs
-root, and a kernel with tracepoints, which all of Debian's have. x86-64 only, as everything here.
+The tracepoint raw_syscalls:sys_enter through perf_event_open(2), as `perf stat -e raw_syscalls:sys_enter` does. It
+needs root, and a kernel with tracepoints, which all of Debian's have. x86-64 only, as everything here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final, Self
 from tfnz_node.kernel import syscalls
 
 #: What depends on chance and not on what is done: how threads wait for each other and for events (futex, epoll_wait,
-#: poll, nanosleep, yield), and what the allocator and the thread start-up do (mmap, munmap, mprotect, madvise, brk, ...).
+#: poll, nanosleep, yield), and what the allocator and the start of threads do (mmap, munmap, mprotect, madvise, brk).
 NOT_COUNTED: Final = {
     "poll": 7,
     "mmap": 9,
@@ -125,7 +125,7 @@ def _open_event(tracepoint: int, thread: int, flags: int) -> int:
     attr = bytearray(_ATTR_BYTES)
     _ATTR.pack_into(attr, 0, _TYPE_TRACEPOINT, _ATTR_BYTES, tracepoint, 0, 0, 0, flags)
     buffer = (ctypes.c_char * _ATTR_BYTES).from_buffer(attr)
-    fd = _libc.syscall(_PERF_EVENT_OPEN, buffer, thread, -1, -1, ctypes.c_ulong(_FLAG_FD_CLOEXEC))
+    fd: int = _libc.syscall(_PERF_EVENT_OPEN, buffer, thread, -1, -1, ctypes.c_ulong(_FLAG_FD_CLOEXEC))
     if fd < 0:
         number = ctypes.get_errno()
         if number == errno.ESRCH:
