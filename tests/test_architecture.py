@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Where each of our packages is found.
-PACKAGES = {"tfnz": ROOT, "tfnz_node": ROOT / "node"}
+PACKAGES = {"tfnz": ROOT, "tfnz_node": ROOT / "node", "bench": ROOT}
 
 #: Adapters: one room for each outside thing. They know the core's words and the kernel, and not each other.
 ADAPTERS = {"sandbox", "rootfs", "storage", "images", "store", "links", "firewall"}
@@ -131,6 +131,11 @@ def judge_import(module: str, target: str) -> Iterator[str]:
         allowed = THIRD_PARTY.get(room)
         if allowed is not None and target_top not in {*sys.stdlib_module_names, *allowed}:
             yield f"{room} is to need nothing but Python and {sorted(allowed) or 'itself'}"
+    elif top == "bench":
+        if target_top != "bench" and target != "tfnz":
+            yield "the benchmark is a program: it imports tfnz, and runs the daemon as others do"
+    elif target_top == "bench":
+        yield "what is measured knows nothing of it"
     elif top == "tfnz" and target_top == "tfnz_node":
         yield "the SDK knows the daemon by its messages only"
     elif top == "tfnz_node" and target_top == "tfnz":
@@ -194,12 +199,16 @@ def test_every_room_is_in_the_table() -> None:
         ("tfnz_node/sandbox/planted.py", "import tfnz_node.storage", "sandbox may import only core, kernel"),
         ("tfnz_node/handlers/planted.py", "from tfnz import Location", "only tfnz.framing and tfnz.protocol"),
         ("tfnz_node/planted.py", "from . import core", "not in this test's table"),
+        ("bench/planted.py", "from tfnz_node import core", "runs the daemon as others do"),
+        ("bench/planted.py", "from tfnz.protocol import errors", "it imports tfnz"),
+        ("tfnz/planted.py", "from bench import planted", "knows nothing of it"),
     ],
 )
 def test_a_planted_back_edge_is_found(tmp_path: Path, path: str, text: str, reason: str) -> None:
     for part in (
         "tfnz/protocol",
         "tfnz/cli",
+        "bench",
         *(f"tfnz_node/{room}" for room in ("core", "kernel", "sandbox")),
     ):
         (tmp_path / part).mkdir(parents=True, exist_ok=True)
@@ -221,6 +230,7 @@ def test_a_planted_back_edge_is_found(tmp_path: Path, path: str, text: str, reas
         ("tfnz_node/core/planted.py", "from tfnz.protocol.errors import TfnzError\nfrom .plan import x"),
         ("tfnz_node/sandbox/planted.py", "from tfnz_node.kernel.tools import x\nimport ctypes"),
         ("tfnz_node/gateway/planted.py", "from tfnz.framing import FramedSocket"),
+        ("bench/planted.py", "from tfnz import Location\nfrom bench.planted import x"),
         ("tfnz_node/daemon.py", "from tfnz_node.sandbox import x\nfrom tfnz_node import core"),
     ],
 )
@@ -246,7 +256,7 @@ def has_mirror(test: Path) -> bool:
     if WITHOUT_MIRROR & set(parts):
         return True
     name = test.stem.removeprefix("test_")
-    bases = {"tfnz": ROOT / "tfnz", "node": ROOT / "node" / "tfnz_node"}
+    bases = {"tfnz": ROOT / "tfnz", "node": ROOT / "node" / "tfnz_node", "bench": ROOT / "bench"}
     if parts[0] not in bases:
         return False
     folder = bases[parts[0]].joinpath(*parts[1:-1])

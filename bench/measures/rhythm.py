@@ -84,12 +84,14 @@ class Turns:
         return list(self._trials)
 
     def take(self, name: str) -> None:
-        """One timed run."""
-        self.attempt(name, lambda: self.samples[name].append(self._trials[name].once()))
+        """One timed run; nothing, if that contender has left."""
+        if name in self._trials:
+            self.attempt(name, lambda: self.samples[name].append(self._trials[name].once()))
 
     def tidy(self, name: str) -> None:
-        """Remove what the last runs have made."""
-        self.attempt(name, lambda: self._trials[name].tidy())
+        """Remove what the last runs have made; nothing, if that contender has left."""
+        if name in self._trials:
+            self.attempt(name, self._trials[name].tidy)
 
     def _begin(self, contender: Contender, stack: ExitStack) -> None:
         trial = self._start(contender)
@@ -136,7 +138,5 @@ def run_tight(turns: Turns, plan: Plan) -> None:
             runs = plan.sizes.runs if name == plan.ours.name else plan.sizes.peer_runs
             time.sleep(REST_S)
             for _ in range(runs * part // PARTS, runs * (part + 1) // PARTS):
-                if name in turns.names:
-                    turns.take(name)
-            if name in turns.names:
-                turns.tidy(name)
+                turns.take(name)
+            turns.tidy(name)

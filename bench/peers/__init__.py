@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,9 @@ from bench.peers.floor import Floor
 from bench.peers.places import cover_places
 from bench.peers.programs import find_program
 
+#: Starts a peer, in one or more ways of using it: what is to be ended goes to the stack.
+Starter = Callable[[ExitStack, Path, Path], list[Contender]]
+
 #: The addresses of containers; the network ends at this private host.
 _DOCKER_BRIDGE: Final = "10.201.0.1/16"
 
@@ -25,13 +28,26 @@ _DOCKER_BRIDGE: Final = "10.201.0.1/16"
 @contextmanager
 def running_peers(directory: Path, image: Path, say: Callable[[str], None]) -> Iterator[list[Contender]]:
     """Every peer that this machine has; what is missing is said, and left out."""
+    try:
+        cover_places(directory / "places")
+    except ContenderFailed as exc:
+        say(f"all peers are left out: {exc}")
+        yield []
+        return
+    with starting_each(_STARTERS, directory, image, say) as peers:
+        yield peers
+
+
+@contextmanager
+def starting_each(
+    starters: Mapping[str, Starter], directory: Path, image: Path, say: Callable[[str], None]
+) -> Iterator[list[Contender]]:
+    """The peers of all starters that do not fail."""
     with ExitStack() as stack:
         peers: list[Contender] = []
-        for what, start in _STARTERS.items():
+        for what, start in starters.items():
             say(f"starting {what}")
             try:
-                if what == next(iter(_STARTERS)):
-                    cover_places(directory / "places")
                 with ExitStack() as attempt:
                     peers += start(attempt, directory, image)
                     stack.push(attempt.pop_all())
@@ -52,7 +68,6 @@ def _start_docker(stack: ExitStack, directory: Path, image: Path) -> list[Conten
                 "pidfile": str(home / "pid"),
                 "hosts": [f"unix://{socket}"],
                 "bip": _DOCKER_BRIDGE,
-                "cgroup-parent": f"/{name_cgroup(directory)}",
                 "exec-opts": ["native.cgroupdriver=cgroupfs"],
             }
         )
@@ -61,7 +76,11 @@ def _start_docker(stack: ExitStack, directory: Path, image: Path) -> list[Conten
     stack.enter_context(running_daemon(command, socket=socket, log=home / "log"))
     api = DockerApi(socket)
     stack.enter_context(docker.imported(api, image.read_bytes()))
-    return [docker.Docker("docker", api, "bridge"), docker.Docker("docker-nonet", api, "none")]
+    cgroup = name_cgroup(directory)
+    return [
+        docker.Docker("docker", api, network="bridge", cgroup=cgroup),
+        docker.Docker("docker-nonet", api, network="none", cgroup=cgroup),
+    ]
 
 
 def _start_podman(stack: ExitStack, directory: Path, image: Path) -> list[Contender]:
@@ -81,7 +100,12 @@ def _start_podman_service(stack: ExitStack, directory: Path, image: Path) -> lis
     command = [find_program("podman", "podman"), "system", "service", "--time=0", f"unix://{socket}"]
     stack.enter_context(running_daemon(command, socket=socket, log=home / "log", environment=environment))
     api = DockerApi(socket)
-    return [docker.Docker("podman-api", api, "bridge"), docker.Docker("podman-api-nonet", api, "none")]
+    cgroup = name_cgroup(directory)
+    # It tells the end of a container that something else has killed after 20 s, which compares with nothing.
+    return [
+        docker.Docker("podman-api", api, network="bridge", cgroup=cgroup, tells_ends=False),
+        docker.Docker("podman-api-nonet", api, network="none", cgroup=cgroup, tells_ends=False),
+    ]
 
 
 def _start_crun(_stack: ExitStack, directory: Path, image: Path) -> list[Contender]:
@@ -92,7 +116,7 @@ def _start_floor(_stack: ExitStack, _directory: Path, _image: Path) -> list[Cont
     return [Floor()]
 
 
-_STARTERS: Final[dict[str, Callable[[ExitStack, Path, Path], list[Contender]]]] = {
+_STARTERS: Final[dict[str, Starter]] = {
     "docker": _start_docker,
     "podman": _start_podman,
     "podman's service": _start_podman_service,

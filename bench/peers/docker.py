@@ -6,8 +6,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from bench.bytestream import iterate_blocks
@@ -21,6 +20,7 @@ from bench.contender import (
     ContenderFailed,
     check_small,
     make_mark,
+    refuse,
 )
 from bench.peers.docker_api import DockerApi
 
@@ -87,19 +87,19 @@ class DockerBox(Box):
         self._peer.start(self._id)
 
     def expect_end(self) -> Callable[[], float]:
-        response = self._api.stream("POST", f"/containers/{self._id}/wait?condition=not-running")
-        # Docker sends the head of the answer as soon as it waits; podman with the answer itself.
-        thread = ThreadPoolExecutor(1)
+        if not self._peer.tells_ends:
+            refuse()
+        stack = ExitStack()
+        # The head of the answer comes as soon as docker waits.
+        path = f"/containers/{self._id}/wait?condition=not-running"
+        answer = stack.enter_context(self._api.stream("POST", path))
 
         def wait() -> float:
-            with response as answer:
+            with stack:
                 answer.read()
-            return time.perf_counter()
+                return time.perf_counter()
 
-        waiting = thread.submit(wait)
-        thread.shutdown(wait=False)
-        time.sleep(0.05)
-        return waiting.result
+        return wait
 
     def destroy(self) -> None:
         self._api.ask("DELETE", f"/containers/{self._id}?force=true")
@@ -108,10 +108,15 @@ class DockerBox(Box):
 class Docker(Contender):
     """A daemon, and the network that its containers are to have."""
 
-    def __init__(self, name: str, api: DockerApi, network: str) -> None:
+    def __init__(
+        self, name: str, api: DockerApi, *, network: str, cgroup: str, tells_ends: bool = True
+    ) -> None:
         self.name = name
         self.api = api
+        #: Whether a wait for a container's end is worth being measured.
+        self.tells_ends = tells_ends
         self._network = network
+        self._cgroup = cgroup
 
     def spawn(self) -> DockerBox:
         mark = make_mark()
@@ -138,7 +143,11 @@ class Docker(Contender):
                 "Image": "busybox",
                 "Cmd": command,
                 "AttachStdout": True,
-                "HostConfig": {"NetworkMode": self._network, **limits},
+                "HostConfig": {
+                    "NetworkMode": self._network,
+                    "CgroupParent": f"/{self._cgroup}",
+                    **limits,
+                },
             },
         )
         id: str = made["Id"]

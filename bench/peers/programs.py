@@ -75,5 +75,6 @@ def start_reading(
     )
     assert process.stdout is not None
     if not process.stdout.read(1):
+        process.stdout.close()
         _fail(command, process.wait(), b"no output")
     return process
