@@ -26,7 +26,7 @@ from .protocol.errors import (
     restore_error,
 )
 from .protocol.exits import Cause
-from .protocol.frames import encode, node_frames
+from .protocol.frames import FrameBytes, encode, node_frames
 from .protocol.messages import (
     VERSIONS,
     Ack,
@@ -211,7 +211,7 @@ class Connection:
             log.exception("session %s failed", self.session)
             self.abandon(SessionLost(f"a fault in the client ended the session: {exc!r}"), Cause.SESSION_GONE)
 
-    def _on_frame(self, link: Link, data: bytes) -> None:
+    def _on_frame(self, link: Link, data: FrameBytes) -> None:
         frame = node_frames.decode(data)
         self._heard = self._loop.time()
         match frame:

@@ -15,10 +15,14 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from tfnz.protocol.frames import FrameBytes
+
 LENGTH = struct.Struct(">I")
 
 #: What is read at once: little while frames are small, much in the middle of a large one.
 SMALL_READ, LARGE_READ = 64 * 1024, 256 * 1024
+#: Room for a frame of this size and less is made as soon as its length is known, and it is read to where it belongs.
+ROOM_AT_ONCE = 1024 * 1024
 #: So many reads, frames and writes, and then others have their turn.
 READS_AT_ONCE = 8
 FRAMES_AT_ONCE = 64
@@ -34,7 +38,7 @@ class FrameTooLarge(ValueError):
 
 
 class FrameParser:
-    """Cuts what arrives into frames. What it holds is no more than what has really arrived of one frame.
+    """Cuts what arrives into frames. What it holds is little more than what has really arrived of one frame.
 
     Attributes:
         limit: the size in bytes of the largest frame; may be changed.
@@ -44,19 +48,37 @@ class FrameParser:
         self.limit = limit
         self._data, self._at = b"", 0  # what arrived last, and how far it has been cut
         self._part = bytearray()  # a frame that has begun
+        self._whole: bytearray | None = None  # one that has begun and whose room has been made
+        self._filled = 0
 
     @property
     def wanted(self) -> int:
         """How many bytes are still missing of a frame that has begun, as far as is known."""
+        if self._whole is not None:
+            return len(self._whole) - self._filled
         if len(self._part) < LENGTH.size:
             return LENGTH.size - len(self._part)
         return LENGTH.size + self._read_size(self._part, 0) - len(self._part)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    @property
+    def room(self) -> memoryview | None:
+        """Where the rest of a large frame belongs; what is written there is told by `fill`. None when there is none."""
+        return None if self._whole is None else memoryview(self._whole)[self._filled :]
+
+    def fill(self, count: int) -> None:
+        """So much has been written to `room`, once everything before it has been taken."""
+        self._filled += count
+
+    def feed(self, data: bytes) -> Iterator[FrameBytes]:
         """Add what has arrived. Returns the frames that are complete with it, all of which must be taken, from here or
         by `take`, before more is added.
         """
-        if not self._part:
+        if self._whole is not None:
+            count = min(len(data), self.wanted)
+            self._whole[self._filled : self._filled + count] = data[:count]
+            self.fill(count)
+            self._data = data[count:]
+        elif not self._part:
             self._data = data
         else:
             self._part += data
@@ -64,12 +86,17 @@ class FrameParser:
                 self._data, self._part = bytes(self._part), bytearray()
         return iter(self.take, None)
 
-    def take(self) -> bytes | None:
+    def take(self) -> FrameBytes | None:
         """The next frame that is complete.
 
         Raises:
             FrameTooLarge: it is larger than the limit. Nothing can follow.
         """
+        if self._whole is not None:
+            if self.wanted:
+                return None
+            whole, self._whole, self._filled = self._whole, None, 0
+            return whole
         data, begin = self._data, self._at + LENGTH.size
         if len(data) >= begin:
             size = self._read_size(data, self._at)
@@ -78,13 +105,18 @@ class FrameParser:
             if len(data) - begin >= size:
                 self._at = begin + size
                 return data[begin : self._at]
+            if SMALL_READ < size <= ROOM_AT_ONCE:
+                self._whole, self._filled = bytearray(size), len(data) - begin
+                self._whole[: self._filled] = memoryview(data)[begin:]
+                self._data, self._at = b"", 0
+                return None
         self._part += data[self._at :]
         self._data, self._at = b"", 0
         return None
 
     def forget(self) -> None:
         """Give back the memory."""
-        self._data, self._at, self._part = b"", 0, bytearray()
+        self._data, self._at, self._part, self._whole = b"", 0, bytearray(), None
 
     @staticmethod
     def _read_size(data: bytes | bytearray, at: int) -> int:
@@ -114,7 +146,7 @@ class FramedSocket:
         connection: socket.socket,
         *,
         limit: int,
-        on_frame: Callable[[bytes], None],
+        on_frame: Callable[[FrameBytes], None],
         on_closed: Callable[[Exception | None], None],
         pause_above: int | None = None,
     ) -> None:
@@ -198,20 +230,31 @@ class FramedSocket:
 
     def _read(self) -> None:
         for _ in range(READS_AT_ONCE):
-            room = LARGE_READ if self.parser.wanted > SMALL_READ else SMALL_READ
+            room = self.parser.room
+            size = len(room) if room is not None else self._plan_read()
             try:
-                data = self._socket.recv(room)
+                if room is not None:
+                    count = self._socket.recv_into(room)
+                else:
+                    data = self._socket.recv(size)
+                    count = len(data)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as exc:
                 self._end(exc)
                 return
-            if not data:
+            if not count:
                 self._end(None)
                 return
-            self.parser.feed(data)
-            if not self._deliver() or len(data) < room:
+            if room is not None:
+                self.parser.fill(count)
+            else:
+                self.parser.feed(data)
+            if not self._deliver() or count < size:
                 return
+
+    def _plan_read(self) -> int:
+        return LARGE_READ if self.parser.wanted > SMALL_READ else SMALL_READ
 
     def _deliver(self) -> bool:
         """Hand over the frames that have arrived; whether that was all of them, and more may be read."""

@@ -17,7 +17,7 @@ from tfnz.framing import LENGTH, FrameParser
 from tfnz.links.unix import PREFIX
 from tfnz.protocol.channel import open_client_channel
 from tfnz.protocol.errors import TfnzError, restore_error
-from tfnz.protocol.frames import MAX_FRAME, encode, node_frames
+from tfnz.protocol.frames import MAX_FRAME, FrameBytes, encode, node_frames
 from tfnz.protocol.messages import (
     ClientBody,
     ClientFrame,
@@ -43,7 +43,7 @@ class Wire(Protocol):
     """Carries frames to a node and back."""
 
     def send(self, frame: bytes) -> None: ...
-    def receive(self) -> bytes: ...
+    def receive(self) -> FrameBytes: ...
     def close(self) -> None: ...
 
 
@@ -81,7 +81,7 @@ class UnixWire:
         self._socket.connect(path)
         self._socket.setblocking(False)
         self._parser = FrameParser(MAX_FRAME)
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[FrameBytes] = deque()
         self._over = False
 
     def send(self, frame: bytes) -> None:
@@ -94,7 +94,7 @@ class UnixWire:
             except (BrokenPipeError, ConnectionResetError):
                 return  # it has hung up; what it said last can still be read
 
-    def receive(self) -> bytes:
+    def receive(self) -> FrameBytes:
         while not self._frames:
             assert not self._over, "the node has hung up"
             self._wait([self._socket], [])

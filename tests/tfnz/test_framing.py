@@ -26,16 +26,17 @@ from tfnz.framing import (
     FrameParser,
     FrameTooLarge,
 )
+from tfnz.protocol.frames import FrameBytes
 
 LIMIT = 1 << 20
 PATIENCE_S = 30.0
 
 
-def pack(*frames: bytes) -> bytes:
+def pack(*frames: FrameBytes) -> bytes:
     return b"".join(LENGTH.pack(len(frame)) + frame for frame in frames)
 
 
-def parse(parser: FrameParser, pieces: Iterable[bytes]) -> list[bytes]:
+def parse(parser: FrameParser, pieces: Iterable[bytes]) -> list[FrameBytes]:
     return [frame for piece in pieces for frame in parser.feed(piece)]
 
 
@@ -103,7 +104,7 @@ def test_a_frame_that_is_too_large_is_refused_before_it_comes(size: int, bytewis
     parser = FrameParser(10)
     data = pack(b"x" * 10) + LENGTH.pack(size)
     pieces = [bytes([byte]) for byte in data] if bytewise else [data]
-    frames: list[bytes] = []
+    frames: list[FrameBytes] = []
     with pytest.raises(FrameTooLarge, match=f"a frame of {size} bytes exceeds the limit of 10"):
         for piece in pieces:
             frames.extend(parser.feed(piece))
@@ -158,9 +159,9 @@ class End:
     """One end of a connection, and what its owner hears."""
 
     def __init__(self, connection: socket.socket, pause_above: int | None = None) -> None:
-        self.frames: asyncio.Queue[bytes] = asyncio.Queue()
+        self.frames: asyncio.Queue[FrameBytes] = asyncio.Queue()
         self.closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self.on_frame: Callable[[bytes], None] = self.frames.put_nowait
+        self.on_frame: Callable[[FrameBytes], None] = self.frames.put_nowait
         self.on_closed: Callable[[Exception | None], None] = self.closed.set_result
         self.socket = FramedSocket(
             connection,
@@ -170,7 +171,7 @@ class End:
             pause_above=pause_above,
         )
 
-    async def receive(self, count: int) -> list[bytes]:
+    async def receive(self, count: int) -> list[FrameBytes]:
         async with asyncio.timeout(PATIENCE_S):
             return [await self.frames.get() for _ in range(count)]
 
@@ -352,7 +353,7 @@ async def test_close_sends_what_the_kernel_takes_and_tells_nobody(pair: Pair) ->
 
 @pytest.mark.asyncio
 async def test_close_in_the_midst_of_what_arrived(pair: Pair) -> None:
-    def take(frame: bytes) -> None:
+    def take(frame: FrameBytes) -> None:
         pair.end.frames.put_nowait(frame)
         if frame == b"close":
             pair.end.socket.close()
@@ -371,7 +372,7 @@ async def test_an_owner_who_chokes_on_a_frame_loses_the_connection_and_not_its_p
     reported: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
 
-    def choke(frame: bytes) -> None:
+    def choke(frame: FrameBytes) -> None:
         raise ValueError("surprise")
 
     pair.end.on_frame = choke
@@ -388,7 +389,7 @@ async def test_nothing_is_read_while_too_much_is_queued() -> None:
     heard = 0
     answer = b"x" * 50_000
 
-    def reply(frame: bytes) -> None:
+    def reply(frame: FrameBytes) -> None:
         nonlocal heard
         heard += 1
         end.socket.send(answer)

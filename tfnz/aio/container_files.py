@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from tfnz.protocol.messages import FetchFile, FetchTree, PutFile, PutTree
 
@@ -68,16 +68,16 @@ class ContainerFiles(ContainerBase):
             PathNotFound, PathIsDirectory, PathRefused: there is no such file, or it is no ordinary one.
         """
         source = parse_path(path)
-        parts: list[bytes] = []
+        content: list[bytes] = []
 
-        async def take(part: bytes) -> None:
+        async def take(parts: list[bytes]) -> None:
             if into is None:
-                parts.append(part)
+                content.extend(parts)
             else:
-                await run_blocking(partial(into.write, part))
+                await run_blocking(partial(_write_all, into, parts))
 
         await self._download(lambda stream: FetchFile(self.uuid, source, stream), take, path, timeout_s)
-        return b"".join(parts)
+        return b"".join(content)
 
     async def put_tree(
         self, path: str, local_dir: str | os.PathLike[str], *, timeout_s: float | None = None
@@ -114,8 +114,8 @@ class ContainerFiles(ContainerBase):
         source = parse_path(path)
         with await run_blocking(lambda: TreeWriter(local_dir)) as writer:
 
-            async def take(part: bytes) -> None:
-                await run_blocking(lambda: writer.write(part))
+            async def take(parts: list[bytes]) -> None:
+                await run_blocking(partial(_write_all, writer, parts))
 
             await self._download(lambda stream: FetchTree(self.uuid, source, stream), take, path, timeout_s)
             writer.finish()
@@ -123,7 +123,7 @@ class ContainerFiles(ContainerBase):
     async def _download(
         self,
         make_body: MakeBody,
-        take: Callable[[bytes], Awaitable[None]],
+        take: Callable[[list[bytes]], Awaitable[None]],
         path: str,
         timeout_s: float | None,
     ) -> None:
@@ -136,3 +136,15 @@ class ContainerFiles(ContainerBase):
             what=f"fetch {path!r} from container {self.uuid}",
             timeout_s=timeout_s,
         )
+
+
+class _Writer(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+def _write_all(into: _Writer, parts: list[bytes]) -> None:
+    for part in parts:
+        left = part
+        # An unbuffered file may take a part of it, and says how much; other writers may say nothing.
+        while left and isinstance(written := into.write(left), int) and written < len(left):
+            left = left[written:]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
 from tfnz.protocol.messages import ClientBody, Credit, Data, End, NodeBody, Stop
@@ -24,6 +23,10 @@ class Incoming:
         self._streams = streams
         self._credit = ReceiveCredit()
         self.ended = False
+
+    def widen(self) -> None:
+        """Much will come: let more of it be under way."""
+        self._credit.widen()
 
     def consumed(self, count: int) -> None:
         """`count` bytes have been passed on: there is room for as many."""
@@ -55,7 +58,7 @@ class Reader:
 
     def __init__(self, stream: Incoming) -> None:
         self._stream = stream
-        self._parts: deque[bytes] = deque()
+        self._parts: list[bytes] = []
         self._changed = asyncio.Event()
         self._over = False
         self._error: TfnzError | None = None
@@ -65,7 +68,8 @@ class Reader:
     def __aiter__(self) -> Reader:
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> list[bytes]:
+        """All parts that have arrived."""
         while not self._parts:
             if self._error is not None:
                 raise self._error
@@ -73,9 +77,9 @@ class Reader:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        part = self._parts.popleft()
-        self._stream.consumed(len(part))
-        return part
+        parts, self._parts = self._parts, []
+        self._stream.consumed(sum(map(len, parts)))
+        return parts
 
     def fail(self, error: TfnzError) -> None:
         """The stream will not be finished; `error` is raised when what has arrived is read."""
@@ -127,13 +131,14 @@ class Outgoing:
                 if self.stopped or self.ended:
                     return False
                 size = min(len(view), MAX_CHUNK, self._credit.available)
-                self._send(bytes(view[:size]))
+                self._send(view[:size])
                 view = view[size:]
         return not self.stopped
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes | memoryview) -> None:
         self._credit.spend(len(data))
-        self._streams.send(Data(self.number, data))
+        # It is encoded before anybody sees it: no copy is needed to make it bytes.
+        self._streams.send(Data(self.number, cast(bytes, data)))
 
     def end(self, error: ErrorInfo | None = None) -> None:
         """No more will come. Calling it again does nothing."""

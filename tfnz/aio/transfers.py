@@ -16,6 +16,9 @@ from .streams import Reader
 from .waiting import time_limit
 from .worker import run_blocking
 
+#: What is read of a file at once: to go to the thread that may wait for it costs as much as to read some of this.
+READ_BYTES = 4 * MAX_CHUNK
+
 #: Makes the request, given the number of its stream.
 MakeBody = Callable[[int], RequestBody]
 
@@ -56,24 +59,25 @@ async def download(
     session: Session,
     node: str,
     make_body: MakeBody,
-    take: Callable[[bytes], Awaitable[None]],
+    take: Callable[[list[bytes]], Awaitable[None]],
     *,
     what: str,
     timeout_s: float | None,
 ) -> Result:
-    """Send a request and hand every part that comes to `take`; return the answer.
+    """Send a request and hand all parts that come to `take`, some at a time; return the answer.
 
     Raises:
         TfnzError: what the node answers. What `take` raises is raised too.
     """
     stream = session.streams.open_incoming()
+    stream.widen()
     reader = Reader(stream)
     pending = session.requests.start(node, make_body(stream.number))
     pending.answer.add_done_callback(lambda answer: _report(answer, reader))
     try:
         async with time_limit(timeout_s, what):
-            async for part in reader:
-                await take(part)
+            async for parts in reader:
+                await take(parts)
             return await pending.answer
     finally:
         stream.stop()
@@ -96,7 +100,7 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 
 async def parts_of(source: IO[bytes]) -> AsyncIterator[bytes]:
     """What is left of an open file."""
-    while data := await run_blocking(lambda: source.read(MAX_CHUNK)):
+    while data := await run_blocking(lambda: source.read(READ_BYTES)):
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InvalidArgument(f"the file gives {type(data).__name__}, not bytes: open it in binary mode")
         yield bytes(data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tfnz.protocol.frames import FrameBytes
+
 
 class LinkBroken(Exception):
     """The link carries nothing any more; a new one may."""
@@ -15,7 +17,7 @@ class Link(Protocol):
     def send(self, frame: bytes) -> None:
         """Send a frame, at once and without waiting; on a broken link it is lost."""
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> FrameBytes:
         """The next frame.
 
         Raises:

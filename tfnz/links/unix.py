@@ -16,7 +16,7 @@ from typing import Final
 
 from tfnz.framing import FramedSocket
 from tfnz.protocol.errors import ConnectionFailed, NotAuthorised
-from tfnz.protocol.frames import MAX_FRAME
+from tfnz.protocol.frames import MAX_FRAME, FrameBytes
 
 from .base import LinkBroken
 
@@ -30,7 +30,7 @@ class UnixLink:
 
     def __init__(self, connection: socket.socket, address: str) -> None:
         self._address = address
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[FrameBytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._socket = FramedSocket(
@@ -40,7 +40,7 @@ class UnixLink:
     def send(self, frame: bytes) -> None:
         self._socket.send(frame)
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> FrameBytes:
         while not self._frames:
             if self._closed.done():
                 raise LinkBroken(f"the connection to {self._address} is gone")
@@ -57,7 +57,7 @@ class UnixLink:
             self._socket.close()
             self._wake()
 
-    def _on_frame(self, frame: bytes) -> None:
+    def _on_frame(self, frame: FrameBytes) -> None:
         self._frames.append(frame)
         self._wake()
 

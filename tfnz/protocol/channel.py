@@ -21,7 +21,7 @@ Received = TypeVar("Received")
 
 #: An acknowledgement is owed after so many frames or bytes, if nothing that is sent carried it before.
 ACK_EVERY_FRAMES = 32
-ACK_EVERY_BYTES = 128 * 1024
+ACK_EVERY_BYTES = 512 * 1024
 
 
 class Channel(Generic[Sent, Received]):

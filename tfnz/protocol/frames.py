@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -15,6 +15,9 @@ MAX_FRAME = 36 * 1024 * 1024
 #: All that may arrive on a connection before its session is open.
 MAX_HELLO = 4096
 
+#: A frame as it arrives. One in a bytearray is as good as another: whoever has received it leaves it alone.
+FrameBytes: TypeAlias = bytes | bytearray
+
 Frame = TypeVar("Frame")
 
 
@@ -25,7 +28,7 @@ class _Codec(Generic[Frame]):
         self._decoder = decoder
         self._sender = sender
 
-    def decode(self, data: bytes) -> Frame:
+    def decode(self, data: FrameBytes) -> Frame:
         """The frame in `data`.
 
         Raises:

@@ -11,8 +11,10 @@ from .errors import ProtocolError
 
 #: What a sender may send before it has heard of the receiver.
 INITIAL_CREDIT = 256 * 1024
+#: What the receiver of much may let be under way, such as that of a large file.
+WIDE_CREDIT = 1024 * 1024
 #: What is sent in one frame at the most.
-MAX_CHUNK = 64 * 1024
+MAX_CHUNK = 256 * 1024
 #: A receiver never grants more than this ahead; a peer that does is refused.
 MAX_CREDIT = 64 * 1024 * 1024
 
@@ -46,6 +48,13 @@ class ReceiveCredit:
     def __init__(self) -> None:
         self.granted = INITIAL_CREDIT
         self._consumed = 0
+        self._window = INITIAL_CREDIT
+        self._owed = 0
+
+    def widen(self) -> None:
+        """Let more be under way, from the next grant on: what is short never costs the memory. Idempotent."""
+        self._owed += WIDE_CREDIT - self._window
+        self._window = WIDE_CREDIT
 
     def receive(self, count: int) -> None:
         """`count` bytes have arrived.
@@ -60,8 +69,9 @@ class ReceiveCredit:
     def consume(self, count: int) -> int:
         """`count` bytes have been passed on; the credit to grant the sender now, often 0."""
         self._consumed += count
-        if self._consumed < INITIAL_CREDIT // 4:
+        if self._consumed < (self._window - self._owed) // 4:
             return 0
-        grant, self._consumed = self._consumed, 0
+        grant = self._consumed + self._owed
+        self._consumed = self._owed = 0
         self.granted += grant
         return grant

@@ -7,9 +7,11 @@ import hashlib
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from tfnz.protocol.frames import FrameBytes
+
 from .sessions import Peer
 
-OnFrame: TypeAlias = Callable[[Peer, bytes], None]
+OnFrame: TypeAlias = Callable[[Peer, FrameBytes], None]
 #: Told the door's endpoint and the descriptor of the peer.
 OnDisconnected: TypeAlias = Callable[[str, int], None]
 

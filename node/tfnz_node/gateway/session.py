@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 MAX_REQUESTS = 4096
 #: Nor more open streams.
 MAX_STREAMS = 8192
+#: So many streams from a client may have more under way than others, which costs memory.
+MAX_WIDE_STREAMS = 16
 #: What is kept for a client that does not acknowledge; beyond it the session ends.
 MAX_OUTBOX_BYTES = 128 << 20
 #: How long an acknowledgement waits for a frame that could carry it.
@@ -79,6 +81,7 @@ class Session:
         self._closing = False
         self._inputs: dict[int, InStream] = {}
         self._outputs: dict[int, OutStream] = {}
+        self._wide: set[int] = set()
         self._ack_timer: asyncio.TimerHandle | None = None
 
     # --- to the client
@@ -201,6 +204,14 @@ class Session:
         """The stream that a request named for bytes to the node; None for number 0."""
         return self._inputs.get(number)
 
+    def wide_input(self, number: int) -> InStream | None:
+        """The same for a stream of which much may come: it moves faster, if not too many do."""
+        stream = self._inputs.get(number)
+        if stream is not None and len(self._wide) < MAX_WIDE_STREAMS:
+            self._wide.add(number)
+            stream.widen()
+        return stream
+
     def output(self, number: int) -> OutStream | None:
         return self._outputs.get(number)
 
@@ -216,6 +227,7 @@ class Session:
 
     def _forget_input(self, number: int) -> None:
         self._inputs.pop(number, None)
+        self._wide.discard(number)
 
     def _forget_output(self, number: int) -> None:
         self._outputs.pop(number, None)

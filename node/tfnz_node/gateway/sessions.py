@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tfnz.protocol.errors import ErrorInfo, NoCapacity, ProtocolError, SessionLost, TfnzError, VersionMismatch
 from tfnz.protocol.errors import describe_error as describe
-from tfnz.protocol.frames import MAX_HELLO, client_frames, encode
+from tfnz.protocol.frames import MAX_HELLO, FrameBytes, client_frames, encode
 from tfnz.protocol.ids import new_id
 from tfnz.protocol.messages import (
     VERSIONS,
@@ -112,7 +112,7 @@ class Sessions:
 
     # --- frames
 
-    def on_frame(self, peer: Peer, data: bytes) -> None:
+    def on_frame(self, peer: Peer, data: FrameBytes) -> None:
         """Handle whatever arrived from `peer`."""
         seat = self._by_peer.get((peer.socket, peer.routing_id))
         if seat is None and len(data) > MAX_HELLO:

@@ -107,6 +107,10 @@ class InStream:
             await self._changed.wait()
         return self._queue.popleft()
 
+    def widen(self) -> None:
+        """Much will come: let more of it be under way."""
+        self._credit.widen()
+
     def consumed(self, count: int) -> None:
         """`count` bytes of what was read have been passed on: there is room for as many."""
         if (grant := self._credit.consume(count)) and not self._over:

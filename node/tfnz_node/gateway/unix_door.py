@@ -19,7 +19,7 @@ from typing import Final
 
 from tfnz.framing import FramedSocket, FrameTooLarge
 from tfnz.protocol.errors import NoCapacity, NotAuthorised, ProtocolError, TfnzError, describe_error
-from tfnz.protocol.frames import MAX_FRAME, MAX_HELLO, encode
+from tfnz.protocol.frames import MAX_FRAME, MAX_HELLO, FrameBytes, encode
 from tfnz.protocol.messages import Refused
 
 from .door import OnDisconnected, OnFrame, account_of_uid, key_of_account
@@ -180,7 +180,7 @@ class UnixDoor:
             return NoCapacity(f"user {uid} has {MAX_CONNECTIONS} connections to this node already")
         return None
 
-    def _on_caller_frame(self, caller: _Caller, frame: bytes) -> None:
+    def _on_caller_frame(self, caller: _Caller, frame: FrameBytes) -> None:
         if caller.silence is not None:
             caller.silence.cancel()
             caller.silence = None

@@ -37,7 +37,7 @@ async def fetch_tree(node: Node, session: Session, request: FetchTree) -> Done:
 
 
 def _source(session: Session, number: int) -> Source:
-    stream = session.input(number)
+    stream = session.wide_input(number)
     if stream is None:
         raise Disconnected("the session has ended")
     return stream

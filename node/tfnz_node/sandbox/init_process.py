@@ -114,7 +114,7 @@ class InitProcess:
             pipes: StandardPipes | None = None
             rows = columns = 0
             if request.terminal is None:
-                pipes = StandardPipes(owner=self.id_base, stdin=request.stdin)
+                pipes = StandardPipes(owner=self.id_base, stdin=request.stdin, wide=request.builtin)
                 stack.callback(pipes.close)
                 fds += pipes.for_process()
             else:

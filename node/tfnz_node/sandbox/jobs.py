@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import termios
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from tfnz_node.sandbox.wire import RunFlag, Stage, parse_exec_failure
 
 _STATUS_BYTES = 4096
+#: What a pipe for much holds; more is only for those whom the host's administrator allows it.
+WIDE_PIPE_BYTES = 1 << 20
 
 
 class RunFailed(OSError):
@@ -104,6 +107,10 @@ class Job:
     async def wait(self) -> int:
         """The raw wait status, as `os.waitstatus_to_exitcode` takes it. 9 when it ended with its container."""
         return await asyncio.shield(self._ended)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
 
     def watch(self, status: StatusPipe) -> None:
         """Takes over the pipe on which the process says why it could not execute its program."""
@@ -234,9 +241,14 @@ class StandardPipes:
 
     Being owned by the container's root lets the process hand them to the user it becomes, which makes
     opening /dev/stdout by name work, as log files of many images do.
+
+    Args:
+        owner: the container's root on the host.
+        stdin: False gives the process an empty standard input.
+        wide: much will go through its input or output.
     """
 
-    def __init__(self, *, owner: int, stdin: bool) -> None:
+    def __init__(self, *, owner: int, stdin: bool, wide: bool) -> None:
         self._theirs: list[int] = []
         self._ours: list[int] = []
         try:
@@ -247,6 +259,10 @@ class StandardPipes:
                 self._theirs.append(theirs)
                 os.fchown(theirs, owner, owner)
                 os.set_blocking(ours, False)
+            if wide:
+                for fd in self._ours[:2]:
+                    with contextlib.suppress(OSError):  # it may be more than this host allows
+                        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, WIDE_PIPE_BYTES)
         except BaseException:
             self.close()
             raise

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 from tfnz.protocol.errors import NoCapacity, ObjectDead, StartFailed
-from tfnz_node.core.flow import Sink, Source
+from tfnz_node.core.flow import Sink, SinkStopped, Source
 from tfnz_node.core.lifecycle import USABLE
 from tfnz_node.sandbox.jobs import Job
 
 from .container import Container
 from .failures import explain_file
+from .processes import find_failure
 from .pumps import OutputPump, pump_input
 
 #: What is read of an operation's complaint.
@@ -31,17 +30,16 @@ async def put(container: Container, words: Sequence[str], source: Source) -> Non
         Whatever the source raises, when the client could not send all: then nothing has been changed.
     """
     async with _operation(container, words) as (job, complaint):
-        feeding = asyncio.create_task(_feed(job, source))
-        ending = asyncio.create_task(job.wait())
+        # An operation that ends before its input does has given up: nobody waits for a slow client then.
+        job.call_when_ended(lambda _: source.stop())
         try:
-            # An operation that ends before its input does has given up: nobody waits for a slow client then.
-            await asyncio.wait({feeding, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done():
-                feeding.result()
-            await _finish(container, job, complaint)
+            await _feed(job, source)
+        except SinkStopped:
+            if not job.has_ended:  # the session is over
+                raise
         finally:
-            await _stop(feeding, ending)
             source.stop()
+        await _finish(container, job, complaint)
 
 
 async def _feed(job: Job, source: Source) -> None:
@@ -72,51 +70,38 @@ async def fetch(container: Container, words: Sequence[str], sink: Sink) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _operation(
-    container: Container, words: Sequence[str]
-) -> AsyncIterator[tuple[Job, asyncio.Task[bytes]]]:
+async def _operation(container: Container, words: Sequence[str]) -> AsyncIterator[tuple[Job, Complaint]]:
     """The running operation, and what it complains of."""
     job = await container.run_builtin([word.encode() for word in words])
-    complaint = asyncio.create_task(_read_complaint(job))
+    complaint = Complaint(job)
     try:
         yield job, complaint
     except BaseException:
         container.kill_builtin(job)
         raise
     finally:
-        try:
-            await _stop(complaint)
-        finally:
-            # Its input stays open until it is dead, also when the client gives up twice: while it lives, an end would
-            # tell it that everything has come.
-            job.close_when_ended()
+        complaint.stop()
+        # Its input stays open until it is dead, also when the client gives up twice: while it lives, an end would
+        # tell it that everything has come.
+        job.close_when_ended()
 
 
-async def _stop(*tasks: asyncio.Task[Any]) -> None:
-    """Have tasks leave their descriptors alone, before these are closed."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+class Complaint:
+    """What an operation writes on its standard error, up to a bound; a sink that keeps the beginning."""
 
+    def __init__(self, job: Job) -> None:
+        assert job.stderr is not None
+        self._text = bytearray()
+        self._pump = OutputPump(job.stderr, self)
 
-async def _read_complaint(job: Job) -> bytes:
-    """All that the operation writes on its standard error, up to a bound."""
-    assert job.stderr is not None
-    collected = bytearray()
-    sink = _Collector(collected)
-    pump = OutputPump(job.stderr, sink)
-    try:
-        await pump.ended
-    finally:
-        pump.stop()
-    return bytes(collected)
+    async def read(self) -> str:
+        """All of it, once the operation has ended."""
+        self._pump.finish()
+        await self._pump.ended
+        return self._text.decode(errors="replace").strip()
 
-
-class _Collector:
-    """A sink into memory that keeps the beginning."""
-
-    def __init__(self, into: bytearray) -> None:
-        self._into = into
+    def stop(self) -> None:
+        self._pump.stop()
 
     def room(self) -> int:
         return 4096
@@ -125,15 +110,17 @@ class _Collector:
         """There always is room."""
 
     def write(self, data: bytes) -> None:
-        self._into += data[: MAX_COMPLAINT - len(self._into)]
+        self._text += data[: MAX_COMPLAINT - len(self._text)]
 
     def end(self, error: object = None) -> None:
         """Nothing is to be told to anybody."""
 
 
-async def _finish(container: Container, job: Job, complaint: asyncio.Task[bytes]) -> None:
+async def _finish(container: Container, job: Job, complaint: Complaint) -> None:
     status = os.waitstatus_to_exitcode(await job.wait())
-    text = (await complaint).decode(errors="replace").strip()
+    text = await complaint.read()
+    if (failure := find_failure(job)) is not None:
+        raise failure
     if status == 0:
         return
     if status < 0:

@@ -88,7 +88,7 @@ class Processes:
         ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
         def tell(exit: Exit) -> None:
-            error = _find_failure(job)
+            error = find_failure(job)
             if ended.done():  # nobody waits any more
                 return
             if error is None:
@@ -111,8 +111,7 @@ class Processes:
 
     async def run_builtin(self, words: list[bytes]) -> Job:
         """Run one of init's own file operations, confined as any process of the container is."""
-        request = RunRequest(id=self._new_number(), argv=words, builtin=True)
-        return await run_request(self._sandbox, request)
+        return await _begin(self._sandbox, RunRequest(id=self._new_number(), argv=words, builtin=True))
 
     def _enter(self, key: str | int, entry: _Entry, job: Job, timeout_s: float | None) -> None:
         entry.timeout_s = timeout_s
@@ -216,7 +215,10 @@ async def run_plan(
 
 async def begin_plan(sandbox: Sandbox, plan: ProcessPlan, *, number: int, stdin: bool) -> Job:
     """As `run_plan`, but does not wait until the process has become its program: `Job.exec_failure` tells."""
-    request = _make_request(plan, number=number, terminal=None, stdin=stdin, main=False)
+    return await _begin(sandbox, _make_request(plan, number=number, terminal=None, stdin=stdin, main=False))
+
+
+async def _begin(sandbox: Sandbox, request: RunRequest) -> Job:
     try:
         return await sandbox.init.begin(request)
     except (OSError, TimeoutError, WireError) as exc:
@@ -246,7 +248,7 @@ async def run_request(sandbox: Sandbox, request: RunRequest) -> Job:
         raise _explain(exc) from exc
 
 
-def _find_failure(job: Job) -> TfnzError | None:
+def find_failure(job: Job) -> TfnzError | None:
     """Why a process that has ended never became its program, if so."""
     try:
         failure = job.exec_failure()

@@ -17,6 +17,7 @@ from nacl.public import PrivateKey
 from zmq.utils.monitor import parse_monitor_message
 
 from tfnz.protocol.errors import NoCapacity
+from tfnz.protocol.frames import FrameBytes
 from tfnz_node.gateway import tcp_door as module
 from tfnz_node.gateway.door import account_of_key
 from tfnz_node.gateway.sessions import Peer
@@ -46,7 +47,7 @@ class Hall:
     def __init__(self) -> None:
         self.context = zmq.asyncio.Context()
         self.identity, self.client_key = PrivateKey.generate(), PrivateKey.generate()
-        self.frames: asyncio.Queue[tuple[Peer, bytes]] = asyncio.Queue()
+        self.frames: asyncio.Queue[tuple[Peer, FrameBytes]] = asyncio.Queue()
         self.closed: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self.authenticator = Authenticator(
             self.context,
@@ -72,12 +73,12 @@ class Hall:
         client.use_curve(self.client_key, bytes(self.identity.public_key))
         client.socket.connect(self.doors[-1].endpoint)
 
-    def on_frame(self, peer: Peer, frame: bytes) -> None:
+    def on_frame(self, peer: Peer, frame: FrameBytes) -> None:
         if frame == SURPRISE:
             raise ValueError("surprise")
         self.frames.put_nowait((peer, frame))
 
-    async def next_frame(self) -> tuple[Peer, bytes]:
+    async def next_frame(self) -> tuple[Peer, FrameBytes]:
         async with asyncio.timeout(PATIENCE_S):
             return await self.frames.get()
 

@@ -20,7 +20,7 @@ import pytest_asyncio
 from tests.node.gateway.unix_hall import NOBODY, PATIENCE_S, Hall, effective_user
 from tfnz.framing import FRAMES_AT_ONCE, LENGTH
 from tfnz.protocol.errors import NoCapacity
-from tfnz.protocol.frames import MAX_FRAME, MAX_HELLO
+from tfnz.protocol.frames import MAX_FRAME, MAX_HELLO, FrameBytes
 from tfnz_node.gateway import unix_door as module
 from tfnz_node.gateway.sessions import Peer
 from tfnz_node.gateway.unix_door import FAREWELL_S, HELLO_TIMEOUT_S, UnixDoor
@@ -121,7 +121,7 @@ async def test_a_frame_larger_than_the_protocol_allows_ends_the_connection(hall:
 async def test_a_frame_that_cannot_be_handled_is_logged_and_the_next_is_heard(
     hall: Hall, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def choke(peer: Peer, frame: bytes) -> None:
+    def choke(peer: Peer, frame: FrameBytes) -> None:
         if frame == b"bad":
             raise ValueError("surprise")
 

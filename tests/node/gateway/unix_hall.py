@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 from tfnz.framing import LENGTH, FrameParser
-from tfnz.protocol.frames import node_frames
+from tfnz.protocol.frames import FrameBytes, node_frames
 from tfnz.protocol.messages import Refused
 from tfnz_node.gateway.sessions import Peer
 from tfnz_node.gateway.unix_door import UnixDoor
@@ -28,16 +28,16 @@ class Hall:
 
     def __init__(self, allowed: Callable[[int], bool]) -> None:
         self.door = UnixDoor(f"@20ft-test-{os.urandom(8).hex()}", allowed=allowed)
-        self.frames: asyncio.Queue[tuple[Peer, bytes]] = asyncio.Queue()
+        self.frames: asyncio.Queue[tuple[Peer, FrameBytes]] = asyncio.Queue()
         self.closed: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
-        self.answer: Callable[[Peer, bytes], None] = lambda peer, frame: None
+        self.answer: Callable[[Peer, FrameBytes], None] = lambda peer, frame: None
         self.callers: list[Caller] = []
         self.door.bind()
         self.serving = asyncio.create_task(
             self.door.serve(self._on_frame, lambda name, number: self.closed.put_nowait((name, number)))
         )
 
-    def _on_frame(self, peer: Peer, frame: bytes) -> None:
+    def _on_frame(self, peer: Peer, frame: FrameBytes) -> None:
         self.frames.put_nowait((peer, frame))
         self.answer(peer, frame)
 
@@ -47,7 +47,7 @@ class Hall:
         self.callers[-1].connect(self.door.endpoint)
         return self.callers[-1]
 
-    async def next_frame(self) -> tuple[Peer, bytes]:
+    async def next_frame(self) -> tuple[Peer, FrameBytes]:
         async with asyncio.timeout(PATIENCE_S):
             return await self.frames.get()
 
@@ -93,7 +93,7 @@ class Caller:
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def hear(self) -> bytes | None:
+    async def hear(self) -> FrameBytes | None:
         """The next frame, or None at the end."""
         async with asyncio.timeout(PATIENCE_S):
             while (frame := self._parser.take()) is None:

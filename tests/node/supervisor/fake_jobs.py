@@ -155,6 +155,8 @@ class HeldSource:
 
     async def read(self) -> bytes:
         while not self._pieces:
+            if self.stopped:
+                raise SinkStopped
             if self._over:
                 return b""
             self._changed.clear()
@@ -169,6 +171,7 @@ class HeldSource:
 
     def stop(self) -> None:
         self.stopped = True
+        self._changed.set()
 
 
 async def settle() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tfnz.aio.archives import read_archive
 from tfnz.protocol.errors import ImageInvalid, PathNotFound
+from tfnz.protocol.streams import MAX_CHUNK
 
 
 def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
@@ -22,13 +23,13 @@ def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
 
 def test_a_layout_becomes_a_tar(tmp_path: Path) -> None:
     (tmp_path / "blobs" / "sha256").mkdir(parents=True)
-    blob = os.urandom(200_001)
+    blob = os.urandom(700_001)
     (tmp_path / "blobs" / "sha256" / "abc").write_bytes(blob)
     (tmp_path / "oci-layout").write_bytes(b"{}")
     (tmp_path / "link").symlink_to("/etc/passwd")
     parts, total = read_archive(tmp_path)
     collected = list(parts)
-    assert max(map(len, collected)) <= 64 * 1024 and total == 200_003
+    assert max(map(len, collected)) <= MAX_CHUNK and total == 700_003
     with tarfile.open(fileobj=io.BytesIO(b"".join(collected))) as tar:
         assert tar.getnames() == ["blobs/sha256/abc", "oci-layout"]
         member = tar.extractfile("blobs/sha256/abc")

@@ -111,11 +111,11 @@ async def test_a_fetch_that_cannot_be_kept_stops_the_node(scripted: ScriptedNode
 
     async with core:
         container = await core.node().spawn("busybox")
-        scripted.files["/x"] = b"x" * 700_000
+        scripted.files["/x"] = b"x" * 3_000_000
         with pytest.raises(OSError, match="No space left"):
             await container.fetch("/x", Full())
         await scripted.until(Stop)
-        assert len(await container.fetch("/x")) == 700_000
+        assert len(await container.fetch("/x")) == 3_000_000
 
 
 async def test_what_is_rebooting_is_not_ready(scripted: ScriptedNode, core: aio.Location) -> None:

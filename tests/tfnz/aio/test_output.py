@@ -11,9 +11,11 @@ from tfnz.aio.output import Output
 from tfnz.aio.streams import Streams
 from tfnz.protocol.errors import InvalidArgument
 from tfnz.protocol.messages import ClientBody, Credit, Data, End
-from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK
+from tfnz.protocol.streams import INITIAL_CREDIT
 
 pytestmark = pytest.mark.asyncio
+
+PART = INITIAL_CREDIT // 4
 
 
 @pytest.fixture
@@ -22,8 +24,8 @@ def sent() -> list[ClientBody]:
 
 
 def fill(streams: Streams) -> None:
-    for _ in range(INITIAL_CREDIT // MAX_CHUNK):
-        streams.on_body(Data(1, b"x" * MAX_CHUNK))
+    for _ in range(INITIAL_CREDIT // PART):
+        streams.on_body(Data(1, b"x" * PART))
 
 
 def open_output(streams: Streams) -> Output:
@@ -39,11 +41,11 @@ async def test_a_loop_gets_everything(sent: list[ClientBody]) -> None:
     fill(streams)
     assert sent == []
     kept.want()
-    assert len(await kept.read()) == MAX_CHUNK and sent == [Credit(1, MAX_CHUNK)]
+    assert len(await kept.read()) == PART and sent == [Credit(1, PART)]
     reading = [asyncio.create_task(kept.read()) for _ in range(4)]
     await asyncio.sleep(0)
     streams.on_body(End(1))
-    assert [len(part) for part in await asyncio.gather(*reading)] == [MAX_CHUNK] * 3 + [0]
+    assert [len(part) for part in await asyncio.gather(*reading)] == [PART] * 3 + [0]
     assert await kept.read() == b""
 
 

@@ -9,7 +9,7 @@ import pytest
 from tfnz.aio.streams import Incoming, Reader, Streams
 from tfnz.protocol.errors import DiskFull, ErrorInfo, PathNotFound, ProtocolError
 from tfnz.protocol.messages import ClientBody, Credit, Data, End, Stop
-from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK
+from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK, WIDE_CREDIT
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,7 +28,9 @@ async def test_a_writer_waits_for_credit(streams: Streams, sent: list[ClientBody
     stream = streams.open_outgoing()
     task = asyncio.create_task(stream.write(b"x" * (INITIAL_CREDIT + 10)))
     await asyncio.sleep(0)
-    assert [len(body.data) for body in sent if isinstance(body, Data)] == [MAX_CHUNK] * 4
+    assert [len(body.data) for body in sent if isinstance(body, Data)] == [MAX_CHUNK] * (
+        INITIAL_CREDIT // MAX_CHUNK
+    )
     assert not stream.send_now(b"y")
     streams.on_body(Credit(1, 100))
     assert await task
@@ -52,23 +54,38 @@ async def test_a_reader_that_wants_no_more_stops_the_writer(streams: Streams, se
 async def test_credit_is_given_for_what_has_been_read(streams: Streams, sent: list[ClientBody]) -> None:
     incoming = streams.open_incoming()
     reader = Reader(incoming)
+    part = b"x" * (INITIAL_CREDIT // 4)
     for _ in range(4):
-        streams.on_body(Data(1, b"x" * MAX_CHUNK))
+        streams.on_body(Data(1, part))
     assert sent == []
     with pytest.raises(ProtocolError, match="credit of 0"):
         streams.on_body(Data(1, b"x"))
-    assert len(await anext(reader)) == MAX_CHUNK
-    assert sent == [Credit(1, MAX_CHUNK)]
+    assert await anext(reader) == [part] * 4
+    assert sent == [Credit(1, INITIAL_CREDIT)]
+    streams.on_body(Data(1, b"last"))
     streams.on_body(End(1))
-    assert [len(part) async for part in reader] == [MAX_CHUNK] * 3
+    assert [parts async for parts in reader] == [[b"last"]]
     assert len(sent) == 1, "nobody sends any more"
+
+
+async def test_a_stream_of_much_gets_more_credit_once_something_has_been_read(
+    streams: Streams, sent: list[ClientBody]
+) -> None:
+    incoming = streams.open_incoming()
+    incoming.widen()
+    reader = Reader(incoming)
+    part = b"x" * (INITIAL_CREDIT // 4)
+    streams.on_body(Data(1, part))
+    assert sent == []
+    await anext(reader)
+    assert sent == [Credit(1, len(part) + WIDE_CREDIT - INITIAL_CREDIT)]
 
 
 async def test_an_error_comes_after_what_came_before_it(streams: Streams) -> None:
     reader = Reader(streams.open_incoming())
     streams.on_body(Data(1, b"x"))
     streams.on_body(End(1, ErrorInfo("path_not_found", "/x")))
-    assert await anext(reader) == b"x"
+    assert await anext(reader) == [b"x"]
     with pytest.raises(PathNotFound):
         await anext(reader)
     failed = Reader(streams.open_incoming())

@@ -19,12 +19,13 @@ from tfnz.links import Connector, Link, LinkBroken
 from tfnz.links.memory import MemoryConnector, MemoryLink
 from tfnz.links.unix import UnixConnector, UnixLink
 from tfnz.links.zeromq import CurveKeys, ZmqConnector
+from tfnz.protocol.frames import FrameBytes
 
 
 class Far(Protocol):
     """The other end of a link."""
 
-    async def receive(self) -> bytes: ...
+    async def receive(self) -> FrameBytes: ...
     async def send(self, frame: bytes) -> None: ...
     def close(self) -> None: ...
 
@@ -33,7 +34,7 @@ class FarLink:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> FrameBytes:
         return await self._link.receive()
 
     async def send(self, frame: bytes) -> None:
@@ -140,7 +141,7 @@ async def test_frames_arrive_whole_and_in_order(setting: str, tmp_path: Path) ->
 async def test_sending_and_receiving_by_turns_never_stalls(setting: str, tmp_path: Path) -> None:
     async def echo(far: Far) -> None:
         for _ in range(500):
-            await far.send(await far.receive())
+            await far.send(bytes(await far.receive()))
 
     async def use(link: Link, far: Far) -> None:
         task = asyncio.create_task(echo(far))
