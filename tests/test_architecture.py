@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "init_binary": set(),
     "instance": set(),
     "keys": set(),
+    "loop_watch": set(),
     "notify": set(),
     # A default must be possible.
     "config": {"core"},
@@ -57,6 +58,7 @@ WITHOUT_MIRROR = {
     "cli",
     "docs",
     "examples",
+    "guard",
     "init",
     "scripts",
     "system",

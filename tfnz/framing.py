@@ -14,10 +14,12 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-
-from tfnz.protocol.frames import FrameBytes
+from typing import TypeAlias
 
 LENGTH = struct.Struct(">I")
+
+#: A frame as it arrives; whoever gets it leaves it alone.
+FrameBytes: TypeAlias = bytes | bytearray
 
 #: What is read at once: little while frames are small, much in the middle of a large one.
 SMALL_READ, LARGE_READ = 64 * 1024, 256 * 1024

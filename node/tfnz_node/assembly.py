@@ -38,6 +38,7 @@ from .images.limits import ImportLimits
 from .init_binary import find_init
 from .instance import is_dead_instance, lock_data_dir, name_instance
 from .keys import NodeKeys, load_keys
+from .rootfs.staging import open_staging
 from .sandbox.cgroups import CgroupLimits, Cgroups, open_cgroups, sweep_instances
 from .sandbox.pool import Pool
 from .sandbox.seccomp import compile_filter
@@ -50,6 +51,7 @@ from .supervisor.spec import Host
 log = logging.getLogger(__name__)
 
 STATE_FILE = "node.sqlite"
+STAGING = "staging"
 #: Threads for what blocks: making sandboxes, mounting, cgroup files, deleting.
 WORKERS = 8
 
@@ -76,6 +78,7 @@ async def start_node(
     storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)
     stack.callback(storage.close)
     sweep_instances(lambda name: is_dead_instance(name, data_dir))
+    stack.enter_context(open_staging(data_dir / STAGING))
     cgroups = open_cgroups(name_instance(data_dir))
     stack.callback(cgroups.close)
     await asyncio.to_thread(sweep_storage, storage)
@@ -115,7 +118,7 @@ def make_node(
     config: NodeConfig, *, pool: Pool, storage: Storage, store: Store, keys: NodeKeys, executor: Executor
 ) -> Node:
     """What the handlers work with; `end_session` is the gateway's to give."""
-    staging = config.data_dir / "staging"
+    staging = config.data_dir / STAGING
     staging.mkdir(mode=0o700, exist_ok=True)
     images = config.images
 

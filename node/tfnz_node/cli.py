@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .doctor.check import check_host
 from .doctor.findings import is_fit, render_findings
 from .kernel.tools import ToolFailed
 from .keys import KeyDamaged, load_keys
+from .loop_watch import watch_loops
 from .notify import tell_parent_failed
 from .store.base import StoreError
 from .store.sqlite import open_store
@@ -79,6 +80,12 @@ def main(context: click.Context, config_path: Path | None, data_dir: Path | None
     help="For a program that runs a node for itself: end when standard input does.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
+@click.option(
+    "--watch-loop",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MS",
+    help="For debugging: log whatever holds up the event loop for longer than MS milliseconds.",
+)
 @click.pass_obj
 def serve(
     config: NodeConfig,
@@ -87,6 +94,7 @@ def serve(
     listen: tuple[str, ...],
     embedded: bool,
     verbose: bool,
+    watch_loop: float | None,
 ) -> None:
     """Run the node until SIGTERM or SIGINT. Logs on standard error; tells systemd when it is ready.
 
@@ -106,8 +114,10 @@ def serve(
         config = msgspec.structs.replace(config, socket=socket.absolute())
     if listen:
         config = msgspec.structs.replace(config, listen=tuple(one for one in listen if one))
+    watch = nullcontext() if watch_loop is None else watch_loops(watch_loop / 1000)
     try:
-        run_daemon(config, embedded=embedded)
+        with watch:
+            run_daemon(config, embedded=embedded)
     except HOST_ERRORS as exc:
         if embedded:
             tell_parent_failed(

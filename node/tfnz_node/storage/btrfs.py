@@ -35,6 +35,8 @@ IMAGE = "disk.btrfs"
 #: How long a full disk may take to give back what was deleted, and how often to ask.
 RECLAIM_S = 5.0
 _RECLAIM_PAUSE_S = 0.02
+#: A container that begins pays no more often than this for looking after the quota groups; one that ends always does.
+TEND_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -103,19 +105,18 @@ class BtrfsStorage:
         self._tmp = root / TMP
         self._stale = StaleGroups(top)
         self._counts = QuotaCounts(top)
+        self._tend_after = 0.0
 
     def create_scratch(self, name: str, quota_bytes: int) -> Path:
         check_scratch_name(name)
         check_quota(quota_bytes)
-        self._reclaim()
-        check_room(self, f"create scratch {name}")
+        self._make_room(f"create scratch {name}")
         with translated_disk_full(self, f"create scratch {name}"):
             return self._create(name, quota_bytes)
 
     def reset_scratch(self, name: str) -> Path:
         check_scratch_name(name)
-        self._reclaim()
-        check_room(self, f"reset scratch {name}")
+        self._make_room(f"reset scratch {name}")
         scratch = self._scratch / name
         quota_bytes = btrfs.find_quota(scratch)
         if quota_bytes is None:
@@ -134,8 +135,7 @@ class BtrfsStorage:
     def delete_scratch(self, name: str) -> None:
         check_scratch_name(name)
         self._destroy(self._scratch / name)
-        self._stale.remove_some()
-        self._counts.repair()
+        self._tend()
 
     def list_scratch(self) -> list[str]:
         return sorted(path.name for path in self._scratch.iterdir())
@@ -171,6 +171,11 @@ class BtrfsStorage:
             syscalls.umount2(self.root, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
         _log.info("unmounted %s", self.root)
 
+    def _make_room(self, what: str) -> None:
+        if self.free_bytes() < RESERVE_BYTES:
+            self._reclaim()
+            check_room(self, what)
+
     def _reclaim(self) -> None:
         """On a full disk, have what was deleted given back now: left alone, the kernel takes half a minute."""
         deadline = time.monotonic() + RECLAIM_S
@@ -191,9 +196,15 @@ class BtrfsStorage:
         except BaseException:
             self._destroy(scratch)
             raise
+        if time.monotonic() > self._tend_after:
+            self._tend()
+        return scratch
+
+    def _tend(self) -> None:
+        """Look after the quota groups."""
+        self._tend_after = time.monotonic() + TEND_S
         self._stale.remove_some()
         self._counts.repair()
-        return scratch
 
     def _destroy(self, path: Path) -> None:
         """Delete a subvolume, or a plain file or directory: tmp/ holds all three."""
