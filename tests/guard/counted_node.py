@@ -37,7 +37,6 @@ def count_loop(counters: Counters) -> None:
     loop = base_events.BaseEventLoop
     count_calls(loop, "create_task", lambda *_, **__: counters.add("tasks"))
     count_calls(loop, "run_in_executor", lambda *_: counters.add("hops"))
-    count_calls(loop, "_run_once", lambda _: counters.add("iterations"))
 
 
 def count_packets(counters: Counters) -> None:

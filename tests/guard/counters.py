@@ -19,7 +19,6 @@ NAMES: Final = (
     "packets_from_init",
     "tasks",
     "hops",
-    "iterations",
 )
 _SIZE_BYTES: Final = 8 * len(NAMES)
 
