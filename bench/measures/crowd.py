@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from bench.contender import Box, Contender
 from bench.measures.rhythm import Turns, make_outcome
 from bench.measures.trials import Trial
 from bench.outcome import Outcome
 from bench.plan import Plan
+
+_WARM_UP: Final = 4
 
 
 class Crowd(Trial):
@@ -22,9 +25,16 @@ class Crowd(Trial):
         self._count = count
         self._boxes: list[Box] = []
 
+    def warm_up(self) -> None:
+        # All of them would take peers as long as what is measured.
+        self._spawn(min(self._count, _WARM_UP))
+
     def once(self) -> float:
+        return self._spawn(self._count)
+
+    def _spawn(self, count: int) -> float:
         started = time.perf_counter()
-        spawned = [self._threads.submit(self._contender.spawn) for _ in range(self._count)]
+        spawned = [self._threads.submit(self._contender.spawn) for _ in range(count)]
         failures = []
         for future in spawned:
             if (failure := future.exception()) is None:

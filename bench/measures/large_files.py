@@ -15,7 +15,7 @@ from bench.plan import Plan
 from bench.proc import watching_memory
 from bench.statistics import Summary, summarise
 
-#: Before it is measured, each way is gone once with a little: what is made once is no growth.
+#: What is made once is no growth, so a little goes first.
 _WARM_UP_BYTES = 8 << 20
 
 Move = Callable[[Box, int], None]
@@ -26,19 +26,22 @@ class Moving(Trial):
 
     def __init__(self, contender: Contender, size_bytes: int, move: Move, *, is_put_first: bool) -> None:
         self._box = contender.spawn()
-        self._size_bytes = _WARM_UP_BYTES
-        self._next_bytes = size_bytes
+        self._size_bytes = size_bytes
         self._move = move
         self._is_put_first = is_put_first
 
+    def warm_up(self) -> None:
+        self._move_once(_WARM_UP_BYTES)
+
     def once(self) -> float:
+        return self._move_once(self._size_bytes)
+
+    def _move_once(self, size_bytes: int) -> float:
         if self._is_put_first:
-            self._box.put_large(self._size_bytes)
+            self._box.put_large(size_bytes)
         started = time.perf_counter()
-        self._move(self._box, self._size_bytes)
-        elapsed = time.perf_counter() - started
-        self._size_bytes = self._next_bytes
-        return elapsed
+        self._move(self._box, size_bytes)
+        return time.perf_counter() - started
 
     def close(self) -> None:
         self._box.destroy()

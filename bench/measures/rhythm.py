@@ -96,8 +96,7 @@ class Turns:
     def _begin(self, contender: Contender, stack: ExitStack) -> None:
         trial = self._start(contender)
         stack.callback(self.attempt, contender.name, trial.close)
-        # The first time finds everything cold, and whether it can be done at all.
-        trial.once()
+        trial.warm_up()
         trial.tidy()
         self._trials[contender.name] = trial
         self.samples[contender.name] = []

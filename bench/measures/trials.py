@@ -18,6 +18,10 @@ class Trial:
         """Do it, and return the seconds it took."""
         raise NotImplementedError
 
+    def warm_up(self) -> None:
+        """Do it, or something like it, where nothing is counted: the first time finds everything cold."""
+        self.once()
+
     def tidy(self) -> None:
         """Remove what has been made since the last time; nobody times this."""
 

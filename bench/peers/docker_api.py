@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -73,6 +74,9 @@ class DockerApi:
         connection: UnixConnection | None = getattr(self._own, "connection", None)
         if connection is None:
             connection = self._own.connection = UnixConnection(self._path)
+        # Between two answers there is nothing to be read but the end: the daemon has tired of waiting.
+        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+            connection.close()  # the next request opens it again
         return connection
 
 

@@ -30,8 +30,8 @@ def test_nothing_costs_more_than_it_did(tmp_path: Path) -> None:
 
 def test_what_grows_is_named_and_what_shrinks_is_not() -> None:
     recorded = {"spawn": {"daemon_calls": 100, "tasks": 4}}
-    counted = {"spawn": {"daemon_calls": 107, "tasks": 3, "hops": 2}, "reboot": {"tasks": 1}}
+    counted = {"spawn": {"daemon_calls": 109, "tasks": 3, "hops": 4}, "reboot": {"tasks": 3}}
     assert find_grown(counted, recorded) == [
-        "spawn: 107 daemon_calls, recorded 100",
-        "spawn: 2 hops, recorded 0",
+        "spawn: 109 daemon_calls, recorded 100",
+        "spawn: 4 hops, recorded 0",
     ]
