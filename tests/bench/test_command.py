@@ -34,15 +34,15 @@ def test_a_picture_needs_growth() -> None:
 
 
 def test_an_unknown_name_is_answered_with_all_that_there_are() -> None:
-    with pytest.raises(click.BadParameter, match=r"no measurement 'spwan'; there are: spawn, .*growth"):
-        choose_measures(("exec", "spwan"), with_growth=False)
+    with pytest.raises(click.BadParameter, match=r"no measurement 'spawnn'; there are: spawn, .*growth"):
+        choose_measures(("exec", "spawnn"), with_growth=False)
 
 
 def test_an_unknown_name_starts_nothing() -> None:
-    done = bench("--only", "spwan")
+    done = bench("--only", "spawnn")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "there is no measurement 'spwan'" in done.stderr
+    assert "there is no measurement 'spawnn'" in done.stderr
 
 
 def test_help_says_what_can_be_measured() -> None:
