@@ -26,7 +26,7 @@ SMALL_READ, LARGE_READ = 64 * 1024, 256 * 1024
 #: Room for a frame of this size and less is made as soon as its length is known, and it is read to where it belongs.
 ROOM_AT_ONCE = 1024 * 1024
 #: So many reads, frames and writes, and then others have their turn.
-READS_AT_ONCE = 8
+READS_AT_ONCE = 2
 FRAMES_AT_ONCE = 64
 WRITES_AT_ONCE = 8
 #: So many buffers are given to the kernel at once.

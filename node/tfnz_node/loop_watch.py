@@ -18,19 +18,26 @@ LIMIT_S = 0.002
 def watch_loops(limit_s: float = LIMIT_S) -> Iterator[None]:
     """Log, as a warning, each step of this process's event loops that takes longer than `limit_s`.
 
-    For debugging: each step is timed. The debug mode of asyncio does that too, but also notes where each step was
+    What of it was not spent computing was spent waiting: in a system call, for the interpreter's lock, or for a
+    processor that others had. For debugging: each step is timed. The debug mode of asyncio does that too, but also notes where each step was
     asked for, which takes longer than the step and so finds fault with everything.
     """
     original = asyncio.Handle._run
 
     def run_timed(handle: asyncio.Handle) -> None:
-        begun = time.perf_counter()
+        begun, computed = time.perf_counter(), time.thread_time()
         original(handle)
         if (took_s := time.perf_counter() - begun) > limit_s:
+            computing_s = time.thread_time() - computed
             # As asyncio itself does it: the task whose step it is says more than the step.
             owner = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
             culprit = owner if isinstance(owner, asyncio.Task) else handle
-            log.warning("the loop was held up for %.1f ms by %r", took_s * 1000, culprit)
+            log.warning(
+                "the loop was held up for %.1f ms, %.1f of them computing, by %r",
+                took_s * 1000,
+                computing_s * 1000,
+                culprit,
+            )
 
     asyncio.Handle._run = run_timed  # type: ignore[assignment, method-assign]
     try:

@@ -11,7 +11,7 @@ from tfnz_node.core.flow import Sink, SinkStopped, Source
 #: What is read at once of output that nobody wants.
 DISCARD_CHUNK = 64 * 1024
 #: So many parts are read, and then others have their turn.
-READS_AT_ONCE = 4
+READS_AT_ONCE = 2
 #: No pipe or terminal holds more: the kernel lets nobody without privileges make a pipe larger.
 MOST_UNREAD = 1 << 20
 
