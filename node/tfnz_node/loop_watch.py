@@ -19,7 +19,9 @@ def watch_loops(limit_s: float = LIMIT_S) -> Iterator[None]:
     """Log, as a warning, each step of this process's event loops that takes longer than `limit_s`.
 
     What of it was not spent computing was spent waiting: in a system call, for the interpreter's lock, or for a
-    processor that others had. For debugging: each step is timed. The debug mode of asyncio does that too, but also notes where each step was
+    processor that others had.
+
+    For debugging: each step is timed. The debug mode of asyncio does that too, but also notes where each step was
     asked for, which takes longer than the step and so finds fault with everything.
     """
     original = asyncio.Handle._run

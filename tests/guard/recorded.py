@@ -21,7 +21,8 @@ def read_recorded(version: str) -> Counts | None:
 def find_grown(counted: Counts, recorded: Counts) -> list[str]:
     """What costs more than it did, a line each.
 
-    A twentieth and three more are left to chance: acknowledgements that find no frame to go with, reads that come early.
+    A twentieth and three more are left to chance: acknowledgements that find no frame to go with, reads that come
+    early.
     """
     return [
         f"{operation}: {count} {name}, recorded {recorded.get(operation, {}).get(name, 0)}"
