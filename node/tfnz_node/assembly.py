@@ -77,7 +77,7 @@ async def start_node(
     keys = load_keys(data_dir)
     storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)
     stack.callback(storage.close)
-    sweep_instances(lambda name: is_dead_instance(name, data_dir))
+    sweep_instances(lambda name, busy: is_dead_instance(name, data_dir, has_processes=busy))
     stack.enter_context(open_staging(data_dir / STAGING))
     cgroups = open_cgroups(name_instance(data_dir))
     stack.callback(cgroups.close)

@@ -56,15 +56,22 @@ def name_instance(data_dir: Path) -> str:
     return f"n{_digest(data_dir)}-{pid}-{find_start_time(pid)}"
 
 
-def is_dead_instance(name: str, data_dir: Path) -> bool:
-    """Whether what carries this name has no daemon any more. To be asked with the lock of `data_dir` held."""
+def is_dead_instance(name: str, data_dir: Path, *, has_processes: bool) -> bool:
+    """Whether what carries this name has no daemon any more. To be asked with the lock of `data_dir` held.
+
+    Args:
+        has_processes: something runs that carries it. The daemon of another data directory may be in a pid namespace
+            that we cannot see into; its containers end with it, so where something runs it is not certainly dead.
+    """
     match = _NAME.fullmatch(name)
     if match is None:
         return False
     owner, pid, start_time = match.groups()
     if int(pid) == os.getpid() and int(start_time) == find_start_time(os.getpid()):
         return False
-    return owner == _digest(data_dir) or find_start_time(int(pid)) != int(start_time)
+    if owner == _digest(data_dir):
+        return True
+    return not has_processes and find_start_time(int(pid)) != int(start_time)
 
 
 def find_start_time(pid: int) -> int | None:
@@ -77,4 +84,6 @@ def find_start_time(pid: int) -> int | None:
 
 
 def _digest(data_dir: Path) -> str:
-    return hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:8]
+    """What names a data directory: not its path, which another root file system may have, too."""
+    status = data_dir.stat()
+    return hashlib.sha256(f"{status.st_dev}:{status.st_ino}".encode()).hexdigest()[:8]

@@ -32,6 +32,14 @@ def dead() -> int:
     return process.pid
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """The data directory of another node."""
+    directory = tmp_path / "other"
+    directory.mkdir()
+    return directory
+
+
 # --- the lock
 
 
@@ -102,40 +110,59 @@ def make_name(data_dir: Path, pid: int, start_time: int | None) -> str:
     return f"{owner}-{pid}-{start_time}"
 
 
-def test_a_name_says_whose_and_which_run(tmp_path: Path) -> None:
+def test_a_name_says_whose_and_which_run(tmp_path: Path, other: Path) -> None:
     name = name_instance(tmp_path)
     assert name == make_name(tmp_path, os.getpid(), find_start_time(os.getpid()))
-    assert name != name_instance(tmp_path / "other")
+    assert name != name_instance(other)
     (tmp_path / "link").symlink_to(tmp_path)
     assert name == name_instance(tmp_path / "link")
 
 
-def test_we_are_not_dead(tmp_path: Path) -> None:
-    assert not is_dead_instance(name_instance(tmp_path), tmp_path)
-    assert not is_dead_instance(name_instance(tmp_path / "other"), tmp_path)
+def test_we_are_not_dead(tmp_path: Path, other: Path) -> None:
+    assert not is_dead_instance(name_instance(tmp_path), tmp_path, has_processes=False)
+    assert not is_dead_instance(name_instance(other), tmp_path, has_processes=False)
 
 
 def test_who_had_our_directory_is_dead_for_we_have_the_lock(tmp_path: Path, living: int, dead: int) -> None:
-    assert is_dead_instance(make_name(tmp_path, dead, 1), tmp_path)
-    assert is_dead_instance(make_name(tmp_path, living, find_start_time(living)), tmp_path)
+    assert is_dead_instance(make_name(tmp_path, dead, 1), tmp_path, has_processes=False)
+    assert is_dead_instance(
+        make_name(tmp_path, living, find_start_time(living)), tmp_path, has_processes=False
+    )
 
 
-def test_another_nodes_daemon_is_dead_when_its_process_is(tmp_path: Path, living: int, dead: int) -> None:
-    other = tmp_path / "other"
-    assert not is_dead_instance(make_name(other, living, find_start_time(living)), tmp_path)
-    assert is_dead_instance(make_name(other, dead, 1), tmp_path)
+def test_another_nodes_daemon_is_dead_when_its_process_is(
+    tmp_path: Path, other: Path, living: int, dead: int
+) -> None:
+    assert not is_dead_instance(
+        make_name(other, living, find_start_time(living)), tmp_path, has_processes=False
+    )
+    assert is_dead_instance(make_name(other, dead, 1), tmp_path, has_processes=False)
 
 
-def test_a_process_that_has_an_id_of_old_is_somebody_else(tmp_path: Path, living: int) -> None:
-    assert is_dead_instance(make_name(tmp_path / "other", living, 1), tmp_path)
-    assert is_dead_instance(make_name(tmp_path / "other", os.getpid(), 1), tmp_path)
+def test_another_nodes_daemon_may_be_out_of_sight_while_something_of_it_runs(
+    tmp_path: Path, other: Path, dead: int
+) -> None:
+    assert not is_dead_instance(make_name(other, dead, 1), tmp_path, has_processes=True)
+    assert is_dead_instance(make_name(tmp_path, dead, 1), tmp_path, has_processes=True)
+
+
+def test_a_directory_is_known_by_what_it_is_and_not_by_its_path(tmp_path: Path) -> None:
+    before = name_instance(tmp_path)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    tmp_path.mkdir()
+    assert name_instance(moved) == before != name_instance(tmp_path)
+
+
+def test_a_process_that_has_an_id_of_old_is_somebody_else(tmp_path: Path, other: Path, living: int) -> None:
+    assert is_dead_instance(make_name(other, living, 1), tmp_path, has_processes=False)
+    assert is_dead_instance(make_name(other, os.getpid(), 1), tmp_path, has_processes=False)
 
 
 @pytest.mark.parametrize(
     "name", ["", "user.slice", "n0123abcd-1", "n0123ABCD-1-2", "n0123abcd-1-2-3", "xn0123abcd-1-2"]
 )
 def test_what_is_not_a_nodes_is_left_alone(tmp_path: Path, name: str) -> None:
-    assert not is_dead_instance(name, tmp_path)
+    assert not is_dead_instance(name, tmp_path, has_processes=False)
 
 
 # --- start times

@@ -167,6 +167,8 @@ def _stat(pid: int) -> tuple[str, str, int] | None:
 
 def find_cgroups(data_dir: Path) -> list[str]:
     """Every cgroup that daemons of this data directory have made, in any hierarchy."""
+    if not data_dir.exists():  # there has been none
+        return []
     instance = name_instance(data_dir).partition("-")[0] + "-"
     return [
         os.path.join(directory, name)

@@ -68,21 +68,31 @@ def find_leftovers(instance: str) -> list[str]:
     return sorted({name for home in _find_homes() for name in tree.children(home / instance)})
 
 
-def sweep_instances(is_dead: Callable[[str], bool]) -> list[str]:
+def sweep_instances(is_dead: Callable[[str, bool], bool]) -> list[str]:
     """Remove all that dead daemons left, processes included; the instances that were removed.
 
     Args:
-        is_dead: Whether the daemon of an instance is certainly gone.
+        is_dead: Whether the daemon of an instance is certainly gone; given whether any process is in its cgroups.
     """
     tree = CgroupTree()
     homes = _find_homes()
-    dead = sorted(name for name in {name for home in homes for name in tree.children(home)} if is_dead(name))
+    names = {name for home in homes for name in tree.children(home)}
+    dead = sorted(
+        name for name in names if is_dead(name, any(_is_populated(tree, home / name) for home in homes))
+    )
     for home in homes:
         for name in dead:
             tree.end(home / name)
         with contextlib.suppress(OSError):  # Others live there, or it was never made.
             tree.remove(home)
     return dead
+
+
+def _is_populated(tree: CgroupTree, group: Path) -> bool:
+    with contextlib.suppress(OSError):  # it is being removed, or is not in this hierarchy
+        if tree.members(group):
+            return True
+    return any(_is_populated(tree, group / name) for name in tree.children(group))
 
 
 def find_v2_mount(mounts: Sequence[Mount]) -> Path | None:

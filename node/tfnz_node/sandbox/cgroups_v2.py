@@ -24,7 +24,7 @@ _MOVES = 16
 
 
 def prepare_home(mount: Path, own_group: str, tree: CgroupTree) -> Path:
-    """The directory that holds the instances, with the controllers we need.
+    """The directory that holds the instances, still to be made, in a cgroup that gives it the controllers we need.
 
     Args:
         mount: Where cgroup2 is mounted.
@@ -40,11 +40,7 @@ def prepare_home(mount: Path, own_group: str, tree: CgroupTree) -> Path:
     else:
         _move_to_leaf(base, tree)
     enable_controllers(base, tree)
-    home = base / HOME
-    with contextlib.suppress(FileExistsError):
-        tree.make(home)
-    enable_controllers(home, tree)
-    return home
+    return base / HOME
 
 
 def find_home(mount: Path, own_group: str) -> Path:
@@ -119,14 +115,19 @@ class CgroupsV2:
     version: Literal["v1", "v2"] = "v2"
 
     def __init__(self, home: Path, instance: str, tree: CgroupTree | None = None) -> None:
-        """Make the instance's parent in a home that `prepare_home` returned."""
+        """Make the instance's parent in a home that `prepare_home` returned.
+
+        Raises:
+            InternalError: the home has processes of its own.
+        """
         check_group_name(instance)
         self._tree = tree or CgroupTree()
         self._home = home
         self._parent = home / instance
-        with contextlib.suppress(FileExistsError):
-            self._tree.make(self._parent)
-        enable_controllers(self._parent, self._tree)
+        self._tree.make_with_parent(self._parent)
+        # Only from here on is the home safe from a daemon that finds it empty and removes it.
+        for group in (home, self._parent):
+            enable_controllers(group, self._tree)
 
     def create(self, name: str, limits: CgroupLimits) -> None:
         """Make a cgroup that already has its limits.

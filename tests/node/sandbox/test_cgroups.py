@@ -201,10 +201,11 @@ def test_what_a_dead_daemon_left_is_found_and_swept(instance: str) -> None:
     left.create("c2", LIMITS)
     with _start_in(left, "c2", ["sleep", "1000"]) as process:
         assert find_leftovers(instance) == ["c1", "c2"]
-        assert sweep_instances(lambda name: name == instance) == [instance]
+        assert sweep_instances(lambda name, busy: name == instance and not busy) == []
+        assert sweep_instances(lambda name, busy: name == instance and busy) == [instance]
         assert process.wait() == -signal.SIGKILL
     assert find_leftovers(instance) == []
-    assert sweep_instances(lambda name: name == instance) == []
+    assert sweep_instances(lambda name, busy: name == instance) == []
 
 
 def test_closing_leaves_other_instances_alone(cgroups: Cgroups, instance: str) -> None:

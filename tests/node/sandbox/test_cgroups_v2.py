@@ -54,7 +54,8 @@ def _processes(group: Path) -> list[str]:
 def test_without_delegation_the_home_is_at_the_top(mount: Path, tree: FakeCgroupTree) -> None:
     home = prepare_home(mount, UNIT, tree)
     assert home == mount / "tfnz" == find_home(mount, UNIT)
-    for group in (mount, home):
+    CgroupsV2(home, "i1", tree)
+    for group in (mount, home, home / "i1"):
         assert (group / "cgroup.subtree_control").read_text().split() == ["cpu", "memory", "pids"]
 
 
@@ -91,7 +92,23 @@ def test_processes_in_the_way_are_explained(mount: Path, tree: FakeCgroupTree) -
     tree.make(mount / "tfnz")
     (mount / "tfnz" / "cgroup.procs").write_text("42")
     with pytest.raises(InternalError, match="has processes of its own"):
-        prepare_home(mount, UNIT, tree)
+        CgroupsV2(prepare_home(mount, UNIT, tree), "i1", tree)
+
+
+def test_a_home_that_another_daemon_just_removes_is_made_again(mount: Path) -> None:
+    class Contested(FakeCgroupTree):
+        rivals = 3
+
+        def make(self, group: Path) -> None:
+            super().make(group)
+            if group.name == "tfnz" and self.rivals:
+                self.rivals -= 1
+                self.remove(group)
+
+    tree = Contested(mount, V2_FILES)
+    cgroups = CgroupsV2(prepare_home(mount, UNIT, tree), "i1", tree)
+    cgroups.create("c1", LIMITS)
+    assert (mount / "tfnz" / "cgroup.subtree_control").read_text().split() == ["cpu", "memory", "pids"]
 
 
 def test_limits_are_there_before_any_process(cgroups: CgroupsV2, tree: FakeCgroupTree) -> None:
