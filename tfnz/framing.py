@@ -137,6 +137,8 @@ class FramedSocket:
             it. Last words may be sent from there to a peer that broke the rules.
         pause_above: while more bytes than this are queued, nothing is read, so that who asks and never reads the
             answers is asked to wait. Only one of two peers may do so, or each waits for the other.
+        at_once: a frame leaves in `send`, and not together with others at the end of the loop's turn: for who says
+            one thing and waits.
 
     Attributes:
         parser: the limit in it may be changed.
@@ -151,6 +153,7 @@ class FramedSocket:
         on_frame: Callable[[FrameBytes], None],
         on_closed: Callable[[Exception | None], None],
         pause_above: int | None = None,
+        at_once: bool = False,
     ) -> None:
         connection.setblocking(False)
         self.parser = FrameParser(limit)
@@ -160,6 +163,7 @@ class FramedSocket:
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._pause_above = pause_above
+        self._at_once = at_once
         self._out: deque[bytes | memoryview] = deque()
         self._flushing = False  # a flush is due in this turn of the loop, or when the kernel has room
         self._blocked = False
@@ -185,7 +189,11 @@ class FramedSocket:
             self._out.append(LENGTH.pack(len(frame)))
             self._out.append(frame)
         self.queued_bytes += LENGTH.size + len(frame)
-        if not self._flushing:
+        if self._flushing:
+            return
+        if self._at_once:
+            self._flush()
+        else:
             self._flushing = True
             self._loop.call_soon(self._flush)
 

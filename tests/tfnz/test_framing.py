@@ -441,3 +441,24 @@ async def test_who_dies_is_not_waited_for(pair: Pair) -> None:
     pair.end.socket.finish(10 * PATIENCE_S)
     pair.bare.close()
     await pair.end.wait_closed()
+
+
+@pytest.mark.asyncio
+async def test_a_frame_may_leave_at_once() -> None:
+    near, far = socket.socketpair()
+    with far:
+        far.setblocking(False)
+        sender = FramedSocket(
+            near, limit=LIMIT, on_frame=lambda frame: None, on_closed=lambda reason: None, at_once=True
+        )
+        sender.send(b"now")
+        assert far.recv(100) == pack(b"now")
+        frames = [bytes([number]) * 100_000 for number in range(50)]  # more than the kernel takes
+        for frame in frames:
+            sender.send(frame)
+        assert sender.queued_bytes > 0
+        heard = b""
+        while len(heard) < len(pack(*frames)):
+            heard += await asyncio.get_running_loop().sock_recv(far, 1 << 20)
+        assert heard == pack(*frames)
+        sender.close()

@@ -34,7 +34,11 @@ class UnixLink:
         self._waiter: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._socket = FramedSocket(
-            connection, limit=MAX_FRAME, on_frame=self._on_frame, on_closed=lambda _: self.close()
+            connection,
+            limit=MAX_FRAME,
+            on_frame=self._on_frame,
+            on_closed=lambda _: self.close(),
+            at_once=True,
         )
 
     def send(self, frame: bytes) -> None:
