@@ -137,8 +137,8 @@ class FramedSocket:
             it. Last words may be sent from there to a peer that broke the rules.
         pause_above: while more bytes than this are queued, nothing is read, so that who asks and never reads the
             answers is asked to wait. Only one of two peers may do so, or each waits for the other.
-        at_once: a frame leaves in `send`, and not together with others at the end of the loop's turn: for who says
-            one thing and waits.
+        at_once: the first frame of a turn of the loop leaves in `send`, and does not wait for others to go with it: for
+            who says one thing and waits.
 
     Attributes:
         parser: the limit in it may be changed.
@@ -193,7 +193,7 @@ class FramedSocket:
             return
         if self._at_once:
             self._flush()
-        else:
+        if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
