@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# A shell without job control has what it starts in the background ignore Ctrl-C, and so would all programs of the tests.
+# A shell without job control has what it starts in the background ignore Ctrl-C: programs of the tests must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
