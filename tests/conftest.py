@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-# A shell without job control has what it starts in the background ignore Ctrl-C: programs of the tests must not.
+# Whoever starts us in the background, or with nohup, has Ctrl-C or a hang-up ignored: programs of the tests must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+for ending in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(ending, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
