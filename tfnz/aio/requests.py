@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from tfnz.protocol.errors import ProtocolError, TfnzError, TimedOut, restore_error
-from tfnz.protocol.frames import check_request
+from tfnz.protocol.frames import encode_request
 from tfnz.protocol.messages import Cancel, ClientBody, Failure, Reply, Request, RequestBody, Result
 
 #: How long an answer may take, if the caller does not say.
@@ -62,12 +62,12 @@ class Requests:
         Raises:
             InvalidArgument: a value in it is one that no node accepts.
         """
-        check_request(body)
+        encoded = cast(RequestBody, encode_request(body))
         self._last += 1
         pending = Pending(self._last, on_result, on_late)
         self._pending[pending.id] = pending
         try:
-            self._send(Request(pending.id, node, body))
+            self._send(Request(pending.id, node, encoded))
         except BaseException:
             del self._pending[pending.id]
             raise

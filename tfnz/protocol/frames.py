@@ -64,14 +64,17 @@ _requests: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(RequestBody)
 _WHERE = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
 
 
-def check_request(body: RequestBody) -> None:
-    """Whether a peer will accept this request; one that it cannot even decode costs the whole session.
+def encode_request(body: RequestBody) -> msgspec.Raw:
+    """A request as it stands in its frame, where it can take the place of `body`: so it is encoded but once.
+
+    It is one that a peer will accept; one that it cannot even decode would cost the whole session.
 
     Raises:
         InvalidArgument: a value is of the wrong type, too long or out of range; the message names the field.
     """
     try:
-        _requests.decode(_encoder.encode(body))
+        encoded = _encoder.encode(body)
+        _requests.decode(encoded)
     except msgspec.ValidationError as exc:
         match = _WHERE.fullmatch(str(exc))
         assert match is not None  # it matches anything
@@ -80,3 +83,4 @@ def check_request(body: RequestBody) -> None:
         ) from exc
     except (TypeError, OverflowError, UnicodeEncodeError) as exc:
         raise InvalidArgument(f"{type(body).__name__} has a value that cannot be sent: {exc}") from exc
+    return msgspec.Raw(encoded)

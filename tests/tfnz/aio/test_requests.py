@@ -14,7 +14,18 @@ from tfnz.protocol.errors import (
     ProtocolError,
     TimedOut,
 )
-from tfnz.protocol.messages import Cancel, ClientBody, Done, Failure, GetNodeStatus, ImageList, Reply, Request
+from tfnz.protocol.frames import encode
+from tfnz.protocol.messages import (
+    Cancel,
+    ClientBody,
+    ClientEnvelope,
+    Done,
+    Failure,
+    GetNodeStatus,
+    ImageList,
+    Reply,
+    Request,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -34,7 +45,8 @@ async def test_an_answer_is_told_at_once_and_then_returned(
 ) -> None:
     told: list[object] = []
     pending = requests.start("n1", GetNodeStatus(), on_result=told.append)
-    assert sent == [Request(1, "n1", GetNodeStatus())]
+    [request] = [encode(ClientEnvelope(1, 0, body)) for body in sent]
+    assert request == encode(ClientEnvelope(1, 0, Request(1, "n1", GetNodeStatus())))
     requests.on_reply(Reply(1, Done()))
     assert told == [Done()]
     assert await requests.wait(pending, 1, "it") == Done()

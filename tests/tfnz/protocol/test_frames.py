@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfnz.protocol.errors import ErrorInfo, InvalidArgument, ProtocolError
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.frames import MAX_FRAME, check_request, client_frames, encode, node_frames
+from tfnz.protocol.frames import MAX_FRAME, client_frames, encode, encode_request, node_frames
 from tfnz.protocol.messages import (
     VERSIONS,
     Ack,
@@ -140,8 +142,15 @@ def test_a_field_out_of_bounds_is_named(change: dict[str, object], words: str) -
 def test_a_request_that_no_peer_accepts_is_not_sent(body: RequestBody, words: str) -> None:
     """The node ends a session that breaks the protocol; a slip of an argument must not cost all containers."""
     with pytest.raises(InvalidArgument, match=words):
-        check_request(body)
-    check_request(StartProcess("c", ["id"], Streams()))
+        encode_request(body)
+
+
+def test_an_encoded_request_takes_the_place_of_its_body() -> None:
+    body = StartProcess("c", ["id"], Streams())
+    encoded = cast(RequestBody, encode_request(body))
+    frame = encode(ClientEnvelope(1, 0, Request(1, "n1", encoded)))
+    assert frame == encode(ClientEnvelope(1, 0, Request(1, "n1", body)))
+    assert client_frames.decode(frame) == ClientEnvelope(1, 0, Request(1, "n1", body))
 
 
 def test_unknown_fields_of_a_newer_peer_are_ignored() -> None:
