@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "connect.h"
 #include "control.h"
 #include "file.h"
 #include "jobs.h"
@@ -120,6 +121,17 @@ static void serve_signal(struct request *request)
 	control_failed(packet->id, &error);
 }
 
+static void serve_connect(struct request *request)
+{
+	struct error error;
+	if (booted) {
+		connect_start(request);
+		return;
+	}
+	error_set(&error, EPROTO, "nothing can be connected to before the container has booted");
+	control_failed(request->packet.id, &error);
+}
+
 static void serve(struct request *request)
 {
 	switch (request->packet.kind) {
@@ -134,6 +146,9 @@ static void serve(struct request *request)
 		break;
 	case KIND_SIGNAL:
 		serve_signal(request);
+		break;
+	case KIND_CONNECT:
+		serve_connect(request);
 		break;
 	default:
 		control_die(EXIT_PROTOCOL, "the daemon sent packet kind %u", request->packet.kind);

@@ -19,6 +19,7 @@ enum packet_kind {
 	KIND_FILE = 4,
 	KIND_RUN = 5,
 	KIND_SIGNAL = 6,
+	KIND_CONNECT = 7,
 	KIND_UNSHARED = 101,
 	KIND_FORKED = 102,
 	KIND_READY = 103,

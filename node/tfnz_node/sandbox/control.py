@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import collections
 import contextlib
@@ -261,9 +262,7 @@ class Control:
     def _receive_one(self) -> bool:
         fds: list[int] = []
         try:
-            data, fds, flags, _ = socket.recv_fds(
-                self._socket, _REPLY_BYTES, MAX_FDS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, fds, flags = _receive(self._socket)
             if not data:
                 self.close()
                 return False
@@ -317,6 +316,18 @@ class Control:
     def _break(self, why: str) -> None:
         _log.error("%s broke the protocol and is closed: %s", self._name, why)
         self.close()
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int], int]:
+    """A packet, its descriptors, and the flags of what happened to it. `socket.recv_fds` forgets to pass flags on."""
+    fds = array.array("i")
+    data, ancillary, flags, _ = connection.recvmsg(
+        _REPLY_BYTES, socket.CMSG_LEN(MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, fds.tolist(), flags
 
 
 def _failure(packet: Packet) -> InitFailed:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
 
-from tfnz_node.sandbox.control import Asked, Control
+from tfnz_node.sandbox.control import Asked, Control, InitFailed
 from tfnz_node.sandbox.jobs import Job, RunRequest, StandardPipes, StatusPipe
 from tfnz_node.sandbox.memory import Content
 from tfnz_node.sandbox.wire import FileFlag, Kind, WireError
@@ -142,6 +143,29 @@ class InitProcess:
         else:
             pipes.hand_over(job)
         return job
+
+    async def connect(self, name: bytes, port: int = 0) -> socket.socket:
+        """A stream socket to an address and port inside the container, or with port 0 to a unix socket's path.
+
+        The connection may still be about to be made; see `connecting`. The socket is the caller's to close.
+
+        Raises:
+            WireError: the path is too long.
+            InitFailed: ENOENT and the like for a path, ECONNREFUSED when nobody listens there.
+            InitGone, TimeoutError: see `Control.ask`.
+        """
+        reply = await self._control.ask(
+            Kind.CONNECT, id=self._new_id(), arguments=(port,), strings=(name,), timeout_s=REQUEST_TIMEOUT_S
+        )
+        with contextlib.ExitStack() as stack:
+            for fd in reply.fds:
+                stack.callback(os.close, fd)
+            if len(reply.fds) != 1:
+                raise InitFailed(errno.EPROTO, f"init sent {len(reply.fds)} descriptors for a connection")
+            connection = socket.socket(fileno=reply.fds[0])
+            stack.pop_all()
+        connection.setblocking(False)
+        return connection
 
     async def signal(self, id: int, signum: int, *, group: bool = False) -> None:
         """Sends a signal to process `id`, or to its whole process group.

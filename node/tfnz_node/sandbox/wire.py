@@ -31,6 +31,7 @@ class Kind(enum.IntEnum):
     FILE = 4
     RUN = 5
     SIGNAL = 6
+    CONNECT = 7
     UNSHARED = 101
     FORKED = 102
     READY = 103

@@ -64,6 +64,18 @@ async def test_replies_come_in_order(pair: Pair) -> None:
 
 
 @pytest.mark.asyncio
+async def test_descriptors_that_come_are_not_inherited(pair: Pair) -> None:
+    control, init = pair
+    task = asyncio.create_task(control.ask(Kind.CONNECT, id=1, timeout_s=5))
+    await init.receive()
+    init.send(Kind.DONE, id=1, fds=2)
+    fds = (await task).fds
+    assert len(fds) == 2 and not any(os.get_inheritable(fd) for fd in fds)
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.asyncio
 async def test_an_exit_may_come_before_anybody_waits(pair: Pair) -> None:
     control, init = pair
     task = asyncio.create_task(control.start(id=5, arguments=(), strings=(), fds=(), timeout_s=5))
