@@ -9,6 +9,7 @@ from .process import Process
 from .protocol.errors import (
     CommandNotExecutable,
     CommandNotFound,
+    ConnectionBroken,
     ConnectionFailed,
     ContainerNotFound,
     Disconnected,
@@ -20,11 +21,14 @@ from .protocol.errors import (
     ImageNotFound,
     InternalError,
     InvalidArgument,
+    ListenFailed,
     NoAccount,
+    NobodyListens,
     NoCapacity,
     NodeNotFound,
     NotAuthorised,
     NotFound,
+    NotServing,
     ObjectDead,
     PathIsDirectory,
     PathNotFound,
@@ -46,12 +50,14 @@ from .protocol.exits import Cause, Exit
 from .protocol.messages import ContainerInfo, ImageInfo, NodeStatus
 from .results import Result
 from .secret import Secret
+from .tunnel import Tunnel
 from .waitable import Killable, Waitable
 
 __all__ = [
     "Cause",
     "CommandNotExecutable",
     "CommandNotFound",
+    "ConnectionBroken",
     "ConnectionFailed",
     "Container",
     "ContainerInfo",
@@ -68,14 +74,17 @@ __all__ = [
     "InternalError",
     "InvalidArgument",
     "Killable",
+    "ListenFailed",
     "Location",
     "NoAccount",
     "NoCapacity",
+    "NobodyListens",
     "Node",
     "NodeNotFound",
     "NodeStatus",
     "NotAuthorised",
     "NotFound",
+    "NotServing",
     "ObjectDead",
     "PathIsDirectory",
     "PathNotFound",
@@ -92,6 +101,7 @@ __all__ = [
     "TagInUse",
     "TfnzError",
     "TimedOut",
+    "Tunnel",
     "UserNotFound",
     "VersionMismatch",
     "Waitable",

@@ -20,6 +20,7 @@ from .node import Node
 from .portal import Portal
 from .process import Process
 from .protocol.messages import ContainerInfo, ImageInfo
+from .tunnel import Tunnel
 
 #: How long a program that ends without `disconnect` waits for the node to be told.
 _EXIT_TIMEOUT_S: Final = 2.0
@@ -137,6 +138,11 @@ class Location:
         return {key: self._portal.face(node) for key, node in list(self._core.nodes.items())}
 
     @property
+    def tunnels(self) -> dict[str, Tunnel]:
+        """All tunnels of the session, by uuid."""
+        return {uuid: self._portal.face(tunnel) for uuid, tunnel in self._core.tunnels.items()}
+
+    @property
     def new_node_callback(self) -> Callable[[Node], object] | None:
         """Called with a node that joins; may be changed at any time."""
         return find_callback(self._core.new_node_callback)
@@ -154,6 +160,37 @@ class Location:
 
     def containers(self, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> list[ContainerInfo]:
         return self._portal.call(self._core.containers(timeout_s=timeout_s))
+
+    # --- what programs of old ask the location for
+
+    def tunnel_onto(
+        self,
+        container: Container,
+        port: int | str,
+        localport: int | str | None = 0,
+        bind: str | None = None,
+        *,
+        timeout: float = 30.0,
+    ) -> Tunnel:
+        return container.attach_tunnel(port, localport, bind)
+
+    def destroy_tunnel(self, tunnel: Tunnel, container: object = None, with_command: bool = True) -> None:
+        tunnel.close()
+
+    def wait_tcp(self, container: Container, port: int | str, *, timeout_s: float = 30.0) -> None:
+        container.wait_tcp(port, timeout_s=timeout_s)
+
+    def wait_http_200(
+        self,
+        container: Container,
+        dest_port: int | str = 80,
+        fqdn: str = "",
+        path: str = "/",
+        localport: int | str | None = 0,
+        *,
+        timeout_s: float = 30.0,
+    ) -> Tunnel:
+        return container.wait_http_200(dest_port, fqdn, path, localport=localport, timeout_s=timeout_s)
 
     # --- images
 
@@ -227,6 +264,8 @@ def _make_face(core: Any, portal: Portal) -> Any:
             return Container(core, portal)
         case aio.Process():
             return Process(core, portal)
+        case aio.Tunnel():
+            return Tunnel(core, portal)
     return core
 
 

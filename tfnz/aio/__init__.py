@@ -10,5 +10,6 @@ from .container import Container
 from .location import Location
 from .node import Node
 from .process import Process
+from .tunnel import Tunnel
 
-__all__ = ["Cause", "Container", "Exit", "Location", "Node", "Process", "Result", "Secret"]
+__all__ = ["Cause", "Container", "Exit", "Location", "Node", "Process", "Result", "Secret", "Tunnel"]

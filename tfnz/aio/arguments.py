@@ -201,6 +201,36 @@ def parse_path(path: str) -> str:
     return posixpath.join("/", path)
 
 
+def parse_target(port: int | str) -> int | str:
+    """Where in a container a connection leads: a port, or the path of a unix socket.
+
+    Args:
+        port: a number, also as digits, or an absolute path.
+
+    Raises:
+        InvalidArgument: it is neither.
+        PathRefused: the path leaves the container.
+    """
+    if isinstance(port, str) and port.startswith("/"):
+        return parse_path(port)
+    number = parse_port(port, what="port")
+    if number == 0:
+        raise InvalidArgument("port is 0: give the number that the service in the container listens at")
+    return number
+
+
+def parse_port(port: int | str, *, what: str) -> int:
+    """A port's number, from 0 to 65535.
+
+    Raises:
+        InvalidArgument: there is no such port.
+    """
+    number = int(port) if isinstance(port, str) and port.isascii() and port.isdigit() else port
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 65535:
+        raise InvalidArgument(f"{what} is {port!r:.100}: give a number up to 65535")
+    return number
+
+
 def parse_input(data: Any) -> bytes:
     """Bytes for a process; text is encoded as UTF-8.
 

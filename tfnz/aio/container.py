@@ -24,6 +24,7 @@ from .arguments import parse_input, parse_signal, parse_size_of_terminal
 from .callbacks import Callback
 from .container_commands import ContainerCommands
 from .container_files import ContainerFiles
+from .container_tunnels import ContainerTunnels
 from .requests import REQUEST_TIMEOUT_S, expect
 from .streams import Incoming
 from .waiting import time_limit
@@ -39,7 +40,7 @@ _OF_SESSION = (Cause.SESSION_GONE, Cause.NODE_LOST)
 
 
 @final
-class Container(ContainerCommands, ContainerFiles):
+class Container(ContainerCommands, ContainerFiles, ContainerTunnels):
     """A container that `Node.spawn` made; see `tfnz.Container`.
 
     Unless a method says otherwise it raises `ObjectDead` (a ValueError) when the container has ended, or what kept it
@@ -82,6 +83,7 @@ class Container(ContainerCommands, ContainerFiles):
         self.stdout_callback = stdout_callback
         self.stderr_callback = stderr_callback
         self._asleep = sleep
+        self._tunnels = {}
         streams = self._session.streams
         self._stdin = streams.open_outgoing() if stdin else None
         self._stdout = streams.open_incoming()
@@ -227,6 +229,7 @@ class Container(ContainerCommands, ContainerFiles):
         self._start_error = error
         self._session.residents.pop(self.uuid, None)
         self._node._forget(self)
+        self._end_tunnels()
         self._end_processes(exit if exit.cause in _OF_SESSION else Exit(Cause.CONTAINER_ENDED))
         self._close()
         self._conclude(exit)

@@ -31,6 +31,7 @@ from tfnz.protocol.messages import (
 
 from .callbacks import Callback, Line, in_callback
 from .location_images import LocationImages
+from .location_tunnels import LocationTunnels
 from .logs import configure_logging
 from .node import Node
 from .requests import REQUEST_TIMEOUT_S, expect
@@ -56,7 +57,7 @@ class ConnectionFacts(NamedTuple):
 
 
 @final
-class Location(LocationImages):
+class Location(LocationImages, LocationTunnels):
     """A cluster, or this machine alone, and one session with it; see `tfnz.Location`.
 
     It connects when it is awaited or entered:

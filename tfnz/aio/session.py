@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from tfnz.connection import Connection
+from tfnz.joint import Joint, Scratch
 from tfnz.links import Connector
 from tfnz.protocol.errors import ErrorInfo, TfnzError
 from tfnz.protocol.exits import Cause, Exit
@@ -32,9 +33,15 @@ from .callbacks import Callbacks, Line
 from .requests import REQUEST_TIMEOUT_S, OnResult, Requests
 from .streams import Streams
 
+if TYPE_CHECKING:
+    from .tunnel import Tunnel
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: So many connections into containers are being made at once; others wait for their turn.
+OPENING_AT_ONCE: Final = 512
 
 
 class Resident(Protocol):
@@ -68,6 +75,10 @@ class Session:
         self.streams = Streams(self._send_quietly)
         self.callbacks = Callbacks(on_callback_error)
         self.residents: dict[str, Resident] = {}
+        self.tunnels: dict[str, Tunnel] = {}
+        self.joints: set[Joint] = set()
+        self.scratch = Scratch()
+        self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
         self._on_welcome = on_welcome
         self._on_lost = on_lost
         self._chores: set[asyncio.Task[None]] = set()
@@ -129,6 +140,8 @@ class Session:
     async def close(self) -> None:
         """Stop everything that runs in the background, and give up the connection."""
         self.callbacks.stop()
+        for joint in list(self.joints):
+            joint.abort()
         for task in list(self._chores):
             task.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)

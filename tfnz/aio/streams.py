@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias, cast
 
 from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
+from tfnz.protocol.flows import Allowance, Inflow, Outflow
 from tfnz.protocol.messages import ClientBody, Credit, Data, End, NodeBody, Stop
 from tfnz.protocol.streams import MAX_CHUNK, ReceiveCredit, SendCredit
 
@@ -169,7 +170,8 @@ class Streams:
     def __init__(self, send: Send) -> None:
         self.send = send
         self._last = 0
-        self._open: dict[int, Incoming | Outgoing] = {}
+        self._open: dict[int, Incoming | Outgoing | Inflow | Outflow] = {}
+        self._allowance = Allowance()
 
     def open_incoming(self) -> Incoming:
         self._last += 1
@@ -183,29 +185,41 @@ class Streams:
         self._open[stream.number] = stream
         return stream
 
+    def open_flows(self) -> tuple[Inflow, Outflow]:
+        """The two streams of a connection into a container."""
+        self._last += 2
+        inflow = Inflow(self._last - 1, self.send, self.forget, allowance=self._allowance)
+        outflow = Outflow(self._last, self.send, self.forget)
+        self._open[inflow.number], self._open[outflow.number] = inflow, outflow
+        return inflow, outflow
+
     def forget(self, number: int) -> None:
         self._open.pop(number, None)
 
     def on_body(self, body: NodeBody) -> None:
         """Handle a part of a stream; those of streams that were closed here are of no more interest."""
-        match body:
-            case Data(number, data):
-                if isinstance(stream := self._open.get(number), Incoming):
-                    stream.receive(data)
-            case Credit(number, count):
-                if isinstance(stream := self._open.get(number), Outgoing):
-                    stream.on_credit(count)
-            case End(number, error):
-                if isinstance(stream := self._open.get(number), Incoming):
-                    stream.close()
-                    stream.on_end(error)
-            case Stop(number):
-                if isinstance(stream := self._open.get(number), Outgoing):
-                    stream.on_stop()
+        stream = self._open.get(body.stream) if isinstance(body, Data | Credit | End | Stop) else None
+        match body, stream:
+            case Data(_, data), Incoming():
+                stream.receive(data)
+            case Data(_, data), Inflow():
+                stream.on_data(data)
+            case Credit(_, count), Outgoing() | Outflow():
+                stream.on_credit(count)
+            case End(_, error), Incoming():
+                stream.close()
+                stream.on_end(error)
+            case End(_, error), Inflow():
+                stream.on_end(error)
+            case Stop(), Outgoing() | Outflow():
+                stream.on_stop()
 
     def close_all(self) -> None:
         """The session is over: whoever waits on a stream is told."""
         for stream in list(self._open.values()):
+            if isinstance(stream, Inflow):
+                stream.abandon()
+                continue
             stream.close()
             if isinstance(stream, Incoming):
                 stream.on_end(None)

@@ -26,6 +26,10 @@
     ├── NoCapacity (RuntimeError)               the node has run out of something
     ├── QuotaExceeded (RuntimeError)            the account has
     ├── TimedOut (TimeoutError)
+    │   └── NotServing (ValueError)             wait_tcp and wait_http_200 have waited long enough
+    ├── ListenFailed (OSError, RuntimeError)    no tunnel can be had at a local port
+    ├── NobodyListens (ConnectionRefusedError)  at this port or socket of a container, just now
+    ├── ConnectionBroken (ConnectionResetError) a connection into a container was cut off
     ├── ConnectionFailed (RuntimeError, ConnectionError)
     │   ├── NoAccount                           no key files for this location
     │   ├── NotAuthorised                       the node does not know the key, or is not who we think
@@ -167,6 +171,22 @@ class QuotaExceeded(TfnzError, RuntimeError):
 
 class TimedOut(TfnzError, TimeoutError):
     code = "timed_out"
+
+
+class NotServing(TimedOut, ValueError):
+    code = "not_serving"
+
+
+class ListenFailed(TfnzError, OSError, RuntimeError):
+    code = "listen_failed"
+
+
+class NobodyListens(TfnzError, ConnectionRefusedError):
+    code = "nobody_listens"
+
+
+class ConnectionBroken(TfnzError, ConnectionResetError):
+    code = "connection_broken"
 
 
 class ConnectionFailed(TfnzError, RuntimeError, ConnectionError):

@@ -19,6 +19,7 @@ from .exits import Exit
 Name = Annotated[str, Meta(max_length=255)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 StreamId = Annotated[int, Meta(ge=1, le=2**53)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Path = Annotated[str, Meta(min_length=1, max_length=4096)]
 Text = Annotated[str, Meta(max_length=128 * 1024)]
 Words = Annotated[list[Text], Meta(max_length=4096)]
@@ -210,6 +211,21 @@ class FetchTree(Struct, frozen=True, tag="tree.fetch"):
     stream: StreamId
 
 
+class OpenConnection(Struct, frozen=True, tag="connection.open"):
+    """Connect to a port inside a container, or to the path of a unix socket; answered when that is done.
+
+    From then on the bytes of the connection are those of the two streams, and so are their ends: the end of a stream
+    is the end of that direction, and with an error, or when one of them is stopped, the connection is cut off. Credit
+    of these streams begins at `CONNECTION_CREDIT`.
+    """
+
+    container: Id
+    target: Port | Path
+    to_container: StreamId
+    from_container: StreamId
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
+
+
 class ImportImage(Struct, frozen=True, tag="image.import"):
     """Import an archive; its bytes follow in `stream`."""
 
@@ -254,6 +270,7 @@ RequestBody: TypeAlias = (
     | FetchFile
     | PutTree
     | FetchTree
+    | OpenConnection
     | ImportImage
     | ListImages
     | InspectImage

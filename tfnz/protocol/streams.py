@@ -15,6 +15,9 @@ INITIAL_CREDIT = 256 * 1024
 WIDE_CREDIT = 1024 * 1024
 #: What is sent in one frame at the most.
 MAX_CHUNK = 256 * 1024
+#: The same of the streams of a connection: there may be thousands, and a few of them may be fast.
+CONNECTION_CREDIT = 64 * 1024
+CONNECTION_CHUNK = 256 * 1024
 #: A receiver never grants more than this ahead; a peer that does is refused.
 MAX_CREDIT = 64 * 1024 * 1024
 
@@ -22,8 +25,8 @@ MAX_CREDIT = 64 * 1024 * 1024
 class SendCredit:
     """What the sender of a stream may still send."""
 
-    def __init__(self) -> None:
-        self.available = INITIAL_CREDIT
+    def __init__(self, initial: int = INITIAL_CREDIT) -> None:
+        self.available = initial
 
     def grant(self, count: int) -> None:
         """The receiver has room for `count` more bytes.
@@ -43,18 +46,23 @@ class SendCredit:
 
 
 class ReceiveCredit:
-    """What the receiver of a stream has granted, and when to grant more."""
+    """What the receiver of a stream has granted, and when to grant more.
 
-    def __init__(self) -> None:
-        self.granted = INITIAL_CREDIT
+    Attributes:
+        granted: what may still arrive.
+        window: the most that may be on its way.
+    """
+
+    def __init__(self, initial: int = INITIAL_CREDIT) -> None:
+        self.granted = initial
+        self.window = initial
         self._consumed = 0
-        self._window = INITIAL_CREDIT
         self._owed = 0
 
-    def widen(self) -> None:
+    def widen(self, window: int = WIDE_CREDIT) -> None:
         """Let more be under way, from the next grant on: what is short never costs the memory. Idempotent."""
-        self._owed += WIDE_CREDIT - self._window
-        self._window = WIDE_CREDIT
+        self._owed += window - self.window
+        self.window = window
 
     def receive(self, count: int) -> None:
         """`count` bytes have arrived.
@@ -69,7 +77,7 @@ class ReceiveCredit:
     def consume(self, count: int) -> int:
         """`count` bytes have been passed on; the credit to grant the sender now, often 0."""
         self._consumed += count
-        if self._consumed < (self._window - self._owed) // 4:
+        if self._consumed < (self.window - self._owed) // 4:
             return 0
         grant = self._consumed + self._owed
         self._consumed = self._owed = 0

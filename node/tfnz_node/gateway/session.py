@@ -11,7 +11,15 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from tfnz.protocol.channel import open_node_channel
-from tfnz.protocol.errors import Disconnected, ErrorInfo, ProtocolError, TfnzError, describe_error
+from tfnz.protocol.errors import (
+    Disconnected,
+    ErrorInfo,
+    ProtocolError,
+    QuotaExceeded,
+    TfnzError,
+    describe_error,
+)
+from tfnz.protocol.flows import Allowance, Inflow, Outflow
 from tfnz.protocol.frames import encode
 from tfnz.protocol.messages import (
     Ack,
@@ -27,6 +35,7 @@ from tfnz.protocol.messages import (
     ImportImage,
     NodeBody,
     NodeFrame,
+    OpenConnection,
     PutFile,
     PutTree,
     Reply,
@@ -45,12 +54,15 @@ log = logging.getLogger(__name__)
 
 #: A client has no more requests under way than this.
 MAX_REQUESTS = 4096
-#: Nor more open streams.
+#: Nor more open streams, nor more connections into its containers, whose streams are not counted among them.
 MAX_STREAMS = 8192
 #: So many streams from a client may have more under way than others, which costs memory.
 MAX_WIDE_STREAMS = 16
+MAX_CONNECTIONS = 16384
 #: What is kept for a client that does not acknowledge; beyond it the session ends.
 MAX_OUTBOX_BYTES = 128 << 20
+#: With so much unacknowledged, connections are not read; with so little they are again.
+CONGESTED_BYTES, CLEAR_BYTES = 32 << 20, 16 << 20
 #: How long an acknowledgement waits for a frame that could carry it.
 ACK_DELAY_S = 0.02
 
@@ -82,6 +94,10 @@ class Session:
         self._inputs: dict[int, InStream] = {}
         self._outputs: dict[int, OutStream] = {}
         self._wide: set[int] = set()
+        self._inflows: dict[int, Inflow] = {}
+        self._outflows: dict[int, Outflow] = {}
+        self._allowance = Allowance()
+        self._congested = False
         self._ack_timer: asyncio.TimerHandle | None = None
 
     # --- to the client
@@ -127,18 +143,18 @@ class Session:
     def _handle(self, body: ClientBody) -> None:
         match body:
             case Data():
-                if (stream := self._inputs.get(body.stream)) is not None:
+                if (stream := self._find_input(body.stream)) is not None:
                     stream.on_data(body.data)
             case Credit():
-                if (out := self._outputs.get(body.stream)) is not None:
+                if (out := self._find_output(body.stream)) is not None:
                     out.on_credit(body.count)
             case Request():
                 self._begin(body)
             case End():
-                if (stream := self._inputs.get(body.stream)) is not None:
+                if (stream := self._find_input(body.stream)) is not None:
                     stream.on_end(body.error)
             case Stop():
-                if (out := self._outputs.get(body.stream)) is not None:
+                if (out := self._find_output(body.stream)) is not None:
                     out.on_stop()
             case Cancel():
                 if (task := self._requests.get(body.id)) is not None:
@@ -152,14 +168,11 @@ class Session:
         self._last_request = request.id
         if len(self._requests) >= MAX_REQUESTS:
             raise ProtocolError(f"more than {MAX_REQUESTS} requests are under way")
-        inputs, outputs = find_streams(request.body)
         # The streams are there before the next frame is looked at: it may be their first.
-        for number in inputs:
-            self._check_new(number)
-            self._inputs[number] = InStream(number, self.send, self._forget_input)
-        for number in outputs:
-            self._check_new(number)
-            self._outputs[number] = OutStream(number, self.send, self._forget_output)
+        if isinstance(request.body, OpenConnection):
+            self._open_flows(request.body)
+        else:
+            self._open_streams(request.body)
         if self._closing:
             self._fail(request, Disconnected("the session is being ended"))
             return
@@ -167,9 +180,30 @@ class Session:
         self._requests[request.id] = task
         task.add_done_callback(lambda task: self._served(request, task))
 
-    def _check_new(self, number: int) -> None:
-        if number in self._inputs or number in self._outputs:
+    def _open_streams(self, body: RequestBody) -> None:
+        inputs, outputs = find_streams(body)
+        for number in inputs:
+            self._check_new(number)
+            self._inputs[number] = InStream(number, self.send, self._forget_input)
+        for number in outputs:
+            self._check_new(number)
+            self._outputs[number] = OutStream(number, self.send, self._forget_output)
+
+    def _open_flows(self, body: OpenConnection) -> None:
+        for number in (body.to_container, body.from_container):
+            self._check_number(number)
+        if body.to_container == body.from_container:
+            raise ProtocolError(f"stream {body.to_container} is to lead both ways")
+        inflow = Inflow(body.to_container, self.send, self._forget_flow, allowance=self._allowance)
+        outflow = Outflow(body.from_container, self.send, self._forget_flow, is_clear=self._is_clear)
+        self._inflows[inflow.number], self._outflows[outflow.number] = inflow, outflow
+
+    def _check_number(self, number: int) -> None:
+        if self._find_input(number) is not None or self._find_output(number) is not None:
             raise ProtocolError(f"stream {number} is open already")
+
+    def _check_new(self, number: int) -> None:
+        self._check_number(number)
         if len(self._inputs) + len(self._outputs) >= MAX_STREAMS:
             raise ProtocolError(f"more than {MAX_STREAMS} streams are open")
 
@@ -215,8 +249,51 @@ class Session:
     def output(self, number: int) -> OutStream | None:
         return self._outputs.get(number)
 
+    def flows(self, body: OpenConnection) -> tuple[Inflow, Outflow]:
+        """The streams of a connection that is being opened.
+
+        Raises:
+            QuotaExceeded: the session has as many connections as it may.
+            Disconnected: the session is over.
+        """
+        inflow, outflow = self._inflows.get(body.to_container), self._outflows.get(body.from_container)
+        if inflow is None or outflow is None:
+            raise Disconnected("the session has ended, or the connection was given up")
+        if len(self._outflows) > MAX_CONNECTIONS:
+            raise QuotaExceeded(
+                f"the session has {MAX_CONNECTIONS} connections, as many as it may: close some"
+            )
+        return inflow, outflow
+
+    def relieve(self) -> None:
+        """The client has acknowledged something: connections may be read again."""
+        if self._congested and self.channel.outbox_bytes < CLEAR_BYTES:
+            self._congested = False
+            for outflow in list(self._outflows.values()):
+                outflow.on_change()
+
+    def _is_clear(self) -> bool:
+        self._congested = self._congested or self.channel.outbox_bytes > CONGESTED_BYTES
+        return not self._congested
+
+    def _find_input(self, number: int) -> InStream | Inflow | None:
+        return self._inputs.get(number) or self._inflows.get(number)
+
+    def _find_output(self, number: int) -> OutStream | Outflow | None:
+        return self._outputs.get(number) or self._outflows.get(number)
+
+    def _forget_flow(self, number: int) -> None:
+        self._inflows.pop(number, None)
+        self._outflows.pop(number, None)
+
     def close_streams(self, body: RequestBody, error: ErrorInfo | None = None) -> None:
         """The request will not be served, or no further, because of `error`: close the streams it named."""
+        if isinstance(body, OpenConnection):
+            if (inflow := self._inflows.get(body.to_container)) is not None:
+                inflow.stop()
+            if (outflow := self._outflows.get(body.from_container)) is not None:
+                outflow.end(error)
+            return
         inputs, outputs = find_streams(body)
         for number in inputs:
             if (stream := self._inputs.get(number)) is not None:
@@ -247,6 +324,10 @@ class Session:
             stream.abandon()
         for out in list(self._outputs.values()):
             out.on_stop()
+        for inflow in list(self._inflows.values()):
+            inflow.abandon()
+        for outflow in list(self._outflows.values()):
+            outflow.close()
         await self.stop_requests()
 
     async def stop_requests(self) -> None:
@@ -268,6 +349,8 @@ def find_streams(body: RequestBody) -> tuple[list[int], list[int]]:
             inputs, outputs = [body.stream], []
         case FetchFile() | FetchTree():
             inputs, outputs = [], [body.stream]
+        case OpenConnection():
+            inputs, outputs = [body.to_container], [body.from_container]
         case _:
             return [], []
     return [number for number in inputs if number], [number for number in outputs if number]

@@ -149,6 +149,7 @@ class Sessions:
                 session.channel.acknowledge(frame.received)
                 if frame.nonce == seat.nonce:
                     self._trust(seat)
+        session.relieve()
         if session.fault is not None:
             raise session.fault
 

@@ -9,7 +9,7 @@ from tfnz.protocol import messages as m
 from tfnz.protocol.errors import NodeNotFound
 from tfnz_node.gateway.session import Session
 
-from . import containers, files, images, nodes, processes
+from . import connections, containers, files, images, nodes, processes
 from .context import Node
 
 #: Every request of the protocol, and who serves it. A test proves it total.
@@ -30,6 +30,7 @@ HANDLERS: dict[type[m.RequestBody], Callable[[Node, Session, Any], Awaitable[m.R
     m.FetchFile: files.fetch_file,
     m.PutTree: files.put_tree,
     m.FetchTree: files.fetch_tree,
+    m.OpenConnection: connections.open_one,
     m.ImportImage: images.import_archive,
     m.ListImages: images.list_all,
     m.InspectImage: images.inspect,

@@ -26,6 +26,7 @@ from tfnz.protocol.errors import (
     describe_error,
 )
 from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.flows import Inflow, Outflow
 from tfnz.protocol.messages import ContainerEnded, ContainerRunning, Event, Size
 from tfnz_node.core.ends import judge_end
 from tfnz_node.core.lifecycle import Life, State
@@ -37,6 +38,7 @@ from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.pool import Sandbox
 
 from .boot import boot
+from .connections import Connections
 from .process import ProcessStreams, RunningProcess
 from .processes import MAIN_NUMBER, Processes, run_plan
 from .spec import Host, Spec
@@ -48,6 +50,8 @@ T = TypeVar("T")
 
 #: How long a reboot waits for the output of what it has ended to be read: who asked for it may be the very reader.
 LAST_WORDS_S = 1.0
+#: How long the end of a container waits for what it had sent on its connections to be read.
+LAST_BYTES_S = 5.0
 #: Ends after which nobody reads what is left of the output.
 _UNHEARD = frozenset({Cause.DESTROYED, Cause.SESSION_GONE})
 
@@ -68,6 +72,7 @@ class Container:
         self.started_s: float | None = None
         self.gone = asyncio.Event()
         self.processes = Processes(spec.id, sandbox, tell)
+        self.connections = Connections(spec.id, sandbox, host.places)
         self._host = host
         self._sandbox = sandbox
         self._tell = tell
@@ -240,11 +245,13 @@ class Container:
             self._abandon_output()
         self._sandbox.init.kill()
         await self._sandbox.init.ended()
+        await self.connections.settle(LAST_BYTES_S)
         await self._settle(self._main)
         self._streams.end()
 
     def _abandon_output(self) -> None:
         self.processes.container_ends(abandon=True)
+        self.connections.abandon()
         for main in (self._main, self._former):
             if main is not None:
                 main.abandon()
@@ -318,7 +325,7 @@ class Container:
             await self._sandbox.renew()
         except (LaunchFailed, InitGone, OSError) as exc:
             raise StartFailed(f"the container could not be started again: {exc}") from exc
-        await self._hear_out(self._former)
+        await asyncio.gather(self._hear_out(self._former), self.connections.settle(LAST_WORDS_S))
         self._former = None
         self.processes.container_begins()
         if reset_filesystem:
@@ -386,6 +393,15 @@ class Container:
         """Run a further process, once that is possible, and say how it ended; see `Processes.run`."""
         await self.usable()
         return await self.processes.run(plan, streams, timeout_s=timeout_s)
+
+    async def connect(self, target: int | str, inflow: Inflow, outflow: Outflow, *, timeout_s: float) -> None:
+        """Connect two streams to a port or path inside, once that is possible; see `Connections.open`.
+
+        Raises:
+            ObjectDead: the container has ended.
+        """
+        await self.usable()
+        await self.connections.open(target, inflow, outflow, timeout_s=timeout_s)
 
     async def signal_process(self, process_id: str, number: int) -> None:
         """Raises ProcessNotFound when it has ended."""

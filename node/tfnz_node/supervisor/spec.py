@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfnz.protocol.messages import PreBootFile, Size
@@ -12,6 +12,8 @@ from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.sandbox.pool import Pool
 from tfnz_node.storage.base import Storage
+
+from .connections import Places
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Host:
     staging: Path
     executor: Executor
     unseal: Callable[[bytes], bytes]
+    places: Places = field(default_factory=Places)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ VALUES: dict[str, object] = {
     "size": Size(),
     "stream": 8,
     "streams": Streams(5, 6, 7),
+    "target": 80,
+    "to_container": 9,
+    "from_container": 10,
 }
 
 

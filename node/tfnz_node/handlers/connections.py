@@ -1,0 +1,16 @@
+"""Requests for connections into containers."""
+
+from __future__ import annotations
+
+from tfnz.protocol.messages import Done, OpenConnection
+from tfnz_node.core.plan import plan_path
+from tfnz_node.gateway.session import Session
+
+from .context import Node
+
+
+async def open_one(node: Node, session: Session, request: OpenConnection) -> Done:
+    container = node.container(session, request.container)
+    target = request.target if isinstance(request.target, int) else plan_path(request.target)
+    await container.connect(target, *session.flows(request), timeout_s=request.timeout_s)
+    return Done()

@@ -1,0 +1,165 @@
+"""The connections into one container: begun by its init, and then carried between socket and streams on the event loop.
+
+A container is hostile here as everywhere: it may accept and never read, flood, or never answer. What each connection
+holds is bounded by the credit of its streams, how many there are by the numbers here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import socket
+from typing import Final
+
+from tfnz.joint import Joint, Scratch
+from tfnz.protocol.errors import (
+    FileError,
+    InvalidArgument,
+    NobodyListens,
+    NoCapacity,
+    PathRefused,
+    TfnzError,
+    TimedOut,
+)
+from tfnz.protocol.flows import Inflow, Outflow
+from tfnz_node.sandbox.connecting import connect_path, connect_port
+from tfnz_node.sandbox.control import InitGone
+from tfnz_node.sandbox.pool import Sandbox
+from tfnz_node.sandbox.wire import WireError
+
+#: So many connections of one container are being made at once; others wait for their turn.
+OPENING_AT_ONCE: Final = 256
+LOOPBACK: Final = "127.0.0.1"
+
+_ABSENT: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR, errno.EAGAIN})
+_REFUSED: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM, errno.EXDEV})
+
+
+class Places:
+    """How many connections the node can have: each needs a descriptor, and so does everything else.
+
+    Args:
+        limit: by default half of what this process may have open.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    @property
+    def limit(self) -> int:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 if self._limit is None else self._limit
+
+    def take(self) -> None:
+        """Raises NoCapacity when there is none left."""
+        if self.taken >= self.limit:
+            raise NoCapacity(
+                f"the node has {self.taken} connections into containers, as many as it can: close some"
+            )
+        self.taken += 1
+
+    def give_back(self) -> None:
+        self.taken -= 1
+
+
+class Connections:
+    """All connections of one container, through all of its lives."""
+
+    def __init__(self, container_id: str, sandbox: Sandbox, places: Places) -> None:
+        self._container_id = container_id
+        self._sandbox = sandbox
+        self._places = places
+        self._opening = asyncio.Semaphore(OPENING_AT_ONCE)
+        self._scratch = Scratch()
+        self._joints: set[Joint] = set()
+        self._undrained: set[Joint] = set()
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._joints)
+
+    async def open(self, target: int | str, inflow: Inflow, outflow: Outflow, *, timeout_s: float) -> None:
+        """Connect to a port, or to the path of a unix socket, and carry the bytes from now on.
+
+        Raises:
+            NobodyListens: just now.
+            TimedOut: somebody does, and does not answer.
+            NoCapacity: the node has too many connections.
+            PathRefused, InvalidArgument, FileError: it is no place to connect to.
+        """
+        self._places.take()
+        try:
+            connection = await self._connect(target, timeout_s)
+        except BaseException:
+            self._places.give_back()
+            raise
+        self._join(connection, inflow, outflow)
+
+    async def _connect(self, target: int | str, timeout_s: float) -> socket.socket:
+        try:
+            async with asyncio.timeout(timeout_s), self._opening:
+                if isinstance(target, str):
+                    return await connect_path(self._sandbox.init, target)
+                addresses = (LOOPBACK, self._sandbox.slot.address)
+                return await connect_port(self._sandbox.init, addresses, target)
+        except (OSError, WireError) as exc:
+            where = target if isinstance(target, str) else f"port {target}"
+            raise _explain(exc, f"{where} of container {self._container_id}", timeout_s) from exc
+
+    def _join(self, connection: socket.socket, inflow: Inflow, outflow: Outflow) -> None:
+        joint = Joint(
+            connection,
+            inflow,
+            outflow,
+            scratch=self._scratch,
+            on_drained=self._on_drained,
+            on_over=self._on_over,
+        )
+        # It may be over already, because its session is.
+        if not joint.closed:
+            self._joints.add(joint)
+        if not joint.drained:
+            self._undrained.add(joint)
+
+    def _on_drained(self, joint: Joint) -> None:
+        self._undrained.discard(joint)
+        self._changed.set()
+
+    def _on_over(self, joint: Joint) -> None:
+        self._joints.discard(joint)
+        self._places.give_back()
+
+    def abandon(self) -> None:
+        """Cut all connections off: nobody reads what is left."""
+        for joint in list(self._joints):
+            joint.abort()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Everything inside has ended: pass on what it had sent, for so long as that may take, and let go."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._undrained:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        self.abandon()
+
+
+def _explain(exc: OSError | WireError, where: str, timeout_s: float) -> TfnzError:
+    if isinstance(exc, InitGone):
+        return NobodyListens(f"{where}: the container is being rebooted, or ends")
+    if isinstance(exc, TimeoutError):
+        return TimedOut(
+            f"{where} did not answer within {timeout_s:g} s: does its service accept connections?"
+        )
+    if isinstance(exc, WireError) or exc.errno in (errno.EPROTOTYPE, errno.ENAMETOOLONG):
+        return InvalidArgument(f"{where} is no place to connect to: {exc}")
+    if exc.errno == errno.EAGAIN:
+        return NobodyListens(f"{where} has as many callers waiting as it takes")
+    if exc.errno in _ABSENT:
+        return NobodyListens(f"nobody listens at {where}")
+    if exc.errno in _REFUSED:
+        return PathRefused(f"{where} cannot be connected to: {exc}")
+    return FileError(f"{where} cannot be connected to: {exc}")
