@@ -7,33 +7,24 @@ holds is bounded by the credit of its streams, how many there are by the numbers
 from __future__ import annotations
 
 import asyncio
-import errno
 import resource
 import socket
 from typing import Final
 
 from tfnz.joint import Joint, Scratch
 from tfnz.protocol.errors import (
-    FileError,
-    InvalidArgument,
-    NobodyListens,
     NoCapacity,
-    PathRefused,
-    TfnzError,
-    TimedOut,
 )
 from tfnz.protocol.flows import Inflow, Outflow
 from tfnz_node.sandbox.connecting import connect_path, connect_port
-from tfnz_node.sandbox.control import InitGone
 from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.wire import WireError
+
+from .failures import explain_connect
 
 #: So many connections of one container are being made at once; others wait for their turn.
 OPENING_AT_ONCE: Final = 256
 LOOPBACK: Final = "127.0.0.1"
-
-_ABSENT: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR, errno.EAGAIN})
-_REFUSED: Final = frozenset({errno.ELOOP, errno.EACCES, errno.EPERM, errno.EXDEV})
 
 
 class Places:
@@ -105,7 +96,7 @@ class Connections:
                 return await connect_port(self._sandbox.init, addresses, target)
         except (OSError, WireError) as exc:
             where = target if isinstance(target, str) else f"port {target}"
-            raise _explain(exc, f"{where} of container {self._container_id}", timeout_s) from exc
+            raise explain_connect(exc, f"{where} of container {self._container_id}", timeout_s) from exc
 
     def _join(self, connection: socket.socket, inflow: Inflow, outflow: Outflow) -> None:
         joint = Joint(
@@ -145,21 +136,3 @@ class Connections:
         except TimeoutError:
             pass
         self.abandon()
-
-
-def _explain(exc: OSError | WireError, where: str, timeout_s: float) -> TfnzError:
-    if isinstance(exc, InitGone):
-        return NobodyListens(f"{where}: the container is being rebooted, or ends")
-    if isinstance(exc, TimeoutError):
-        return TimedOut(
-            f"{where} did not answer within {timeout_s:g} s: does its service accept connections?"
-        )
-    if isinstance(exc, WireError) or exc.errno in (errno.EPROTOTYPE, errno.ENAMETOOLONG):
-        return InvalidArgument(f"{where} is no place to connect to: {exc}")
-    if exc.errno == errno.EAGAIN:
-        return NobodyListens(f"{where} has as many callers waiting as it takes")
-    if exc.errno in _ABSENT:
-        return NobodyListens(f"nobody listens at {where}")
-    if exc.errno in _REFUSED:
-        return PathRefused(f"{where} cannot be connected to: {exc}")
-    return FileError(f"{where} cannot be connected to: {exc}")

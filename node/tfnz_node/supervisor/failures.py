@@ -9,6 +9,8 @@ from tfnz.protocol.errors import (
     CommandNotFound,
     DiskFull,
     FileError,
+    InvalidArgument,
+    NobodyListens,
     NoCapacity,
     ObjectDead,
     PathIsDirectory,
@@ -16,14 +18,16 @@ from tfnz.protocol.errors import (
     PathRefused,
     StartFailed,
     TfnzError,
+    TimedOut,
     UserNotFound,
     WorkdirUnusable,
 )
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import RunFailed
-from tfnz_node.sandbox.wire import Stage
+from tfnz_node.sandbox.wire import Stage, WireError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ABSENT = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR})
 _REFUSED = frozenset({errno.ELOOP, errno.EINVAL, errno.EXDEV, errno.EMLINK})
 
 
@@ -65,3 +69,22 @@ def explain_file(number: int, text: str) -> TfnzError:
     if number in _REFUSED:
         return PathRefused(text)
     return FileError(text)
+
+
+def explain_connect(exc: OSError | WireError, where: str, timeout_s: float) -> TfnzError:
+    """Why nothing could be connected to `where`, a port or path of a container."""
+    if isinstance(exc, InitGone):
+        return NobodyListens(f"{where}: the container is being rebooted, or ends")
+    if isinstance(exc, TimeoutError):
+        return TimedOut(
+            f"{where} did not answer within {timeout_s:g} s: does its service accept connections?"
+        )
+    if isinstance(exc, WireError) or exc.errno in (errno.EPROTOTYPE, errno.ENAMETOOLONG):
+        return InvalidArgument(f"{where} is no place to connect to: {exc}")
+    if exc.errno == errno.EAGAIN:
+        return NobodyListens(f"{where} has as many callers waiting as it takes")
+    if exc.errno in _ABSENT:
+        return NobodyListens(f"nobody listens at {where}")
+    if exc.errno in _REFUSED or exc.errno in (errno.EACCES, errno.EPERM):
+        return PathRefused(f"{where} cannot be connected to: {exc}")
+    return FileError(f"{where} cannot be connected to: {exc}")

@@ -7,7 +7,15 @@ import asyncio
 import pytest
 
 from tests.node.gateway.fake_client import Client, settle
-from tfnz.protocol.errors import ErrorInfo, ImageNotFound, ProtocolError
+from tfnz.protocol.errors import (
+    Disconnected,
+    ErrorInfo,
+    ImageNotFound,
+    NobodyListens,
+    ProtocolError,
+    QuotaExceeded,
+)
+from tfnz.protocol.flows import BROKEN, Inflow, Outflow
 from tfnz.protocol.frames import client_frames
 from tfnz.protocol.messages import (
     Ack,
@@ -24,6 +32,7 @@ from tfnz.protocol.messages import (
     FetchTree,
     GetNodeStatus,
     ImportImage,
+    OpenConnection,
     PutFile,
     PutTree,
     Reply,
@@ -35,6 +44,7 @@ from tfnz.protocol.messages import (
     Stop,
     Streams,
 )
+from tfnz.protocol.streams import CONNECTION_CREDIT
 from tfnz_node.gateway import session as module
 from tfnz_node.gateway.session import ACK_DELAY_S, Session, find_streams
 from tfnz_node.gateway.streams import StreamStopped
@@ -308,6 +318,107 @@ async def test_a_client_that_sends_beyond_its_credit_breaks_the_rules() -> None:
     with pytest.raises(ProtocolError, match="credit"):
         for _ in range(5):
             client.send(Data(4, b"x" * 65536))
+    await client.session.end()
+
+
+# --- connections
+
+
+def open_flows(client: Client) -> tuple[Inflow, Outflow]:
+    """A request for a connection through streams 4 and 5 is under way."""
+    body = OpenConnection("c", 80, 4, 5)
+    client.ask(1, body)
+    return client.session.flows(body)
+
+
+async def test_the_streams_of_a_connection_outlive_its_request() -> None:
+    client = Client()
+    inflow, outflow = open_flows(client)
+    taken: list[bytes] = []
+    inflow.attach(taken.append, lambda error: None)
+    await settle()
+    client.send(Data(4, b"x"))
+    client.send(Credit(5, 7))
+    assert taken == [b"x"] and outflow.room == CONNECTION_CREDIT + 7
+    outflow.write(memoryview(b"y"))
+    assert client.heard == [Reply(1, Done()), Data(5, b"y")]
+    client.send(Stop(5))
+    client.send(End(4))
+    assert inflow.over and outflow.stopped
+    await client.session.end()
+
+
+async def test_a_connection_that_failed_leaves_no_streams() -> None:
+    async def refuse(session: Session, request: Request) -> Result:
+        raise NobodyListens("no")
+
+    client = Client(refuse)
+    body = OpenConnection("c", 80, 4, 5)
+    client.ask(1, body)
+    await settle()
+    error = ErrorInfo("nobody_listens", "no")
+    assert client.heard == [Stop(4), End(5, error), Failure(1, error)]
+    with pytest.raises(Disconnected):
+        client.session.flows(body)
+    client.ask(2, body)  # the numbers are free
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        OpenConnection("c", 80, 4, 6),
+        OpenConnection("c", 80, 6, 5),
+        OpenConnection("c", 80, 6, 6),
+        PutFile("c", "/x", 4),
+        FetchFile("c", "/x", 5),
+    ],
+)
+async def test_a_stream_of_a_connection_is_opened_once(body: RequestBody) -> None:
+    client = Client(Waiting())
+    open_flows(client)
+    with pytest.raises(ProtocolError, match=r"stream \d is (open already|to lead both ways)"):
+        client.ask(2, body)
+    await client.session.end()
+
+
+async def test_connections_are_bounded_by_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
+    client = Client()
+    open_flows(client)
+    body = OpenConnection("c", 80, 6, 7)
+    client.ask(2, body)
+    with pytest.raises(QuotaExceeded, match="the session has 1 connections"):
+        client.session.flows(body)
+    await client.session.end()
+
+
+async def test_the_end_of_the_session_cuts_connections_off() -> None:
+    client = Client()
+    inflow, outflow = open_flows(client)
+    ends: list[ErrorInfo | None] = []
+    inflow.attach(lambda data: None, ends.append)
+    await client.session.end()
+    assert ends == [BROKEN] and outflow.stopped
+
+
+async def test_while_too_much_waits_for_the_client_no_connection_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CONGESTED_BYTES", 1000)
+    monkeypatch.setattr(module, "CLEAR_BYTES", 500)
+    client = Client()
+    _, outflow = open_flows(client)
+    changes: list[int] = []
+    outflow.on_change = lambda: changes.append(outflow.room)
+    outflow.write(bytes(900))
+    assert outflow.room > 0
+    outflow.write(bytes(200))
+    assert outflow.room == 0
+    client.session.relieve()
+    assert changes == []
+    client.session.channel.acknowledge(client.channel.received)
+    client.session.relieve()
+    assert changes == [CONNECTION_CREDIT - 1100]
     await client.session.end()
 
 

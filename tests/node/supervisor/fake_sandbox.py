@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -48,6 +49,8 @@ class FakeInit:
         self.refusal: Exception | None = None
         #: How a file, or "boot", is answered.
         self.failures: dict[str, Exception] = {}
+        #: Who listens, by address or path and port: what is given to whoever connects, or raised.
+        self.services: dict[tuple[str, int], Callable[[], socket.socket]] = {}
         self.kills = 0
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
@@ -88,6 +91,20 @@ class FakeInit:
         self.running[request.id] = process
         self._started.set()
         return process.job
+
+    async def connect(self, name: bytes, port: int = 0) -> socket.socket:
+        self._check_alive()
+        service = self.services.get((name.decode(), port))
+        if service is None:
+            raise InitFailed(errno.ECONNREFUSED, f"{name.decode()}: connection refused")
+        return service()
+
+    def serve(self, name: str, port: int = 0) -> socket.socket:
+        """The service's end of the connection that is made next."""
+        ours, theirs = socket.socketpair()
+        self.services[name, port] = lambda: ours
+        theirs.setblocking(False)
+        return theirs
 
     async def process(self, number: int) -> FakeProcess:
         """Wait until a process of this number runs."""

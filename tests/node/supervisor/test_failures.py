@@ -11,6 +11,8 @@ from tfnz.protocol.errors import (
     CommandNotFound,
     DiskFull,
     FileError,
+    InvalidArgument,
+    NobodyListens,
     NoCapacity,
     ObjectDead,
     PathIsDirectory,
@@ -18,13 +20,14 @@ from tfnz.protocol.errors import (
     PathRefused,
     StartFailed,
     TfnzError,
+    TimedOut,
     UserNotFound,
     WorkdirUnusable,
 )
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import RunFailed
-from tfnz_node.sandbox.wire import Stage
-from tfnz_node.supervisor.failures import explain_file, explain_start
+from tfnz_node.sandbox.wire import Stage, WireError
+from tfnz_node.supervisor.failures import explain_connect, explain_file, explain_start
 
 
 @pytest.mark.parametrize(
@@ -79,3 +82,25 @@ def test_why_a_file_could_not_be_written_or_read(number: int, error: type[TfnzEr
     explained = explain_file(number, "/x: nope")
     assert type(explained) is error
     assert "/x: nope" in explained.message
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), NobodyListens),
+        (FileNotFoundError(errno.ENOENT, "no such file"), NobodyListens),
+        (NotADirectoryError(errno.ENOTDIR, "not a directory"), NobodyListens),
+        (BlockingIOError(errno.EAGAIN, "try again"), NobodyListens),
+        (InitGone("init ended"), NobodyListens),
+        (TimeoutError(), TimedOut),
+        (WireError("too long"), InvalidArgument),
+        (OSError(errno.EPROTOTYPE, "wrong type"), InvalidArgument),
+        (OSError(errno.ELOOP, "a loop"), PathRefused),
+        (PermissionError(errno.EACCES, "permission denied"), PathRefused),
+        (OSError(errno.EIO, "input/output error"), FileError),
+    ],
+)
+def test_why_nothing_could_be_connected_to(failure: OSError | WireError, error: type[TfnzError]) -> None:
+    explained = explain_connect(failure, "port 80 of container c", 5.0)
+    assert type(explained) is error
+    assert "port 80 of container c" in str(explained)
