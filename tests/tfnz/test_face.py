@@ -10,7 +10,8 @@ import pytest
 import tfnz
 from tfnz import aio, face
 
-PAIRS = [(getattr(tfnz, name), getattr(aio, name)) for name in ("Location", "Node", "Container", "Process")]
+NAMES = ("Location", "Node", "Container", "Process", "Tunnel")
+PAIRS = [(getattr(tfnz, name), getattr(aio, name)) for name in NAMES]
 IDS = [blocking.__name__ for blocking, _ in PAIRS]
 
 
@@ -39,7 +40,8 @@ def test_everything_public_is_documented(blocking: type, core: type) -> None:
 def test_attributes_have_the_same_names(location: tfnz.Location) -> None:
     container = location.node().spawn("busybox")
     process = container.spawn("sleep")
-    for one in (location, location.node(), container, process):
+    tunnel = container.attach_tunnel(80)
+    for one in (location, location.node(), container, process, tunnel):
         core: Any = one._core
         attributes = {name for name in vars(core) if not name.startswith("_")} | {
             name for name, member in inspect.getmembers_static(type(core)) if isinstance(member, property)
@@ -56,9 +58,7 @@ def test_names_of_1_3_are_the_new_functions(module: Any) -> None:
 
 
 def test_both_packages_export_the_same_classes() -> None:
-    assert {"Container", "Location", "Node", "Process", "Result", "Secret", "Exit", "Cause"} == set(
-        aio.__all__
-    )
+    assert {*NAMES, "Result", "Secret", "Exit", "Cause"} == set(aio.__all__)
     assert set(aio.__all__) <= set(tfnz.__all__)
 
 
