@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from . import aio
-from .aio.tunnel import LocalPort
 from .face import described
 from .portal import Portal
 
@@ -24,7 +23,7 @@ class Tunnel:
 
     Example:
         >>> tunnel = container.attach_tunnel(80)
-        >>> tunnel.localport > 0
+        >>> tunnel.localport() > 0
         True
         >>> tunnel.close()
     """
@@ -49,14 +48,12 @@ class Tunnel:
         return self._core.bind
 
     @property
-    def localport(self) -> LocalPort:
-        """The local port, a number; ``localport()`` is the same. Raises ObjectDead, a ValueError, once destroyed."""
-        return self._core.localport
-
-    @property
     def dead(self) -> bool:
         """Whether it has been destroyed."""
         return self._core.dead
+
+    def localport(self) -> int:
+        return self._core.localport()
 
     def container(self) -> Container | None:
         container: Container | None = self._portal.face(self._core.container())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import weakref
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 from tfnz.joint import Joint, reset
 from tfnz.protocol.errors import ObjectDead, TfnzError
+from tfnz.protocol.flows import Inflow, Outflow
 from tfnz.protocol.ids import new_id
 
 from .listener import Listener
@@ -26,12 +27,7 @@ PATIENCE_S: Final = 30.0
 #: So many connections of one tunnel wait for their service; others wait in the kernel's queue.
 MAX_WAITING: Final = 1024
 
-
-class LocalPort(int):
-    """A port's number, which programs of old call: ``tunnel.localport()``."""
-
-    def __call__(self) -> int:
-        return int(self)
+_Opening: TypeAlias = "asyncio.Task[tuple[Inflow, Outflow] | None]"
 
 
 @final
@@ -56,15 +52,15 @@ class Tunnel:
         self.dead = False
         self._container = weakref.ref(container)
         self._session = container._session
-        self._openings: set[asyncio.Task[None]] = set()
+        self._destroyed = False
+        self._openings: set[_Opening] = set()
         self._joints: set[Joint] = set()
         self._listener = Listener(listening, self._on_accept)
 
-    @property
-    def localport(self) -> LocalPort:
-        """The local port, a number; ``localport()`` is the same. Raises ObjectDead, a ValueError, once destroyed."""
+    def localport(self) -> int:
+        """The local port. Raises ObjectDead, a ValueError, once it has been destroyed."""
         self.ensure_alive()
-        return LocalPort(self._listener.port)
+        return self._listener.port
 
     def container(self) -> Container | None:
         """The container that it leads to."""
@@ -93,6 +89,7 @@ class Tunnel:
 
     async def close(self) -> None:
         """Destroy it: its port is free and its connections are cut off. Calling it again does nothing."""
+        self._destroyed = True
         self._end()
         for joint in list(self._joints):
             joint.abort()
@@ -100,35 +97,40 @@ class Tunnel:
     # --- connections
 
     def _on_accept(self, connection: socket.socket) -> None:
-        task = asyncio.create_task(self._serve(connection), name=f"{self}")
+        task = asyncio.create_task(self._open(), name=f"{self}")
         self._openings.add(task)
-        task.add_done_callback(self._on_opened)
+        task.add_done_callback(partial(self._on_opened, connection))
         if len(self._openings) >= MAX_WAITING:
             self._listener.pause()
 
-    def _on_opened(self, task: asyncio.Task[None]) -> None:
+    async def _open(self) -> tuple[Inflow, Outflow] | None:
+        """A connection to the service, or None when there is none to be had."""
+        container = self._container()
+        try:
+            if container is not None:
+                await container.wait_until_ready()
+                return await container._connect_soon(self.port, PATIENCE_S)
+        except TfnzError as exc:
+            log.warning("a connection at %s port %d is cut off: %s", self.bind, self._listener.port, exc)
+        except Exception:
+            log.exception("a connection at %s port %d failed", self.bind, self._listener.port)
+        return None
+
+    def _on_opened(self, connection: socket.socket, task: _Opening) -> None:
+        """Have the bytes go through from now on, if there is a way; until now they waited in the kernel."""
         self._openings.discard(task)
         if len(self._openings) < MAX_WAITING:
             self._listener.resume()
-
-    async def _serve(self, connection: socket.socket) -> None:
-        """Connect to the service, and have the bytes go through from then on; they wait in the kernel before."""
-        container = self._container()
-        with contextlib.ExitStack() as stack:
-            stack.callback(reset, connection)
-            if container is None:
-                return
-            try:
-                await container.wait_until_ready()
-                inflow, outflow = await container._connect_soon(self.port, PATIENCE_S)
-            except TfnzError as exc:
-                log.warning("a connection at %s port %d is refused: %s", self.bind, self._listener.port, exc)
-                return
-            stack.pop_all()
-        joint = Joint(connection, inflow, outflow, scratch=self._session.scratch, on_over=self._on_over)
+        flows = None if task.cancelled() else task.result()
+        if flows is None:
+            reset(connection)
+            return
+        joint = Joint(connection, *flows, scratch=self._session.scratch, on_over=self._on_over)
         if not joint.closed:
             self._joints.add(joint)
             self._session.joints.add(joint)
+        if self._destroyed:
+            joint.abort()
 
     def _on_over(self, joint: Joint) -> None:
         self._joints.discard(joint)

@@ -16,9 +16,11 @@ from tfnz.aio.arguments import (
     parse_limits,
     parse_optional_tag,
     parse_path,
+    parse_port,
     parse_seconds,
     parse_signal,
     parse_size_of_terminal,
+    parse_target,
 )
 from tfnz.protocol.messages import Limits, PreBootFile, Size
 
@@ -139,3 +141,17 @@ def test_paths_begin_at_the_root_and_stay_within() -> None:
     for nonsense in ("", "a\0b", "x" * 5000, 7):
         with pytest.raises(InvalidArgument):
             parse_path(nonsense)  # type: ignore[arg-type]  # what a user may do
+
+
+def test_where_a_connection_leads() -> None:
+    assert parse_target(80) == parse_target("80") == 80
+    assert parse_target("/run/app.sock") == "/run/app.sock"
+    assert parse_port("0", what="localport") == 0
+    with pytest.raises(PathRefused, match="leaves the container"):
+        parse_target("/../x")
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1, "http", "", "8 0", "80.0", 80.0, None, True, b"80", "\u0663"])
+def test_where_no_connection_leads(port: Any) -> None:
+    with pytest.raises(InvalidArgument, match="port is"):
+        parse_target(port)
