@@ -12,6 +12,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -140,6 +141,29 @@ def test_a_signal_ends_the_container(tfnz: Shell, number: int, code: int) -> Non
     _, errors = process.communicate(timeout=SOON_S)
     assert process.returncode == code, errors.decode()
     assert b"Traceback" not in errors
+
+
+def test_a_published_port_leads_into_the_container_as_long_as_it_runs(tfnz: Shell) -> None:
+    process = tfnz.start("run", "-p", "0:80", "nginx")
+    assert process.stderr is not None
+    words = b""
+    while (match := re.search(rb"127\.0\.0\.1 port (\d+) leads to port 80", words)) is None:
+        line = process.stderr.readline()
+        assert line, words
+        words += line
+    address = ("127.0.0.1", int(match[1]))
+    with socket.create_connection(address, SOON_S) as one:
+        one.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert one.recv(15) == b"HTTP/1.1 200 OK"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            number = taken.getsockname()[1]
+            done = tfnz("run", "-q", "-p", f"{number}:80", "busybox", "sleep", "1000")
+        assert done.returncode == 125
+        assert f"cannot listen on 127.0.0.1 port {number}" in done.stderr.decode()
+    process.terminate()
+    process.communicate(timeout=SOON_S)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, SOON_S)
 
 
 def test_ps_shows_what_other_sessions_run(tfnz: Shell) -> None:

@@ -1,9 +1,10 @@
-"""The arguments of `tfnz run` that have a form of their own: variables, files and sizes."""
+"""The arguments of `tfnz run` that have a form of their own: variables, files, ports and sizes."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -65,6 +66,49 @@ def read_files(words: Sequence[str]) -> dict[str, bytes]:
         except OSError as exc:
             raise click.BadParameter(f"{source!r} cannot be read: {exc.strerror or exc}") from exc
     return files
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `-p` asks for: a local port that leads to a port, or the path of a unix socket, in the container."""
+
+    local: int
+    target: int | str
+    bind: str = "127.0.0.1"
+
+
+def parse_publications(words: Sequence[str]) -> list[Publication]:
+    """What `-p` gives: [BIND:]LOCAL:PORT, with a PATH in place of PORT for a unix socket.
+
+    Raises:
+        click.BadParameter: one has not this form, or two want the same local port.
+    """
+    publications: list[Publication] = []
+    for word in words:
+        one = _parse_publication(word)
+        if any((one.bind, one.local) == (other.bind, other.local) for other in publications if one.local):
+            raise click.BadParameter(f"local port {one.local} is given twice: each needs one of its own")
+        publications.append(one)
+    return publications
+
+
+def _parse_publication(word: str) -> Publication:
+    rest, slash, path = word.partition(":/")
+    if not slash:
+        rest, _, path = word.rpartition(":")
+    bind, _, local = rest.rpartition(":")
+    target = f"/{path}" if slash else _parse_port(path, lowest=1)
+    number = _parse_port(local, lowest=0)
+    if target is None or number is None:
+        raise click.BadParameter(
+            f"{word!r} is not [BIND:]LOCAL:PORT, as in 8080:80 or 0.0.0.0:8080:80; ports are numbers up to 65535"
+        )
+    return Publication(number, target, bind.strip("[]")) if bind else Publication(number, target)
+
+
+def _parse_port(text: str, *, lowest: int) -> int | None:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else -1
+    return number if lowest <= number <= 65535 else None
 
 
 def convert_size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfnz.protocol.errors import NodeNotFound, ObjectDead, SessionLost, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 
+from .arguments import Publication
 from .news import Mailbox, News
 from .output import say
 from .runlog import RunLog
@@ -29,6 +30,7 @@ def attach(
     command: list[str] | None,
     *,
     interactive: bool,
+    publications: Sequence[Publication] = (),
     options: dict[str, Any],
 ) -> int:
     """Runs a container to its end.
@@ -61,6 +63,7 @@ def attach(
             **options,
         )
         _wait_until_running(container)
+        _publish(container, log, publications)
         stack.enter_context(_join_input(container, log, stdio, news, interactive=interactive))
         last = _wait_for_end(container, stdio, news)
     return _conclude(container, last)
@@ -72,6 +75,17 @@ def _wait_until_running(container: SomeContainer) -> None:
     except ObjectDead:  # it ran, and was over before we looked
         if container.exit is None or container.exit.cause is Cause.FAILED_TO_START:
             raise
+
+
+def _publish(container: SomeContainer, log: RunLog, publications: Sequence[Publication]) -> None:
+    """Makes the tunnels that were asked for; they end with the container."""
+    for one in publications:
+        try:
+            tunnel = container.attach_tunnel(one.target, one.local, one.bind)
+        except ObjectDead:  # it is over already
+            return
+        where = f"port {one.target}" if isinstance(one.target, int) else one.target
+        log.info("%s port %d leads to %s of the container", one.bind, tunnel.localport(), where)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import click
 from tfnz.protocol.errors import ImageNotFound
 
 from .archives import ensure_imported, is_path
-from .arguments import convert_size, parse_env, read_files
+from .arguments import Publication, convert_size, parse_env, parse_publications, read_files
 from .attach import attach
 from .failures import RUN_FAILED, choose_run_code, report
 from .interrupts import Interrupted, interrupts
@@ -66,6 +66,7 @@ Examples:
   tfnz run busybox echo hello
   tfnz run -ti debian bash
   tfnz run -e LANG -f ./site.conf:/etc/nginx/conf.d/ --memory 256M nginx
+  tfnz run -p 8080:80 nginx
   tar c . | tfnz run -q busybox sh -c 'tar x && make' >build.log
   tfnz run --embedded build/images/busybox.tar uname -a
 """,
@@ -87,6 +88,14 @@ Examples:
     metavar="SOURCE:DEST",
     help="Put the local file SOURCE at DEST before the main process starts; a DEST that ends in / keeps the "
     "file's name. Repeatable.",
+)
+@click.option(
+    "-p",
+    "--publish",
+    multiple=True,
+    metavar="[BIND:]LOCAL:PORT",
+    help="Have the port LOCAL of this machine lead to PORT in the container, or to the unix socket at a path in "
+    "place of it. Only this machine can use it, unless BIND is another address, such as 0.0.0.0. Repeatable.",
 )
 @click.option(
     "-ti",
@@ -136,6 +145,7 @@ def run(
     command: tuple[str, ...],
     env: tuple[str, ...],
     files: tuple[str, ...],
+    publish: tuple[str, ...],
     interactive: bool,
     quiet: bool,
     verbose: bool,
@@ -158,6 +168,7 @@ def run(
     options = {name: value for name, value in limits.items() if value is not None}
     options["env"] = parse_env(env, os.environ)
     options["pre_boot_files"] = read_files(files)
+    publications = parse_publications(publish)
     with interrupts(), run_log(quiet=quiet, verbose=verbose) as log, settings.open() as location:
         code = _run_in(
             location,
@@ -167,6 +178,7 @@ def run(
             list(command),
             interactive=interactive,
             quiet=quiet,
+            publications=publications,
             options=options,
         )
     ctx.exit(code)
@@ -181,12 +193,20 @@ def _run_in(
     *,
     interactive: bool,
     quiet: bool,
+    publications: list[Publication],
     options: dict[str, Any],
 ) -> int:
     reference = ensure_imported(location, image, show=not quiet) if is_path(image) else image
     try:
         return attach(
-            location.node(), log, stdio, reference, command or None, interactive=interactive, options=options
+            location.node(),
+            log,
+            stdio,
+            reference,
+            command or None,
+            interactive=interactive,
+            publications=publications,
+            options=options,
         )
     except ImageNotFound as exc:
         if not is_path(image) and os.path.exists(image):

@@ -15,6 +15,12 @@ from tfnz.protocol.messages import ContainerInfo, ImageInfo, NodeStatus
 Progress = Callable[[int, int | None], object]
 
 
+class SomeTunnel(Protocol):
+    """A tunnel, as `tfnz run` uses it."""
+
+    def localport(self) -> int: ...
+
+
 class SomeContainer(Protocol):
     """A container, as `tfnz run` uses it."""
 
@@ -26,6 +32,7 @@ class SomeContainer(Protocol):
     def stdin(self, data: bytes, *, timeout_s: float | None = ...) -> None: ...
     def close_stdin(self) -> None: ...
     def resize(self, columns: int, rows: int) -> None: ...
+    def attach_tunnel(self, port: int | str, localport: int, bind: str) -> SomeTunnel: ...
 
 
 class SomeNode(Protocol):

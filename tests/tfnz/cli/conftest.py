@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class FakeContainer:
     """A container whose life is a function, run on a thread as callbacks are."""
 
     uuid = "22222222222222222222aa"
+    listen_error: TfnzError | None = None
 
     def __init__(self, script: Script, **options: Any) -> None:
         self.options = options
@@ -39,6 +41,7 @@ class FakeContainer:
         self.arrived = threading.Condition()
         self.input_closed = False
         self.sizes: list[tuple[int, int]] = []
+        self.tunnels: list[FakeTunnel] = []
         self.start_error: TfnzError | None = None
         self._script = script
         self.thread = threading.Thread(target=self._live, daemon=True)
@@ -87,6 +90,24 @@ class FakeContainer:
         with self.arrived:
             self.sizes.append((columns, rows))
             self.arrived.notify_all()
+
+    def attach_tunnel(self, port: int | str, localport: int, bind: str) -> FakeTunnel:
+        if self.listen_error:
+            raise self.listen_error
+        if self.exit:
+            raise ObjectDead("it has ended")
+        self.tunnels.append(FakeTunnel(port, localport or 40000, bind))
+        return self.tunnels[-1]
+
+
+@dataclass(frozen=True)
+class FakeTunnel:
+    port: int | str
+    local: int
+    bind: str
+
+    def localport(self) -> int:
+        return self.local
 
 
 class FakeNode:

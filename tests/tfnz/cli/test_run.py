@@ -16,6 +16,7 @@ from tfnz.protocol.errors import (
     CommandNotExecutable,
     CommandNotFound,
     ImageNotFound,
+    ListenFailed,
     NoAccount,
     ObjectDead,
     SessionLost,
@@ -404,3 +405,60 @@ def test_streams_are_ours_again(tfnz: Tool, streams: Streams) -> None:
     for descriptor in (streams.given.stdin, streams.given.stdout, streams.given.stderr):
         assert descriptor is not None
         os.fstat(descriptor)
+
+
+# --- ports
+
+
+def test_ports_are_published_while_it_runs(tfnz: Tool) -> None:
+    def live(container: FakeContainer) -> None:
+        container.wait_for(lambda: len(container.tunnels) == 4)
+        container.finish()
+
+    tfnz.location.script = live
+    words = ["8080:80", "0.0.0.0:8081:80", "[::1]:8080:80", "0:/run/app.sock"]
+    result = tfnz("run", *(word for one in words for word in ("-p", one)), "nginx")
+    assert result.exit_code == 0
+    assert [(one.bind, one.local, one.port) for one in tfnz.location.container.tunnels] == [
+        ("127.0.0.1", 8080, 80),
+        ("0.0.0.0", 8081, 80),
+        ("::1", 8080, 80),
+        ("127.0.0.1", 40000, "/run/app.sock"),
+    ]
+    assert "127.0.0.1 port 8080 leads to port 80 of the container" in result.stderr
+    assert "127.0.0.1 port 40000 leads to /run/app.sock of the container" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["80", "a:80", "80:a", "80:", ":80", "8080:0", "65536:80", "8080:65536", "-1:80", "8080:80/udp", ""],
+)
+def test_ports_that_make_no_sense(tfnz: Tool, word: str) -> None:
+    result = tfnz("run", f"--publish={word}", "nginx")
+    assert result.exit_code == 125
+    assert "is not [BIND:]LOCAL:PORT" in result.stderr
+    assert tfnz.location.targets == []
+
+
+def test_a_local_port_is_published_once(tfnz: Tool) -> None:
+    result = tfnz("run", "-p", "8080:80", "-p", "8080:81", "nginx")
+    assert result.exit_code == 125
+    assert "local port 8080 is given twice" in result.stderr
+
+
+def test_a_port_that_is_taken_ends_the_run(tfnz: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tfnz.cli import conftest
+
+    taken = ListenFailed("cannot listen on 127.0.0.1 port 8080: Address already in use")
+    monkeypatch.setattr(conftest.FakeContainer, "listen_error", taken)
+    tfnz.location.script = lambda container: None
+    result = tfnz("run", "-p", "8080:80", "nginx")
+    assert result.exit_code == 125
+    assert "cannot listen on 127.0.0.1 port 8080: Address already in use" in result.stderr
+
+
+def test_a_container_that_is_over_at_once_needs_no_ports(tfnz: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tfnz.cli import conftest
+
+    monkeypatch.setattr(conftest.FakeContainer, "listen_error", ObjectDead("it has ended"))
+    assert tfnz("run", "-p", "8080:80", "busybox", "true").exit_code == 0
