@@ -59,7 +59,10 @@ class Joint:
         on_drained: Callable[[Joint], None] = lambda joint: None,
         on_over: Callable[[Joint], None] = lambda joint: None,
     ) -> None:
-        _tune(connection)
+        connection.setblocking(False)
+        self._is_internet = connection.family in _INTERNET
+        if self._is_internet:
+            _tune(connection)
         self._socket = connection
         self._inflow = inflow
         self._outflow = outflow
@@ -83,7 +86,8 @@ class Joint:
         """Cut the connection off, towards both sides. Calling it again does nothing."""
         if self.closed:
             return
-        _forget_at_close(self._socket)
+        if self._is_internet:
+            _forget_at_close(self._socket)
         self._outflow.end(BROKEN)
         self._close()
 
@@ -186,7 +190,7 @@ class Joint:
         self._unblock()
         self._parts.clear()
         self._write_over = True
-        self._broken = self._socket.family in _INTERNET
+        self._broken = self._is_internet
         self._inflow.stop()
         self._close_when_over()
 
@@ -217,20 +221,17 @@ def _do_nothing() -> None:
 
 def reset(connection: socket.socket) -> None:
     """Cut off a connection that has no joint."""
-    _forget_at_close(connection)
+    if connection.family in _INTERNET:
+        _forget_at_close(connection)
     connection.close()
 
 
 def _forget_at_close(connection: socket.socket) -> None:
-    if connection.family in _INTERNET:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def _tune(connection: socket.socket) -> None:
-    connection.setblocking(False)
-    if connection.family not in _INTERNET:
-        return
     with contextlib.suppress(OSError):  # a peer that is gone already
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
