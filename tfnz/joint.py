@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import struct
 import sys
@@ -28,10 +29,11 @@ _KEEP_ALIVE_S: Final = 60
 
 
 class Scratch:
-    """Where joints of one event loop read into; what is in it is gone at the next read."""
+    """Where joints of one event loop read into; what is in it is gone at the next read. Made when it is first used."""
 
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(CONNECTION_CHUNK))
+    @functools.cached_property
+    def view(self) -> memoryview:
+        return memoryview(bytearray(CONNECTION_CHUNK))
 
 
 class Joint:
@@ -66,7 +68,7 @@ class Joint:
         self._socket = connection
         self._inflow = inflow
         self._outflow = outflow
-        self._scratch = scratch.view
+        self._scratch = scratch
         self._on_drained = on_drained
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
@@ -109,8 +111,9 @@ class Joint:
     def _read(self) -> None:
         room = min(self._outflow.room, CONNECTION_CHUNK)
         if room:
+            view = self._scratch.view
             try:
-                count = self._socket.recv_into(self._scratch, room)
+                count = self._socket.recv_into(view, room)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -119,7 +122,7 @@ class Joint:
             if not count:
                 self._end_reading()
                 return
-            self._outflow.write(self._scratch[:count])
+            self._outflow.write(view[:count])
         self._adjust()
 
     def _end_reading(self) -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
 
-@pytest.mark.parametrize("module", ["location", "node", "container", "process", "secret", "waitable"])
+@pytest.mark.parametrize(
+    "module", ["location", "node", "container", "process", "secret", "tunnel", "waitable"]
+)
 def test_examples_do_what_they_say(node: RunningNode, location: Location, module: str) -> None:
     names = {
         "Location": node.location,

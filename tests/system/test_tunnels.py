@@ -305,7 +305,10 @@ def test_a_tunnel_survives_a_reboot(session: Location) -> None:
         before.sendall(b"x")
         assert before.recv(1) == b"x"
         container.reboot()
-        assert is_reset(before) or True  # in order or not, it has ended
+        with contextlib.suppress(
+            ConnectionResetError
+        ):  # it ends in order, or not: that is the kernel's affair
+            assert read_all(before) == b""
     with call(tunnel) as after:
         after.sendall(b"y")
         run_services(container)

@@ -17,7 +17,7 @@ WIDE_CREDIT = 1024 * 1024
 MAX_CHUNK = 256 * 1024
 #: The same of the streams of a connection: there may be thousands, and a few of them may be fast.
 CONNECTION_CREDIT = 64 * 1024
-CONNECTION_CHUNK = 64 * 1024 - 128
+CONNECTION_CHUNK = 256 * 1024
 #: A receiver never grants more than this ahead; a peer that does is refused.
 MAX_CREDIT = 64 * 1024 * 1024
 

@@ -32,11 +32,16 @@ class Places:
 
     Args:
         limit: by default half of what this process may have open.
+
+    Attributes:
+        taken: how many there are.
+        scratch: what they read into, one after the other.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
         self.taken = 0
+        self.scratch = Scratch()
 
     @property
     def limit(self) -> int:
@@ -62,7 +67,6 @@ class Connections:
         self._sandbox = sandbox
         self._places = places
         self._opening = asyncio.Semaphore(OPENING_AT_ONCE)
-        self._scratch = Scratch()
         self._joints: set[Joint] = set()
         self._undrained: set[Joint] = set()
         self._changed = asyncio.Event()
@@ -103,7 +107,7 @@ class Connections:
             connection,
             inflow,
             outflow,
-            scratch=self._scratch,
+            scratch=self._places.scratch,
             on_drained=self._on_drained,
             on_over=self._on_over,
         )
