@@ -29,6 +29,7 @@ class ContainerConnections(ContainerBase):
         Raises:
             NobodyListens: nobody does just now.
             TimedOut: somebody does, but does not answer.
+            ConnectionBroken: somebody does, and has cut it off already.
             TfnzError: there is no use in another attempt.
         """
         inflow, outflow = self._session.streams.open_flows()
@@ -49,8 +50,17 @@ class ContainerConnections(ContainerBase):
             raise
         return inflow, outflow
 
-    async def _connect_soon(self, target: int | str, timeout_s: float) -> tuple[Inflow, Outflow]:
+    async def _connect_soon(
+        self,
+        target: int | str,
+        timeout_s: float,
+        *,
+        retried: tuple[type[TfnzError], ...] = (NobodyListens, TimedOut),
+    ) -> tuple[Inflow, Outflow]:
         """As `_connect`, tried again and again while nobody listens.
+
+        Args:
+            retried: what is worth another attempt.
 
         Raises:
             NotServing: for so long as `timeout_s`; a TimeoutError.
@@ -66,7 +76,7 @@ class ContainerConnections(ContainerBase):
                     try:
                         left_s = max(deadline - loop.time(), 0.001)
                         return await self._connect(target, min(ATTEMPT_S, left_s))
-                    except (NobodyListens, TimedOut) as exc:
+                    except retried as exc:
                         reason = exc
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, longest)

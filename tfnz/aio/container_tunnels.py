@@ -6,7 +6,7 @@ import asyncio
 import http.client
 from typing import Final
 
-from tfnz.protocol.errors import InvalidArgument, NobodyListens, TfnzError, TimedOut
+from tfnz.protocol.errors import ConnectionBroken, InvalidArgument, NobodyListens, TfnzError, TimedOut
 
 from .arguments import parse_port, parse_seconds, parse_target
 from .container_connections import PAUSES_S, ContainerConnections, give_reason, leave
@@ -16,6 +16,8 @@ from .tunnel import Tunnel
 
 LOOPBACK: Final = "127.0.0.1"
 WAIT_S: Final = 30.0
+#: What services do that are about to begin.
+NOT_YET: Final = (NobodyListens, TimedOut, ConnectionBroken)
 
 
 class ContainerTunnels(ContainerConnections):
@@ -79,7 +81,7 @@ class ContainerTunnels(ContainerConnections):
         """
         target, limit_s = parse_target(port), parse_limit(timeout_s)
         await self.wait_until_ready()
-        inflow, outflow = await self._connect_soon(target, limit_s)
+        inflow, outflow = await self._connect_soon(target, limit_s, retried=NOT_YET)
         leave(inflow, outflow)
 
     async def wait_http_200(
@@ -128,7 +130,7 @@ class ContainerTunnels(ContainerConnections):
                         if status == http.client.OK:
                             return
                         reason = NobodyListens(f"it answered with status {status}")
-                    except (NobodyListens, TimedOut) as exc:
+                    except NOT_YET as exc:
                         reason = exc
                     except http.client.HTTPException as exc:
                         reason = NobodyListens(f"what it answered is no HTTP: {exc!r:.200}")

@@ -80,6 +80,7 @@ class Connections:
         Raises:
             NobodyListens: just now.
             TimedOut: somebody does, and does not answer.
+            ConnectionBroken: somebody does, and has cut it off already.
             NoCapacity: the node has too many connections.
             PathRefused, InvalidArgument, FileError: it is no place to connect to.
         """

@@ -7,6 +7,7 @@ import errno
 from tfnz.protocol.errors import (
     CommandNotExecutable,
     CommandNotFound,
+    ConnectionBroken,
     DiskFull,
     FileError,
     InvalidArgument,
@@ -27,6 +28,7 @@ from tfnz_node.sandbox.jobs import RunFailed
 from tfnz_node.sandbox.wire import Stage, WireError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BROKEN = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 _ABSENT = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR})
 _REFUSED = frozenset({errno.ELOOP, errno.EINVAL, errno.EXDEV, errno.EMLINK})
 
@@ -81,6 +83,8 @@ def explain_connect(exc: OSError | WireError, where: str, timeout_s: float) -> T
         )
     if isinstance(exc, WireError) or exc.errno in (errno.EPROTOTYPE, errno.ENAMETOOLONG):
         return InvalidArgument(f"{where} is no place to connect to: {exc}")
+    if exc.errno in _BROKEN:
+        return ConnectionBroken(f"{where} cut the connection off at once")
     if exc.errno == errno.EAGAIN:
         return NobodyListens(f"{where} has as many callers waiting as it takes")
     if exc.errno in _ABSENT:

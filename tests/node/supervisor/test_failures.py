@@ -9,6 +9,7 @@ import pytest
 from tfnz.protocol.errors import (
     CommandNotExecutable,
     CommandNotFound,
+    ConnectionBroken,
     DiskFull,
     FileError,
     InvalidArgument,
@@ -92,6 +93,8 @@ def test_why_a_file_could_not_be_written_or_read(number: int, error: type[TfnzEr
         (NotADirectoryError(errno.ENOTDIR, "not a directory"), NobodyListens),
         (BlockingIOError(errno.EAGAIN, "try again"), NobodyListens),
         (InitGone("init ended"), NobodyListens),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), ConnectionBroken),
+        (OSError(errno.ENOTCONN, "not connected"), ConnectionBroken),
         (TimeoutError(), TimedOut),
         (WireError("too long"), InvalidArgument),
         (OSError(errno.EPROTOTYPE, "wrong type"), InvalidArgument),

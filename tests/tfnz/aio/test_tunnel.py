@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tfnz import InvalidArgument, ListenFailed, NobodyListens, NotServing, ObjectDead, QuotaExceeded, aio
+from tfnz import (
+    ConnectionBroken,
+    InvalidArgument,
+    ListenFailed,
+    NobodyListens,
+    NotServing,
+    ObjectDead,
+    QuotaExceeded,
+    TimedOut,
+    aio,
+)
 from tfnz.aio import tunnel as module
 from tfnz.protocol.errors import ErrorInfo
 from tfnz.protocol.exits import Cause, Exit
@@ -108,7 +118,9 @@ async def test_it_is_retried_while_nobody_listens_and_nothing_is_read_meanwhile(
         assert len(set(numbers)) == 10  # none is used twice
 
 
-@pytest.mark.parametrize("refusal", [QuotaExceeded("too many"), NobodyListens("never")])
+@pytest.mark.parametrize(
+    "refusal", [QuotaExceeded("too many"), ConnectionBroken("cut off"), NobodyListens("never")]
+)
 async def test_a_connection_that_cannot_be_had_is_cut_off(
     service: Service,
     container: aio.Container,
@@ -304,7 +316,7 @@ async def test_what_programs_of_old_ask_the_location(core: aio.Location, contain
 async def test_wait_tcp_leaves_at_once_and_in_order(
     scripted: ScriptedNode, service: Service, container: aio.Container
 ) -> None:
-    service.refusals = [NobodyListens("not yet")] * 3
+    service.refusals = [NobodyListens("not yet"), ConnectionBroken("not yet"), TimedOut("not yet")]
     await container.wait_tcp(80)
     await scripted.until(Stop)
     assert scripted.find(End) == [End(service.last.to_container)]
