@@ -22,8 +22,8 @@ class Sizes:
     Attributes:
         runs: requests of each kind and rhythm to 20ft.
         at_once: containers in at_once_100.
-        repeats: how often what takes long is done: at_once_100, cleanup, put_1g, fetch_1g.
-        large_bytes: the file of put_1g and fetch_1g.
+        repeats: how often what takes long is done: at_once_100, cleanup, put_1g, fetch_1g, and the stream of tunnel.
+        large_bytes: the file of put_1g and fetch_1g, and that stream.
         churn_s: how long churn goes on, for each contender.
         killed: containers of the client that is killed in cleanup.
         population: containers at the end of growth and memory.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from bench.measures import churn, crowd, ends, growth, large_files, memory, requests
+from bench.measures import churn, crowd, ends, growth, large_files, memory, requests, tunnels
 from bench.outcome import Outcome
 from bench.plan import Plan
 
@@ -16,6 +16,7 @@ MEASURES: Final[dict[str, Measure]] = {
     **requests.MEASURES,
     "put_1g": large_files.measure_put,
     "fetch_1g": large_files.measure_fetch,
+    "tunnel": tunnels.measure_tunnel,
     "at_once_100": crowd.measure_at_once,
     "churn": churn.measure_churn,
     "cleanup": ends.measure_cleanup,
