@@ -63,6 +63,8 @@ MAX_CONNECTIONS = 16384
 MAX_OUTBOX_BYTES = 128 << 20
 #: With so much unacknowledged, connections are not read; with so little they are again.
 CONGESTED_BYTES, CLEAR_BYTES = 32 << 20, 16 << 20
+#: So many streams of connections are seen to, and then others have their turn.
+FLOWS_AT_ONCE = 32
 #: How long an acknowledgement waits for a frame that could carry it.
 ACK_DELAY_S = 0.02
 
@@ -269,8 +271,13 @@ class Session:
         """The client has acknowledged something: connections may be read again."""
         if self._congested and self.channel.outbox_bytes < CLEAR_BYTES:
             self._congested = False
-            for outflow in list(self._outflows.values()):
-                outflow.on_change()
+            self._resume(list(self._outflows.values()))
+
+    def _resume(self, outflows: list[Outflow]) -> None:
+        for outflow in outflows[:FLOWS_AT_ONCE]:
+            outflow.on_change()
+        if len(outflows) > FLOWS_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._resume, outflows[FLOWS_AT_ONCE:])
 
     def _is_clear(self) -> bool:
         self._congested = self._congested or self.channel.outbox_bytes > CONGESTED_BYTES
@@ -324,8 +331,10 @@ class Session:
             stream.abandon()
         for out in list(self._outputs.values()):
             out.on_stop()
-        for inflow in list(self._inflows.values()):
+        for number, inflow in enumerate(list(self._inflows.values()), 1):
             inflow.abandon()
+            if number % FLOWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         for outflow in list(self._outflows.values()):
             outflow.close()
         await self.stop_requests()

@@ -7,6 +7,7 @@ holds is bounded by the credit of its streams, how many there are by the numbers
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import socket
 from typing import Final
@@ -24,6 +25,8 @@ from .failures import explain_connect
 
 #: So many connections of one container are being made at once; others wait for their turn.
 OPENING_AT_ONCE: Final = 256
+#: So many are cut off, and then others have their turn.
+ABORTS_AT_ONCE: Final = 32
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -125,11 +128,14 @@ class Connections:
     def _on_over(self, joint: Joint) -> None:
         self._joints.discard(joint)
         self._places.give_back()
+        self._changed.set()
 
     def abandon(self) -> None:
-        """Cut all connections off: nobody reads what is left."""
-        for joint in list(self._joints):
+        """Cut all connections off, soon: nobody reads what is left."""
+        for joint in list(itertools.islice(self._joints, ABORTS_AT_ONCE)):
             joint.abort()
+        if self._joints:
+            asyncio.get_running_loop().call_soon(self.abandon)
 
     async def settle(self, timeout_s: float) -> None:
         """Everything inside has ended: pass on what it had sent, for so long as that may take, and let go."""
@@ -141,3 +147,6 @@ class Connections:
         except TimeoutError:
             pass
         self.abandon()
+        while self._joints:
+            self._changed.clear()
+            await self._changed.wait()

@@ -179,3 +179,18 @@ async def test_so_many_are_opened_at_once_and_others_wait(
     world.connections.abandon()
     for service in services:
         service.close()
+
+
+async def test_many_are_cut_off_in_turns_with_others() -> None:
+    world = World(limit=100)
+    services = []
+    for _ in range(2 * module.ABORTS_AT_ONCE + 1):
+        services.append(world.sandbox.init.serve("127.0.0.1", 80))
+        await world.open()
+    world.connections.abandon()
+    assert len(world.connections) == module.ABORTS_AT_ONCE + 1
+    await world.connections.settle(SOON_S)
+    assert len(world.connections) == world.places.taken == 0
+    for service in services:
+        assert service.recv(1) == b""
+        service.close()
