@@ -410,3 +410,19 @@ def test_a_storm_of_connections_leaves_nothing(node: RunningNode, services: Cont
         tunnel.close()
     assert services.run("echo fine").stdout == b"fine\n"
     assert services.all_tunnels() == []
+
+
+def test_a_service_that_answers_nobody_holds_up_no_other(session: Location, services: Container) -> None:
+    """Its queue is full, and its callers wait; those of others do not."""
+    source = "import socket, time; s = socket.create_server(('127.0.0.1', 80), backlog=1); time.sleep(1000)"
+    container = session.node().spawn("python", ["python3", "-c", source])
+    container.wait_tcp(80)
+    container.spawn(["python3", "-m", "http.server", "81"])
+    stuck, free = container.attach_tunnel(80), container.attach_tunnel(81)
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(call(stuck))
+        with call(free) as one:
+            one.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert read_all(one).startswith(b"HTTP/1.0 200 OK")
+    container.destroy()

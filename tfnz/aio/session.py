@@ -40,8 +40,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: So many connections into containers are being made at once; others wait for their turn.
-OPENING_AT_ONCE: Final = 512
+#: So many connections into containers are being made at once; others wait for their turn. Few enough to leave the node
+#: room for other requests, many enough for services that keep theirs waiting.
+OPENING_AT_ONCE: Final = 2048
 
 
 class Resident(Protocol):

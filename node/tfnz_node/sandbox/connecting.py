@@ -6,6 +6,7 @@ Init only begins, so that nothing in the container can keep it: a service whose 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -17,10 +18,15 @@ from .init_process import InitProcess
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
-async def connect_port(init: InitProcess, addresses: Sequence[str], port: int) -> socket.socket:
+async def connect_port(
+    init: InitProcess, addresses: Sequence[str], port: int, *, turns: asyncio.Semaphore | None = None
+) -> socket.socket:
     """A connection to a port at the first of the container's `addresses` where somebody listens.
 
     How long that may take is the caller's to limit.
+
+    Args:
+        turns: whose turn it is to have init begin one; who waits for a service does not hold others up.
 
     Raises:
         ConnectionRefusedError: nobody listens at any.
@@ -30,24 +36,29 @@ async def connect_port(init: InitProcess, addresses: Sequence[str], port: int) -
     *others, last = addresses
     for address in others:
         try:
-            return await _connect(init, address.encode(), port)
+            return await _connect(init, address.encode(), port, turns)
         except OSError as exc:
             if exc.errno != errno.ECONNREFUSED:
                 raise
-    return await _connect(init, last.encode(), port)
+    return await _connect(init, last.encode(), port, turns)
 
 
-async def connect_path(init: InitProcess, path: str) -> socket.socket:
+async def connect_path(
+    init: InitProcess, path: str, *, turns: asyncio.Semaphore | None = None
+) -> socket.socket:
     """A connection to a unix socket; `path` is resolved beneath the container's root.
 
     Raises: as `connect_port`; FileNotFoundError when there is no such path.
     """
-    return await _connect(init, os.fsencode(path), 0)
+    return await _connect(init, os.fsencode(path), 0, turns)
 
 
-async def _connect(init: InitProcess, name: bytes, port: int) -> socket.socket:
+async def _connect(
+    init: InitProcess, name: bytes, port: int, turns: asyncio.Semaphore | None
+) -> socket.socket:
     try:
-        connection = await init.connect(name, port)
+        async with turns or contextlib.nullcontext():
+            connection = await init.connect(name, port)
     except InitFailed as exc:
         raise OSError(exc.errno, str(exc)) from exc  # the subclass that Python has for this number
     try:

@@ -23,8 +23,9 @@ from tfnz_node.sandbox.wire import WireError
 
 from .failures import explain_connect
 
-#: So many connections of one container are being made at once; others wait for their turn.
-OPENING_AT_ONCE: Final = 256
+#: So many connections of one container are begun at once, which init does quickly; others wait for their turn. Who
+#: waits for a service does not count.
+OPENING_AT_ONCE: Final = 64
 #: So many are cut off, and then others have their turn.
 ABORTS_AT_ONCE: Final = 32
 LOOPBACK: Final = "127.0.0.1"
@@ -97,11 +98,11 @@ class Connections:
 
     async def _connect(self, target: int | str, timeout_s: float) -> socket.socket:
         try:
-            async with asyncio.timeout(timeout_s), self._opening:
+            async with asyncio.timeout(timeout_s):
                 if isinstance(target, str):
-                    return await connect_path(self._sandbox.init, target)
+                    return await connect_path(self._sandbox.init, target, turns=self._opening)
                 addresses = (LOOPBACK, self._sandbox.slot.address)
-                return await connect_port(self._sandbox.init, addresses, target)
+                return await connect_port(self._sandbox.init, addresses, target, turns=self._opening)
         except (OSError, WireError) as exc:
             where = target if isinstance(target, str) else f"port {target}"
             raise explain_connect(exc, f"{where} of container {self._container_id}", timeout_s) from exc
