@@ -110,6 +110,7 @@ def make_pool(config: NodeConfig, cgroups: Cgroups, executor: Executor) -> Pool:
         cgroups=cgroups,
         default_limits=CgroupLimits(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus),
         size=config.pool_size,
+        most=config.pool_max,
         executor=executor,
     )
 

@@ -94,6 +94,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     id_count: Annotated[int, Meta(ge=1, le=65534)] = 4096
     #: Sandboxes kept ready, so that a container starts at once.
     pool_size: Annotated[int, Meta(ge=0, le=1024)] = 16
+    #: So many at most, for a while after more were wanted at once than there were.
+    pool_max: Annotated[int, Meta(ge=0, le=4096)] = 64
     max_sessions: Annotated[int, Meta(ge=1, le=65536)] = 256
     #: A session that has been silent this long is over.
     session_silence_s: Annotated[float, Meta(ge=1, le=86400)] = 120.0

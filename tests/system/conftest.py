@@ -90,7 +90,8 @@ def make_node(directory: Path, *, port: int, settings: str = "") -> RunningNode:
     node = RunningNode(directory, directory / "node.toml", directory / "node.sock", f"tcp://127.0.0.1:{port}")
     node.config.write_text(
         f'data_dir = "{node.data_dir}"\nsocket = "{node.socket}"\nlisten = "{node.tcp}"\n'
-        + (settings or 'disk = "8G"\npool_size = 8\n')
+        # The tests count processes: as many sandboxes wait as did before.
+        + (settings or 'disk = "8G"\npool_size = 8\npool_max = 8\n')
     )
     return node
 

@@ -104,7 +104,10 @@ class UnixWire:
         readable, writable, _ = select.select([] if self._over else reading, writing, [], SOON_S)
         assert readable or writable, "the node says nothing, and takes nothing"
         if readable:
-            data = self._socket.recv(1 << 16)
+            try:
+                data = self._socket.recv(1 << 16)
+            except ConnectionResetError:  # it had not read everything when it hung up
+                data = b""
             self._over = not data
             self._parser.feed(data)
             while (frame := self._parser.take()) is not None:

@@ -307,7 +307,9 @@ sys.stdin.readline()
 
 
 def test_users_of_this_machine_are_accounts_by_their_group_s_leave(tmp_path: Path) -> None:
-    node = make_node(tmp_path, port=2030, settings='disk = "1G"\npool_size = 2\nsocket_group = "daemon"\n')
+    node = make_node(
+        tmp_path, port=2030, settings='disk = "1G"\npool_size = 2\npool_max = 2\nsocket_group = "daemon"\n'
+    )
     # Where others may go, unlike the tests' own directory.
     with contextlib.ExitStack() as stack:
         place = Path(f"/tmp/20ft-test-{os.getpid()}")

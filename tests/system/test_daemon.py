@@ -24,7 +24,7 @@ from tfnz.protocol.exits import Cause
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
-SMALL = 'disk = "1G"\npool_size = 2\n'
+SMALL = 'disk = "1G"\npool_size = 2\npool_max = 2\n'
 
 #: Spawns, reboots and destroys in threads until the node is gone; says after each round that it has done it.
 STORM = """
@@ -304,7 +304,7 @@ def test_the_doctor_tells_by_its_code(tmp_path: Path) -> None:
 
 
 def test_storage_in_plain_directories(tmp_path: Path) -> None:
-    node = make_node(tmp_path, port=2030, settings='storage = "directory"\npool_size = 2\n')
+    node = make_node(tmp_path, port=2030, settings='storage = "directory"\npool_size = 2\npool_max = 2\n')
     with contextlib.ExitStack() as stack:
         stack.callback(node.kill)
         node.start()

@@ -20,7 +20,9 @@ SOON_S = 30.0
 @pytest.fixture(scope="module")
 def full_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A node with a small disk."""
-    running = make_node(tmp_path_factory.mktemp("full"), port=2021, settings='disk = "300M"\npool_size = 2\n')
+    running = make_node(
+        tmp_path_factory.mktemp("full"), port=2021, settings='disk = "300M"\npool_size = 2\npool_max = 2\n'
+    )
     try:
         running.start()
         import_images(running, "busybox")

@@ -47,7 +47,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]
     node = make_node(
         tmp_path_factory.mktemp("node"),
         port=2030,
-        settings=f'disk = "1G"\npool_size = 2\nsession_silence_s = {SILENCE_S}\n',
+        settings=f'disk = "1G"\npool_size = 2\npool_max = 2\nsession_silence_s = {SILENCE_S}\n',
     )
     try:
         node.start()

@@ -34,9 +34,7 @@ RETRY_S = 1.0
 #: The pool fills up when nobody has taken anything for so long, or when less than this part of it is left.
 CALM_S = 0.02
 LOW = 0.5
-#: After it was found empty it holds twice as many, up to so many times its size; and as many less again when it was
-#: not for so long.
-MOST = 4
+#: After it was found empty it holds twice as many; and half as many again when it was not for so long.
 PLENTY_S = 30.0
 
 
@@ -93,11 +91,13 @@ class Sandbox:
 
 
 class Pool:
-    """Keeps `size` sandboxes ready, or more when more are wanted.
+    """Keeps sandboxes ready, more of them when more are wanted.
 
     Args:
         binary: tfnz-init.
         seccomp: the compiled filter for every process.
+        size: so many are kept ready.
+        most: so many at most, after it was found empty.
         executor: where blocking work is done.
     """
 
@@ -110,6 +110,7 @@ class Pool:
         cgroups: Cgroups,
         default_limits: CgroupLimits,
         size: int,
+        most: int,
         executor: Executor,
     ) -> None:
         self.cgroups = cgroups
@@ -118,6 +119,7 @@ class Pool:
         self._seccomp = seccomp
         self._slots = slots
         self._size = size
+        self._most = most
         self._executor = executor
         self._ready: deque[Sandbox] = deque()
         self._target = size
@@ -153,7 +155,7 @@ class Pool:
             log.warning("the sandbox in %s ended while it waited", sandbox.slot.name)
             await self._see_through(sandbox.close())
         self._last_empty = loop.time()
-        self._target = min(2 * self._target, MOST * self._size)
+        self._target = max(self._size, min(2 * self._target, self._most))
         return await self._make()
 
     async def work(self, function: Callable[..., object], *args: object) -> object:

@@ -57,6 +57,7 @@ async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: 
             cgroups=cast(Cgroups, cgroups),
             default_limits=LIMITS,
             size=0,
+            most=0,
             executor=executor,
         )
         taking = asyncio.create_task(pool.take())
@@ -96,6 +97,7 @@ async def test_the_pool_fills_up_when_nobody_asks_and_holds_more_after_it_was_em
             cgroups=cast(Cgroups, None),
             default_limits=LIMITS,
             size=4,
+            most=16,
             executor=executor,
         )
 
