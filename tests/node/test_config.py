@@ -18,6 +18,7 @@ network = "10.9.0.0/16"
 id_base = 2000000
 id_count = 10
 pool_size = 4
+pool_max = 8
 max_sessions = 3
 session_silence_s = 60
 disconnect_grace_s = 0.5
