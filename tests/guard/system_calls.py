@@ -19,8 +19,9 @@ from typing import Final, Self
 
 from tfnz_node.kernel import syscalls
 
-#: What depends on chance and not on what is done: how threads wait for each other and for events (futex, epoll_wait,
-#: poll, nanosleep, yield), and what the allocator and the start of threads do (mmap, munmap, mprotect, madvise, brk).
+#: What depends on chance and not on what is done: how threads wait for each other and for events (futex, epoll, poll,
+#: nanosleep, yield; for what is there already nobody waits), and what the allocator and the start of threads do (mmap,
+#: munmap, mprotect, madvise, brk).
 NOT_COUNTED: Final = {
     "poll": 7,
     "mmap": 9,
@@ -37,6 +38,7 @@ NOT_COUNTED: Final = {
     "restart_syscall": 219,
     "clock_nanosleep": 230,
     "epoll_wait": 232,
+    "epoll_ctl": 233,
     "epoll_pwait": 281,
 }
 

@@ -22,6 +22,7 @@ from tests.system.host_state import (
     find_cgroups,
     find_descendants,
     look,
+    look_at_rest,
     unchanged,
     wait_until,
 )
@@ -126,7 +127,7 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
     """Where a private node keeps its things; nothing else of it is left in the end."""
     adopt_orphans()
     directory = tmp_path / "node"
-    before = look(None, directory)
+    before = look_at_rest(None, directory)
     yield directory
     wait_until(before, lambda: look(None, directory))
     assert find_cgroups(directory) == []

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.system.conftest import IMAGES, import_images, make_node
-from tests.system.host_state import SOON_S, adopt_orphans, find_cgroups, find_descendants, look, wait_until
+from tests.system.host_state import (
+    SOON_S,
+    adopt_orphans,
+    find_cgroups,
+    find_descendants,
+    look,
+    look_at_rest,
+    wait_until,
+)
 from tests.system.programs import Program, program
 from tests.system.waiting import wait_for
 from tfnz import Container, Location
@@ -67,7 +75,7 @@ def own(tmp_path: Path) -> Iterator[RunningNode]:
     """A node of the test's own, running, with the image busybox. When it has ended, nothing is left."""
     adopt_orphans()
     node = make_node(tmp_path, port=2030, settings=SMALL)
-    before = look(None, node.data_dir)
+    before = look_at_rest(None, node.data_dir)
     try:
         node.start()
         import_images(node, "busybox")

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import IMAGES, ROOT
-from tests.system.host_state import SOON_S, adopt_orphans, find_cgroups, find_descendants, look, wait_until
+from tests.system.host_state import (
+    SOON_S,
+    adopt_orphans,
+    find_cgroups,
+    find_descendants,
+    look,
+    look_at_rest,
+    wait_until,
+)
 from tests.system.programs import program
 from tests.system.waiting import wait_for
 from tfnz import Location
@@ -39,7 +47,7 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
     """Where a node of the test's keeps its things; in the end it has left nothing on the host but those."""
     adopt_orphans()
     directory = tmp_path / "node"
-    before = look(None, directory)
+    before = look_at_rest(None, directory)
     outside = set(tmp_path.iterdir())
     yield directory
     wait_until(before, lambda: look(None, directory))
