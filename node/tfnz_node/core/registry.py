@@ -108,6 +108,17 @@ class Registry(Generic[Container]):
             raise ContainerNotFound(f"this session has no container {container_id[:64]!r}")
         return container
 
+    def find_shared(self, session: str, account: str, container_id: str) -> Container:
+        """The container, if this session owns it, or another of the account that has given it a tag to be found by.
+
+        Raises:
+            ContainerNotFound: it is neither, or there is none.
+        """
+        container = self._containers.get(container_id)
+        if container is not None and container.account == account and container.tag is not None:
+            return container
+        return self.find(session, account, container_id)
+
     def of_session(self, session: str) -> list[Container]:
         return list(self._by_session.get(session, {}).values())
 

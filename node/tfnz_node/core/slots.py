@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tfnz.protocol.errors import NoCapacity
 
+from .lan import RESERVED_ADDRESSES
+
 #: Ids in a container's user namespace; images are refused when they need more.
 IDS_PER_SLOT = 65536
 
@@ -31,8 +33,7 @@ class Slots:
     def __init__(self, *, id_base: int, count: int, network: str) -> None:
         self._id_base = id_base
         self._network = ipaddress.IPv4Network(network)
-        # The first address names the network; the last is its broadcast.
-        self._count = min(count, self._network.num_addresses - 2)
+        self._count = min(count, self._network.num_addresses - RESERVED_ADDRESSES)
         self._next = 1
         self._taken: set[int] = set()
 
