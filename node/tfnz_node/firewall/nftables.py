@@ -1,0 +1,56 @@
+"""The firewall by nftables: a table of our own that nobody else can change, flush or remove.
+
+The table is owned by our netlink socket. It is gone when the daemon is, whatever ended it; then no packet carries the
+mark any more that leads to containers and back, see `links`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tfnz_node.core.access import Change
+from tfnz_node.core.lan import Lan
+from tfnz_node.kernel.nftables import Nftables, NftablesFailed, NftablesMissing
+
+from .base import FirewallUnavailable, NetworkInUse
+from .ruleset import render_change, render_table
+
+
+class NftablesFirewall:
+    """The firewall of one network.
+
+    Args:
+        render: makes the text of the table.
+
+    Raises:
+        NetworkInUse: another node of this host has a firewall for it.
+        FirewallUnavailable: there is no nftables, or it refuses the table.
+    """
+
+    def __init__(self, lan: Lan, render: Callable[[Lan], str] = render_table) -> None:
+        self.lan = lan
+        try:
+            self._nftables = Nftables()
+        except NftablesMissing as exc:
+            raise FirewallUnavailable(
+                f'{exc}: install it with `apt-get install nftables`, or set network = "none" in node.toml'
+            ) from exc
+        try:
+            self._nftables.run(render(lan))
+        except NftablesFailed as exc:
+            self._nftables.close()
+            if "File exists" in str(exc) or "Operation not permitted" in str(exc):
+                raise NetworkInUse(
+                    f"another node of this host gives addresses of {lan.network} to containers: "
+                    "set `network` in node.toml to another"
+                ) from exc
+            raise FirewallUnavailable(
+                f'nftables refuses our table: {exc}. Try tfnz-node doctor, or set network = "none" in node.toml'
+            ) from exc
+
+    def apply(self, change: Change) -> None:
+        if change:
+            self._nftables.run(render_change(self.lan, change))
+
+    def close(self) -> None:
+        self._nftables.close()

@@ -1,0 +1,144 @@
+"""The firewall as text for nftables: one table that is rendered whole, and changes to the elements of its sets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from typing import Final
+
+from tfnz_node.core.access import PORT_SETS, Change, Element, SetName
+from tfnz_node.core.lan import MARK, MARK_MASK, Lan
+
+#: What no container reaches, whatever it was granted: this host by any of its names for itself, neighbours on a wire,
+#: the metadata service of a cloud, groups, and what means nothing.
+NEVER: Final = tuple(
+    map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"))
+)
+#: What is open to nobody unless it is named: the networks of homes, companies and providers.
+PRIVATE: Final = tuple(
+    map(
+        IPv4Network,
+        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+    )
+)
+
+_SETS: Final[dict[SetName, str]] = {
+    "allowed": "type ipv4_addr . ipv4_addr;",
+    **dict.fromkeys(PORT_SETS.values(), "type ipv4_addr . ipv4_addr . inet_service;"),
+    "open": "type ipv4_addr;",
+    "egress": "type ipv4_addr . ipv4_addr; flags interval;",
+    "answers": "type ipv4_addr . ipv4_addr;",
+}
+#: How many questions a container may ask the resolver: what takes part in answering them is shared.
+_QUESTIONS: Final = "limit rate over 50/second burst 200 packets"
+_PAIR: Final = "ct original ip saddr . ct original ip daddr"
+
+
+def render_table(lan: Lan) -> str:
+    """The whole table, which must not be there yet.
+
+    A connection is judged by its first packet's addresses, at each of its packets: when a permission is withdrawn, the
+    next packet finds it gone. What is not from a container or to one passes untouched.
+    """
+    ours, others = f"iifgroup {lan.group}", f"iifgroup != {lan.group}"
+    mark = f"meta mark set meta mark & {~MARK_MASK & 0xFFFFFFFF:#010x} | {MARK:#06x}"
+    ports = "\n".join(
+        f"        meta l4proto {protocol} {_PAIR} . ct original proto-dst @{name} accept"
+        for protocol, name in PORT_SETS.items()
+    )
+    sets = "\n".join(f"    set {name} {{ {kind} }}" for name, kind in _SETS.items())
+    return f"""\
+create table inet {lan.table} {{ flags owner; }}
+table inet {lan.table} {{
+    flags owner;
+
+{sets}
+    set asking {{ type ipv4_addr; size 65536; flags dynamic; timeout 10s; }}
+
+    chain arriving {{
+        type filter hook prerouting priority raw; policy accept;
+        {ours} goto leaving_container
+    }}
+    # Only IPv4, and only from its own address: the way back must be the way that it came.
+    chain leaving_container {{
+        meta nfproto != ipv4 drop
+        {mark}
+        fib saddr . mark . iif oif missing drop
+        ip daddr {{ {_join(network for network in NEVER)} }} drop
+    }}
+    # Answers from outside, whose address was the host's until now.
+    chain returning {{
+        type filter hook prerouting priority mangle; policy accept;
+        {others} ct direction reply ct original ip saddr {lan.network} {mark}
+    }}
+
+    chain forwarding {{
+        type filter hook forward priority filter; policy accept;
+        {ours} oifgroup {lan.group} goto between
+        {ours} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+        {ours} goto outside
+        oifgroup {lan.group} goto outside
+    }}
+    chain between {{
+        {_PAIR} @allowed accept
+{ports}
+        meta l4proto tcp ct original ip daddr {lan.resolver} ct original proto-dst 53 goto asking
+        meta l4proto udp ct original ip daddr {lan.resolver} ct original proto-dst 53 goto asking
+        meta l4proto icmp ct state related accept
+        drop
+    }}
+    chain asking {{
+        ct direction original update @asking {{ ip saddr {_QUESTIONS} }} drop
+        accept
+    }}
+    # What has no ports, translated to the host's address, would stand in the way of the host's own: a tunnel, say.
+    chain outside {{
+        meta l4proto != {{ tcp, udp, icmp, sctp }} drop
+        ct original ip saddr != {lan.network} drop
+        ct original ip daddr {{ {_join((*NEVER, lan.network))} }} drop
+        {_PAIR} @egress accept
+        ct original ip daddr {{ {_join(PRIVATE)} }} drop
+        ct original ip saddr @open accept
+        {_PAIR} @answers accept
+        drop
+    }}
+
+    # Nothing of the host is for containers, and nothing of theirs for the host.
+    chain to_host {{
+        type filter hook input priority filter; policy accept;
+        {ours} drop
+    }}
+    chain from_host {{
+        type filter hook output priority filter; policy accept;
+        oifgroup {lan.group} drop
+    }}
+
+    chain translating {{
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr {lan.network} oifgroup != {lan.group} masquerade
+    }}
+}}
+"""
+
+
+def render_change(lan: Lan, change: Change) -> str:
+    """The commands of a change: what is removed goes first, so that one may take the place of another."""
+    return "".join(
+        [
+            *_render_elements("delete", lan, change.remove),
+            *_render_elements("add", lan, change.add),
+        ]
+    )
+
+
+def _render_elements(verb: str, lan: Lan, elements: Iterable[Element]) -> Iterable[str]:
+    by_set: dict[SetName, list[str]] = defaultdict(list)
+    for element in elements:
+        by_set[element.set].append(" . ".join(element.key))
+    for name, keys in sorted(by_set.items()):
+        yield f"{verb} element inet {lan.table} {name} {{ {', '.join(sorted(keys))} }}\n"
+
+
+def _join(networks: Iterable[IPv4Network]) -> str:
+    return ", ".join(map(str, networks))

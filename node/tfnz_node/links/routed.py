@@ -1,0 +1,229 @@
+"""Routed links: a pair of interfaces for each container, an address without a network around it, and host routes.
+
+The routes to containers are in a table of their own, which the kernel looks up for packets that carry the firewall's
+mark and for no others. It also looks up there, for every packet that comes from a container, whether that is where its
+sender is (rp_filter with src_valid_mark). So a packet without the mark goes neither to a container nor from one; for
+all else on the host the network is unreachable.
+
+Nobody asks for hardware addresses: the interfaces have no ARP. They have no IPv6 either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Final
+
+from tfnz_node.core.lan import GATEWAY, MARK, MARK_MASK, Lan, find_free
+from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.kernel.netns import open_own_netns, visiting
+
+from .base import LinksUnavailable
+
+#: Of our routes and rules, so that we know them again. The kernel gives numbers below 5 a meaning, and others the rest
+#: of those that are known; this one is free.
+PROTOCOL: Final = 247
+#: Of the table with the routes to containers, and of the rules that lead there; other nodes of this host use them, too.
+TABLE: Final = 2020
+PRIORITY: Final = 2020
+#: The worst there is: whoever has a better idea of where the network is may have it.
+LAST_METRIC: Final = 2**32 - 1
+#: Of the interface inside.
+INSIDE: Final = "eth0"
+DEFAULT_MTU: Final = 1500
+
+_SETTINGS: Final = {
+    rt.IPV4_DEVCONF_FORWARDING: 1,
+    rt.IPV4_DEVCONF_RP_FILTER: 1,
+    rt.IPV4_DEVCONF_SRC_VMARK: 1,
+    rt.IPV4_DEVCONF_SEND_REDIRECTS: 0,
+}
+_ANYWHERE: Final = IPv4Network("0.0.0.0/0")
+_THERE: Final = frozenset({errno.EEXIST})
+_GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH})
+
+
+class RoutedLinks:
+    """The links of one node, on the host's side of which everything carries the group of its network.
+
+    Raises:
+        LinksUnavailable: the host has no interfaces of this kind, or lets nobody make them.
+    """
+
+    def __init__(self, lan: Lan) -> None:
+        self.lan = lan
+        self._host = open_own_netns()
+        self._lock = threading.Lock()
+        #: Network namespaces, kept open so that a wire that somebody removes can be made again.
+        self._connected: dict[IPv4Address, int] = {}
+        try:
+            with rt.RouteSocket() as kernel:
+                self.mtu = find_mtu(kernel.routes())
+                sweep(kernel, lan.network)
+            self.repair_routes()
+        except OSError as exc:
+            os.close(self._host)
+            raise LinksUnavailable(
+                f"this host does not let us set up routes: {exc}; see tfnz-node doctor"
+            ) from exc
+
+    def connect(self, address: IPv4Address, netns_fd: int) -> None:
+        self._make_wire(address, netns_fd)
+        kept = os.dup(netns_fd)
+        with self._lock:
+            before = self._connected.pop(address, None)
+            self._connected[address] = kept
+        if before is not None:
+            os.close(before)
+
+    def disconnect(self, address: IPv4Address) -> None:
+        with self._lock:
+            kept = self._connected.pop(address, None)
+        if kept is not None:
+            os.close(kept)
+
+    def close(self) -> None:
+        while self._connected:
+            self.disconnect(next(iter(self._connected)))
+        with rt.RouteSocket() as kernel:
+            sweep(kernel, self.lan.network)
+        os.close(self._host)
+
+    def is_connected(self, address: IPv4Address) -> bool:
+        return address in self._connected
+
+    def repair_wire(self, address: IPv4Address) -> bool:
+        """Make the wire of a container again if it has been removed, or else the route to it; whether it had been.
+
+        Raises:
+            OSError: the kernel refuses, also because the container is ending.
+        """
+        with self._lock:
+            kept = self._connected.get(address)
+            netns_fd = None if kept is None else os.dup(kept)
+        if netns_fd is None:
+            return False
+        try:
+            with rt.RouteSocket() as kernel, contextlib.suppress(OSError):
+                kernel.request(self._make_route(address))
+                return False
+            self._make_wire(address, netns_fd)
+            return True
+        finally:
+            os.close(netns_fd)
+
+    def repair_all(self) -> None:
+        """See that everything is there."""
+        self.repair_routes()
+        for address in list(self._connected):
+            self.repair_wire(address)
+
+    def repair_routes(self) -> None:
+        """See that what all links share is there."""
+        network = self.lan.network
+        with rt.RouteSocket() as kernel:
+            kernel.request(
+                rt.new_route(network, protocol=PROTOCOL, metric=LAST_METRIC),
+                rt.new_route(network, table=TABLE, protocol=PROTOCOL, metric=LAST_METRIC),
+                rt.new_rule(make_rule(network)),
+                ignored=_THERE,
+            )
+
+    def _make_wire(self, address: IPv4Address, netns_fd: int) -> None:
+        name = self.lan.interface(address)
+        wire = rt.new_veth(
+            name,
+            peer=INSIDE,
+            peer_netns=netns_fd,
+            address=self.lan.hardware_address(address),
+            mtu=self.mtu,
+            group=self.lan.group,
+        )
+        with rt.RouteSocket() as kernel:
+            try:
+                kernel.request(wire)
+            except FileExistsError:
+                # The namespace of the address's last holder has not ended yet.
+                kernel.request(rt.delete_link(name), ignored=_GONE)
+                kernel.request(wire)
+            switch_ipv6_off(name)
+            kernel.request(rt.set_link(name, up=True, settings=_SETTINGS))
+            with visiting(netns_fd, self._host):
+                set_up_inside(address)
+            kernel.request(self._make_route(address))
+
+    def _make_route(self, address: IPv4Address) -> rt.Message:
+        """Raises OSError when the interface is not there."""
+        link = socket.if_nametoindex(self.lan.interface(address))
+        return rt.new_route(IPv4Network(address), table=TABLE, protocol=PROTOCOL, link=link)
+
+
+def find_network(wanted: IPv4Network | None, candidates: tuple[IPv4Network, ...]) -> Iterator[Lan]:
+    """The networks that containers may have on this host: the wanted one, or those of the candidates that are free.
+
+    Raises:
+        LinksUnavailable: the wanted one is in use, or all candidates are.
+    """
+    with rt.RouteSocket() as kernel:
+        routes = kernel.routes()
+    # What we have made ourselves, or another node, is judged by whether its firewall still stands.
+    used = [route.destination for route in routes if route.protocol != PROTOCOL]
+    free = [network for network in ([wanted] if wanted else candidates) if find_free([network], used)]
+    if not free:
+        tried = wanted or f"any of {', '.join(map(str, candidates))}"
+        raise LinksUnavailable(
+            f"the network {tried} cannot be given to containers: this host has routes that overlap with it "
+            '(`ip route show table all`); set `network` in node.toml to one that is free, or to "none"'
+        )
+    yield from map(Lan, free)
+
+
+def find_mtu(routes: list[rt.Route]) -> int:
+    """The largest packet that goes out by the default route."""
+    for route in routes:
+        if route.table == rt.RT_TABLE_MAIN and not route.destination.prefixlen and route.link:
+            with contextlib.suppress(OSError, ValueError):
+                return int(Path(f"/sys/class/net/{socket.if_indextoname(route.link)}/mtu").read_text())
+    return DEFAULT_MTU
+
+
+def make_rule(network: IPv4Network) -> rt.Rule:
+    """Packets with the mark find the table with the routes to containers of this network."""
+    return rt.Rule(PRIORITY, network, MARK, MARK_MASK, TABLE, PROTOCOL)
+
+
+def sweep(kernel: rt.RouteSocket, network: IPv4Network) -> None:
+    """Remove the routes and rules of a node for this network, which are ours to remove: nobody else has it."""
+    for rule in kernel.rules():
+        if rule.protocol == PROTOCOL and rule.destination == network:
+            kernel.request(rt.delete_rule(rule), ignored=_GONE)
+    kernel.request(
+        rt.delete_route(network, protocol=PROTOCOL),
+        rt.delete_route(network, table=TABLE, protocol=PROTOCOL),
+        ignored=_GONE,
+    )
+
+
+def switch_ipv6_off(interface: str) -> None:
+    """In the current network namespace; a kernel without IPv6 has it off already."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").write_text("1")
+
+
+def set_up_inside(address: IPv4Address) -> None:
+    """The container's end, in its namespace: its address, and everything else by way of the gateway."""
+    switch_ipv6_off(INSIDE)
+    with rt.RouteSocket() as kernel:
+        kernel.request(rt.set_link("lo", up=True), rt.set_link(INSIDE, up=True))
+        inside = socket.if_nametoindex(INSIDE)
+        kernel.request(
+            rt.new_address(inside, address),
+            rt.new_route(IPv4Network(GATEWAY), protocol=PROTOCOL, link=inside),
+            rt.new_route(_ANYWHERE, protocol=PROTOCOL, link=inside, gateway=GATEWAY),
+        )

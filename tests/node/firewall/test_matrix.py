@@ -1,0 +1,437 @@
+"""Who reaches what, with every kind of packet: as it should be, and what each protection is good for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from tests.node.firewall.lab import ADDRESSES, LAN, Lab
+from tests.node.firewall.probes import KINDS, PORT, icmp, spoofed, tcp, udp
+from tests.system.waiting import wait_for
+from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
+from tfnz_node.core.lan import Lan
+from tfnz_node.firewall.ruleset import render_table
+
+#: From where to where packets of every kind pass when nobody has allowed anything.
+BY_DEFAULT = {("client", "public"), ("client", "outside"), ("host", "public"), ("outside", "host")}
+SOURCES = ("client", "host", "outside")
+#: What a container may send to the outside at all.
+OUTWARD = {"tcp", "udp", "icmp", "sctp"}
+TARGETS = ("server", "client", "host", "public", "outside", "private", "metadata", "nobody")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A lab that every test leaves as it was."""
+    with Lab() as made:
+        yield made
+
+
+def reachable(lab: Lab, source: str, target: str) -> set[str]:
+    """The kinds of packets that arrive."""
+    return {kind for kind, arrives in KINDS.items() if arrives(lab, source, target)}
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "nobody"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_who_reaches_what_by_default(lab: Lab, source: str, target: str) -> None:
+    if source == target or (source, target) in {
+        ("host", "private"),
+        ("host", "metadata"),
+        ("host", "outside"),
+    }:
+        return  # not ours to say
+    if source == "outside" and target in ("public", "private", "metadata"):
+        return  # itself
+    expected = set(KINDS) if (source, target) in BY_DEFAULT else set()
+    assert reachable(lab, source, target) == (expected & OUTWARD if source == "client" else expected)
+
+
+def test_who_reaches_what_when_it_is_allowed(lab: Lab) -> None:
+    with lab.allowed("server", "client"):
+        assert reachable(lab, "server", "client") == set()
+        assert reachable(lab, "client", "server") == set(KINDS)
+        assert reachable(lab, "stranger", "server") == set()
+    assert reachable(lab, "client", "server") == set()
+
+
+def test_a_port_is_for_what_has_ports(lab: Lab) -> None:
+    with lab.allowed("server", "client", PORT):
+        assert reachable(lab, "client", "server") == {"tcp", "udp", "sctp"}
+        assert not tcp(lab, "client", "server", port=PORT + 1)
+        assert not udp(lab, "client", "server", port=PORT + 1)
+    # A ping looks to the kernel as if it had the port 2048.
+    with lab.allowed("server", "client", 2048):
+        assert not icmp(lab, "client", "server")
+
+
+@pytest.mark.parametrize("port", [None, PORT])
+def test_what_is_taken_back_ends_what_is_open(lab: Lab, port: int | None) -> None:
+    with (
+        lab.allowed("server", "client", port) as back,
+        lab.socket("server", socket.AF_INET, socket.SOCK_STREAM) as listener,
+        lab.socket("client", socket.AF_INET, socket.SOCK_STREAM) as client,
+    ):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ADDRESSES["server"], PORT))
+        listener.listen()
+        client.connect((ADDRESSES["server"], PORT))
+        server, _ = listener.accept()
+        with server:
+            client.send(b"one")
+            assert server.recv(10) == b"one"
+            lab.apply(back)
+            client.send(b"two")
+            server.send(b"three")
+            assert select.select([server, client], [], [], 0.3)[0] == []
+            lab.apply(Change(add=back.remove))
+            # Both send again what was not acknowledged.
+            assert (server.recv(10), client.recv(10)) == (b"two", b"three")
+
+
+def test_the_resolver_is_open_to_all_for_questions_only(lab: Lab) -> None:
+    assert tcp(lab, "client", "resolver", port=53)
+    assert udp(lab, "client", "resolver", port=53)
+    assert not udp(lab, "client", "resolver", port=54)
+    assert not icmp(lab, "client", "resolver")
+    assert not udp(lab, "resolver", "client", port=53)
+
+
+def test_who_asks_too_much_is_not_heard_for_a_while(lab: Lab) -> None:
+    with (
+        lab.socket("resolver", socket.AF_INET, socket.SOCK_DGRAM) as resolver,
+        lab.socket("stranger", socket.AF_INET, socket.SOCK_DGRAM) as asker,
+    ):
+        resolver.bind(("0.0.0.0", 53))
+        resolver.setblocking(False)
+        heard = 0
+        for _ in range(1000):
+            asker.sendto(b"?", (ADDRESSES["resolver"], 53))
+            with contextlib.suppress(BlockingIOError):
+                heard += len(resolver.recv(10))
+        assert 150 <= heard <= 500
+    assert udp(lab, "client", "resolver", port=53)  # others are
+
+
+@contextlib.contextmanager
+def policy(lab: Lab, egress: Egress) -> Iterator[tuple[Access, IPv4Address]]:
+    """The client may reach no more than this."""
+    access, address = Access(), IPv4Address(ADDRESSES["client"])
+    lab.apply(access.set_egress(address, egress))
+    access.commit_egress(address, egress)
+    yield access, address
+    lab.apply(access.set_egress(address, OPEN))
+
+
+def test_egress(lab: Lab) -> None:
+    with policy(lab, CLOSED):
+        assert reachable(lab, "client", "public") == set()
+        assert udp(lab, "client", "resolver", port=53)
+    networks = Egress(networks=tuple(map(LAN.network.__class__, ("10.9.0.0/16", "8.8.8.0/24"))))
+    with policy(lab, networks):
+        assert reachable(lab, "client", "private") == OUTWARD
+        assert reachable(lab, "client", "public") == OUTWARD
+        assert reachable(lab, "client", "outside") == set()
+        assert reachable(lab, "server", "private") == set()
+    with policy(lab, Egress(names=("example.org",))) as (access, address):
+        assert reachable(lab, "client", "public") == set()
+        change = access.answer(
+            address, [IPv4Address(ADDRESSES[name]) for name in ("public", "private", "metadata")]
+        )
+        lab.apply(change)
+        access.commit_answer(address, change)
+        assert reachable(lab, "client", "public") == OUTWARD
+        # Whatever a name is said to stand for.
+        assert reachable(lab, "client", "private") == set()
+        assert reachable(lab, "client", "metadata") == set()
+    assert reachable(lab, "client", "public") == OUTWARD
+
+
+def test_a_change_of_egress_ends_what_is_open(lab: Lab) -> None:
+    with (
+        lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far,
+        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as near,
+    ):
+        far.bind(("0.0.0.0", PORT))
+        near.sendto(b"one", (ADDRESSES["outside"], PORT))
+        _, whom = far.recvfrom(10)
+        assert whom[0] == ADDRESSES["host"]
+        far.sendto(b"two", whom)
+        assert near.recv(10) == b"two"
+        with policy(lab, CLOSED):
+            far.sendto(b"three", whom)
+            assert select.select([near], [], [], 0.3)[0] == []
+
+
+def test_nobody_pretends_to_be_another(lab: Lab) -> None:
+    assert spoofed(lab, "client", "public", pretended="client")
+    with lab.allowed():
+        assert spoofed(lab, "client", "server", pretended="client")
+        assert not spoofed(lab, "stranger", "server", pretended="client")
+    for pretended in ("client", "server", "host", "public", "nobody", "127.0.0.1", "0.0.0.0", "169.254.1.1"):
+        assert not spoofed(lab, "stranger", "server", pretended=pretended), pretended
+        assert not spoofed(lab, "stranger", "public", pretended=pretended), pretended
+        assert not spoofed(lab, "stranger", "host", pretended=pretended), pretended
+
+
+def test_nothing_goes_around_by_ipv6(lab: Lab) -> None:
+    """Even if it were switched on inside, where nobody but us can do that."""
+    switch_ipv6_on(lab, "client", "eth0")
+    assert "fe80" in lab.run("client", "ip", "-6", "address", "show", "dev", "eth0")
+    assert (
+        lab.run("host", "ip", "-6", "address", "show", "dev", LAN.interface(IPv4Address("10.200.0.2"))) == ""
+    )
+    assert not hears_ipv6(lab)
+    lab.set("client", "ipv6/conf/eth0/disable_ipv6", "1")
+
+
+def switch_ipv6_on(lab: Lab, place: str, interface: str) -> None:
+    lab.set(
+        place, f"ipv6/conf/{interface}/accept_dad", "0"
+    )  # without asking others first, which takes a second
+    lab.set(place, f"ipv6/conf/{interface}/disable_ipv6", "0")
+
+    def ready() -> bool:
+        shown = lab.run(place, "ip", "-6", "address", "show", "dev", interface)
+        return "fe80" in shown and "tentative" not in shown
+
+    wait_for(ready, 10.0, f"{interface} gets no address")
+
+
+def hears_ipv6(lab: Lab) -> bool:
+    """Whether a datagram to all neighbours of the client arrives on the host."""
+    word = os.urandom(8)
+    with (
+        lab.socket("host", socket.AF_INET6, socket.SOCK_DGRAM) as receiver,
+        lab.socket("client", socket.AF_INET6, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("::", PORT))
+        interface = lab.inside("client", socket.if_nametoindex, "eth0")
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, struct.pack("I", interface))
+        with contextlib.suppress(OSError):
+            sender.sendto(word, ("ff02::1", PORT, 0, interface))
+        return bool(select.select([receiver], [], [], 0.2)[0])
+
+
+def test_nobody_answers_arp(lab: Lab) -> None:
+    ask = struct.pack(
+        ">HHBBH6s4s6s4s",
+        1,
+        0x0800,
+        6,
+        4,
+        1,
+        b"\x02\x20\x0a\xc8\0\2",
+        b"\x0a\xc8\0\2",
+        bytes(6),
+        b"\xc6\x33\x64\1",
+    )
+    with lab.socket("client", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as wire:
+        wire.bind(("eth0", 0x0806))
+        wire.send(b"\xff" * 6 + b"\x02\x20\x0a\xc8\0\2" + b"\x08\x06" + ask)
+        assert select.select([wire], [], [], 0.2)[0] == []
+
+
+def test_groups_and_broadcasts_reach_nobody(lab: Lab) -> None:
+    with (
+        lab.socket("host", socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("0.0.0.0", PORT))
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        for address in (
+            "224.0.0.1",
+            "239.255.255.250",
+            "255.255.255.255",
+            "10.200.255.255",
+            "198.51.100.255",
+        ):
+            sender.sendto(b"hello", (address, PORT))
+        assert select.select([receiver], [], [], 0.2)[0] == []
+
+
+# --- what happens to the host
+
+
+def all_is_as_it_should_be(lab: Lab) -> bool:
+    return (
+        tcp(lab, "client", "server")
+        and tcp(lab, "client", "public")
+        and not any(udp(lab, *pair) for pair in NEVER_OPEN)
+    )
+
+
+#: Whatever happens, and however short.
+NEVER_OPEN = [
+    ("stranger", "server"),
+    ("server", "client"),
+    ("client", "host"),
+    ("client", "private"),
+    ("host", "server"),
+]
+
+
+def test_a_flush_of_all_rules_changes_nothing(lab: Lab) -> None:
+    with lab.allowed():
+        lab.run("host", "nft", "flush", "ruleset")
+        with pytest.raises(subprocess.CalledProcessError):
+            lab.run("host", "nft", "delete", "table", "inet", LAN.table)
+        assert all_is_as_it_should_be(lab)
+
+
+def test_without_the_firewall_nothing_passes() -> None:
+    with (
+        Lab() as lab,
+        lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far,
+        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as near,
+    ):
+        far.bind(("0.0.0.0", PORT))
+        near.sendto(b"one", (ADDRESSES["outside"], PORT))
+        _, whom = far.recvfrom(10)
+        far.close()
+        lab.on_host(lab.firewall.close)
+        assert lab.run("host", "nft", "list", "ruleset") == ""
+        with lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far_again:
+            far_again.bind(("0.0.0.0", PORT))
+            far_again.sendto(b"two", whom)
+            assert select.select([near], [], [], 0.2)[0] == []
+        for source, target in [
+            *NEVER_OPEN,
+            ("client", "server"),
+            ("client", "public"),
+            ("outside", "server"),
+        ]:
+            assert reachable(lab, source, target) == set(), (source, target)
+
+
+def test_without_routes_nothing_passes(lab: Lab) -> None:
+    with lab.allowed():
+        lab.run("host", "ip", "rule", "delete", "priority", "2020")
+        for source, target in [*NEVER_OPEN, ("client", "server"), ("client", "public")]:
+            assert reachable(lab, source, target) == set(), (source, target)
+        lab.on_host(lab.links.repair_routes)
+        assert all_is_as_it_should_be(lab)
+
+
+# --- what each protection is good for
+
+
+def without(*patterns: str) -> Callable[[Lan], str]:
+    """The table without the lines that match."""
+
+    def render(lan: Lan) -> str:
+        lines = render_table(lan).splitlines(keepends=True)
+        kept = [line for line in lines if not any(re.search(pattern, line) for pattern in patterns)]
+        assert len(lines) - len(kept) >= len(patterns)
+        return "".join(kept)
+
+    return render
+
+
+def no_rp_filter(lab: Lab) -> None:
+    for name in ("server", "client", "stranger"):
+        wire = LAN.interface(IPv4Address(ADDRESSES[name]))
+        lab.set("host", f"ipv4/conf/{wire}/rp_filter", "0")
+
+
+def test_the_last_word_between_containers_matters() -> None:
+    with Lab(
+        lambda lan: render_table(lan).replace(
+            "ct state related accept\n        drop", "ct state related accept"
+        )
+    ) as lab:
+        assert reachable(lab, "client", "server") == set(KINDS)
+
+
+def test_the_last_word_to_the_outside_matters() -> None:
+    with (
+        Lab(lambda lan: render_table(lan).replace("@answers accept\n        drop", "@answers accept")) as lab,
+        policy(lab, CLOSED),
+    ):
+        assert reachable(lab, "client", "public") == OUTWARD
+
+
+@pytest.mark.parametrize(
+    ("patterns", "source", "target"),
+    [
+        # What would be dropped on its way in, if it had come from the outside to begin with.
+        (
+            ("ip saddr != ", "ip daddr .* 10.200.0.0/16 } drop", "10.0.0.0/8.* drop", "@answers accept"),
+            "client",
+            "private",
+        ),
+        (("iifgroup .* drop$",), "client", "host"),
+        (("10.0.0.0/8.* drop",), "client", "private"),
+        (("ip daddr .* drop", "ct original ip daddr .*0.0.0.0/8.* drop"), "client", "metadata"),
+    ],
+)
+def test_a_rule_matters(patterns: tuple[str, ...], source: str, target: str) -> None:
+    with Lab(without(*patterns)) as lab:
+        assert udp(lab, source, target)
+
+
+def test_each_guard_against_false_senders_matters() -> None:
+    with Lab(without("fib saddr")) as lab, lab.allowed():
+        assert not spoofed(lab, "stranger", "server", pretended="client")  # the routes' own guard
+        no_rp_filter(lab)
+        assert spoofed(lab, "stranger", "server", pretended="client")
+    with Lab() as lab, lab.allowed():
+        no_rp_filter(lab)
+        assert not spoofed(lab, "stranger", "server", pretended="client")
+
+
+def test_the_mark_matters() -> None:
+    """Without it, an empty firewall would leave everything open."""
+    with Lab() as lab:
+        lab.on_host(lab.firewall.close)
+        lab.run("host", "ip", "rule", "add", "to", str(LAN.network), "lookup", "2020", "priority", "2019")
+        assert udp(lab, "stranger", "server")
+        assert udp(lab, "client", "host")
+        assert udp(lab, "host", "server")
+
+
+def test_the_rule_against_the_host_s_own_packets_matters() -> None:
+    for render, expected in ((render_table, False), (without("oifgroup .* drop$"), True)):
+        with Lab(render) as lab:
+            lab.run("host", "ip", "rule", "add", "to", str(LAN.network), "lookup", "2020", "priority", "2019")
+            assert udp(lab, "host", "server") is expected
+
+
+def test_switching_ipv6_off_matters() -> None:
+    with Lab(without("nfproto != ipv4")) as lab:
+        wire = LAN.interface(IPv4Address(ADDRESSES["client"]))
+        switch_ipv6_on(lab, "client", "eth0")
+        assert not hears_ipv6(lab)
+    with Lab(without("nfproto != ipv4", "fib saddr", "iifgroup .* drop$")) as lab:
+        switch_ipv6_on(lab, "client", "eth0")
+        switch_ipv6_on(lab, "host", wire)
+        assert hears_ipv6(lab)
+
+
+def test_translation_matters() -> None:
+    with (
+        Lab(without("masquerade")) as lab,
+        lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far,
+        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as near,
+    ):
+        far.bind(("0.0.0.0", PORT))
+        near.sendto(b"one", (ADDRESSES["outside"], PORT))
+        assert far.recvfrom(10)[1][0] == ADDRESSES["client"]
+
+
+def test_an_element_that_is_there_may_be_added_again(lab: Lab) -> None:
+    element = Element("allowed", ("10.200.0.2", "10.200.0.1"))
+    for _ in range(2):
+        lab.apply(Change(add=frozenset({element})))
+    lab.apply(Change(remove=frozenset({element})))
+    with pytest.raises(OSError, match="No such file"):
+        lab.apply(Change(remove=frozenset({element})))
