@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"tfnz": ROOT, "tfnz_node": ROOT / "node", "bench": ROOT}
 
 #: Adapters: one room for each outside thing. They know the core's words and the kernel, and not each other.
-ADAPTERS = {"sandbox", "rootfs", "storage", "images", "store", "links", "firewall"}
+ADAPTERS = {"sandbox", "rootfs", "storage", "images", "store", "links", "firewall", "resolver"}
 #: The rooms of the daemon, and which others each may enter. A new room must be entered here, with a decision.
 ROOMS: dict[str, set[str]] = {
     # Leaves: they know nobody.
@@ -70,7 +70,7 @@ WITHOUT_MIRROR = {
 }
 
 #: Tests of what several modules of a package do together: a contract that all keep, an attack that all withstand.
-TOPICS = {"contract", "doubt", "mutations", "resuming", "rule_breakers", "traversal", "whiteouts"}
+TOPICS = {"contract", "doubt", "matrix", "mutations", "resuming", "rule_breakers", "traversal", "whiteouts"}
 
 #: A module's name, and the full names of what it imports.
 Imports = dict[str, set[str]]

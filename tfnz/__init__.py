@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .container import Container
+from .external import ExternalContainer
 from .location import Location
 from .node import Node
 from .process import Process
@@ -65,6 +66,7 @@ __all__ = [
     "Disconnected",
     "DiskFull",
     "Exit",
+    "ExternalContainer",
     "FileError",
     "ImageError",
     "ImageInUse",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from . import aio
-from .aio.arguments import Command, Env, TerminalSize
+from .aio.arguments import Command, Egress, Env, TerminalSize
 from .face import described, find_callback
 from .portal import Portal
 from .process import Process
@@ -321,3 +321,23 @@ class Container:
         )
         tunnel: Tunnel = self._portal.face(core)
         return tunnel
+
+    # --- the firewall
+
+    def allow_connection_from(
+        self,
+        other: Any,
+        port: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout_s: float | None = _REQUEST_TIMEOUT_S,
+    ) -> None:
+        self._portal.call(self._core.allow_connection_from(other, port, alias=alias, timeout_s=timeout_s))
+
+    def disallow_connection_from(
+        self, other: Any, port: int | None = None, *, timeout_s: float | None = _REQUEST_TIMEOUT_S
+    ) -> None:
+        self._portal.call(self._core.disallow_connection_from(other, port, timeout_s=timeout_s))
+
+    def set_egress(self, egress: Egress, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> None:
+        self._portal.call(self._core.set_egress(egress, timeout_s=timeout_s))

@@ -14,12 +14,13 @@ from typing import IO, Any, Final, final
 from . import aio
 from .conn import AccountKeys, Conn
 from .container import Container
+from .external import ExternalContainer
 from .face import described, find_callback
 from .links import Connector
 from .node import Node
 from .portal import Portal
 from .process import Process
-from .protocol.messages import ContainerInfo, ImageInfo
+from .protocol.messages import ConnectionInfo, ContainerInfo, ImageInfo
 from .tunnel import Tunnel
 
 #: How long a program that ends without `disconnect` waits for the node to be told.
@@ -161,6 +162,16 @@ class Location:
     def containers(self, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> list[ContainerInfo]:
         return self._portal.call(self._core.containers(timeout_s=timeout_s))
 
+    def external_container(
+        self, key: str, *, timeout_s: float | None = _REQUEST_TIMEOUT_S
+    ) -> ExternalContainer:
+        core = self._portal.call(self._core.external_container(key, timeout_s=timeout_s))
+        external: ExternalContainer = self._portal.face(core)
+        return external
+
+    def connections(self, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> list[ConnectionInfo]:
+        return self._portal.call(self._core.connections(timeout_s=timeout_s))
+
     # --- what programs of old ask the location for
 
     def tunnel_onto(
@@ -262,6 +273,8 @@ def _make_face(core: Any, portal: Portal) -> Any:
             return Node(core, portal)
         case aio.Container():
             return Container(core, portal)
+        case aio.ExternalContainer():
+            return ExternalContainer(core, portal)
         case aio.Process():
             return Process(core, portal)
         case aio.Tunnel():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, final
 
 from . import aio
-from .aio.arguments import Command, Env, Files, TerminalSize
+from .aio.arguments import Command, Egress, Env, Files, TerminalSize
 from .aio.node import NodeStats
 from .container import Container
 from .face import described
@@ -88,6 +88,7 @@ class Node:
         interactive: bool = False,
         stdin: bool = True,
         size: TerminalSize = (80, 24),
+        egress: Egress = "open",
         stdout_callback: Callable[[Container, bytes], object] | None = None,
         stderr_callback: Callable[[Container, bytes], object] | None = None,
         termination_callback: Callable[[Container, int], object] | None = None,
@@ -113,6 +114,7 @@ class Node:
                 interactive=interactive,
                 stdin=stdin,
                 size=size,
+                egress=egress,
                 stdout_callback=self._portal.adopt(stdout_callback),
                 stderr_callback=self._portal.adopt(stderr_callback),
                 termination_callback=self._portal.adopt(termination_callback),

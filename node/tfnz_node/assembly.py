@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
+from ipaddress import IPv4Network
 
 import zmq.asyncio
 
@@ -20,8 +21,11 @@ from tfnz.protocol.messages import NodeOffer
 
 from .accounts import Accounts
 from .config import NodeConfig
+from .core.lan import CANDIDATES
 from .core.registry import Registry
 from .core.slots import Slots
+from .firewall.base import MemoryFirewall, NetworkInUse
+from .firewall.nftables import NftablesFirewall
 from .gateway.door import Door
 from .gateway.session import Session
 from .gateway.sessions import Peer, Sessions
@@ -37,7 +41,13 @@ from .images.catalogue import Catalogue
 from .images.limits import ImportLimits
 from .init_binary import find_init
 from .instance import is_dead_instance, lock_data_dir, name_instance
+from .kernel.netns import make_netns
 from .keys import NodeKeys, load_keys
+from .links.base import NoLinks
+from .links.monitor import Monitor
+from .links.routed import RoutedLinks, find_network
+from .resolver.server import serving
+from .resolver.upstream import Upstream
 from .rootfs.staging import open_staging
 from .sandbox.cgroups import CgroupLimits, Cgroups, open_cgroups, sweep_instances
 from .sandbox.pool import Pool
@@ -46,6 +56,7 @@ from .storage.base import Storage
 from .storage.choose import open_storage
 from .store.base import Store
 from .store.sqlite import open_store
+from .supervisor.network import Network
 from .supervisor.spec import Host
 
 log = logging.getLogger(__name__)
@@ -82,8 +93,11 @@ async def start_node(
     cgroups = open_cgroups(name_instance(data_dir))
     stack.callback(cgroups.close)
     await asyncio.to_thread(sweep_storage, storage)
-    pool = make_pool(config, cgroups, executor)
-    node = make_node(config, pool=pool, storage=storage, store=store, keys=keys, executor=executor)
+    network = await open_network(config, executor, stack)
+    pool = make_pool(config, cgroups, network, executor)
+    node = make_node(
+        config, pool=pool, network=network, storage=storage, store=store, keys=keys, executor=executor
+    )
     await node.catalogue.delete_unused_layers()
     pool.start()
     stack.push_async_callback(pool.close)
@@ -100,14 +114,65 @@ def sweep_storage(storage: Storage) -> None:
     storage.sweep()
 
 
-def make_pool(config: NodeConfig, cgroups: Cgroups, executor: Executor) -> Pool:
+async def open_network(config: NodeConfig, executor: Executor, stack: contextlib.AsyncExitStack) -> Network:
+    """The network of containers, if they are to have one; `stack` ends it.
+
+    Raises:
+        LinksUnavailable, FirewallUnavailable: this host cannot give them one, or not the one that is wanted.
+    """
+    if config.network == "none":
+        return Network(None, NoLinks(), MemoryFirewall(), executor)
+    network, links = await asyncio.to_thread(find_free_network, config, executor)
+    stack.callback(network.close)
+    monitor = Monitor(links, executor)
+    stack.push_async_callback(monitor.close)
+    await open_resolver(config, network, links, stack)
+    log.info("containers have addresses of %s", links.lan.network)
+    return network
+
+
+async def open_resolver(
+    config: NodeConfig, network: Network, links: RoutedLinks, stack: contextlib.AsyncExitStack
+) -> None:
+    """Who answers containers' questions for names: in a namespace of its own, on a wire as containers have it."""
+    address = links.lan.resolver
+    netns = await asyncio.to_thread(make_netns)
+    stack.callback(os.close, netns)
+    await asyncio.to_thread(links.connect, address, netns)
+    upstream = Upstream([str(server) for server in config.resolvers])
+    await stack.enter_async_context(serving(address, netns, network, upstream))
+
+
+def find_free_network(config: NodeConfig, executor: Executor) -> tuple[Network, RoutedLinks]:
+    """The wanted network, or the first that is free; a firewall stands before anything is linked. Raises as above."""
+    wanted = config.network if isinstance(config.network, IPv4Network) else None
+    taken: NetworkInUse | None = None
+    for lan in find_network(wanted, CANDIDATES):
+        try:
+            firewall = NftablesFirewall(lan)
+        except NetworkInUse as exc:
+            taken = exc
+            continue
+        try:
+            links = RoutedLinks(lan)
+        except BaseException:
+            firewall.close()
+            raise
+        return Network(lan, links, firewall, executor, private_egress=config.private_egress), links
+    assert taken is not None  # or there would have been no candidate, which has been said
+    raise taken
+
+
+def make_pool(config: NodeConfig, cgroups: Cgroups, network: Network, executor: Executor) -> Pool:
     """The pool of sandboxes, not started."""
     limits = config.limits
+    addresses = network.lan.network if network.lan is not None else CANDIDATES[0]
     return Pool(
         binary=find_init(config.init),
         seccomp=compile_filter(),
-        slots=Slots(id_base=config.id_base, count=config.id_count, network=str(config.network)),
+        slots=Slots(id_base=config.id_base, count=config.id_count, network=str(addresses)),
         cgroups=cgroups,
+        wiring=network,
         default_limits=CgroupLimits(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus),
         size=config.pool_size,
         most=config.pool_max,
@@ -116,7 +181,14 @@ def make_pool(config: NodeConfig, cgroups: Cgroups, executor: Executor) -> Pool:
 
 
 def make_node(
-    config: NodeConfig, *, pool: Pool, storage: Storage, store: Store, keys: NodeKeys, executor: Executor
+    config: NodeConfig,
+    *,
+    pool: Pool,
+    network: Network,
+    storage: Storage,
+    store: Store,
+    keys: NodeKeys,
+    executor: Executor,
 ) -> Node:
     """What the handlers work with; `end_session` is the gateway's to give."""
     staging = config.data_dir / STAGING
@@ -130,7 +202,7 @@ def make_node(
         name=socket.gethostname() or "node",
         version=version("tfnz"),
         cgroups=pool.cgroups.version,
-        host=Host(pool, storage, staging, executor, keys.unseal),
+        host=Host(pool, storage, staging, executor, keys.unseal, network),
         registry=Registry(
             containers_per_account=config.quota.containers, memory_per_account=config.quota.memory_bytes
         ),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import tomllib
 from difflib import get_close_matches
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_type_hints
 
@@ -87,8 +87,15 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket_group: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")] = "tfnz"
     #: ZeroMQ endpoints for clients elsewhere: one, a list, or [] for none.
     listen: tuple[str, ...] = ("tcp://*:2020",)
-    #: Containers get their addresses from this network.
-    network: IPv4Network = IPv4Network("10.200.0.0/16")
+    #: Containers get their addresses from this network; "auto" is one that is free, and with "none" they have loopback
+    #: and nothing else.
+    network: IPv4Network | Literal["auto", "none"] = "auto"
+    #: The private networks that containers may be let out to by their owners, with egress=[...].
+    private_egress: tuple[IPv4Network, ...] = tuple(
+        map(IPv4Network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"))
+    )
+    #: Addresses of the resolvers that answer containers' questions for names; [] for the node's own.
+    resolvers: tuple[IPv4Address, ...] = ()
     #: The n-th container in use has the ids from id_base + 65536 n on, n counting from 1 to id_count.
     id_base: Annotated[int, Meta(ge=65536, le=MAX_ID)] = 1_000_000
     id_count: Annotated[int, Meta(ge=1, le=65534)] = 4096
@@ -174,6 +181,10 @@ def _parse_value(name: str, hint: Any, value: Any, *, where: str) -> Any:
             return _parse_bytes(hint, value)
         if name == "listen":
             return _parse_endpoints(value)
+        if name == "network" and value in ("auto", "none"):
+            return value
+        if name == "network":
+            hint = IPv4Network
         return msgspec.convert(value, hint, dec_hook=_parse_foreign)
     except (msgspec.ValidationError, InvalidArgument, ValueError) as exc:
         raise ConfigError(f"{where}: {exc}") from exc
@@ -195,7 +206,7 @@ def _parse_foreign(kind: type, value: Any) -> Any:
         if not value.startswith("/") or "\0" in value:
             raise ValueError("a path must be absolute, beginning with /")
         return Path(value)
-    return IPv4Network(value)
+    return IPv4Address(value) if kind is IPv4Address else IPv4Network(value)
 
 
 def _parse_endpoints(value: Any) -> tuple[str, ...]:
@@ -226,7 +237,7 @@ def _check_together(config: NodeConfig, source: str) -> None:
             f"{source}: id_base = {config.id_base} leaves room for {max(most, 0)} ranges of {IDS_PER_CONTAINER} ids "
             f"below {MAX_ID}, and id_count = {config.id_count} asks for more: lower one of them"
         )
-    if config.network.prefixlen > 29:
+    if isinstance(config.network, IPv4Network) and config.network.prefixlen > 29:
         raise ConfigError(
             f"{source}: network = '{config.network}' is too small for containers: use a /29 or larger"
         )

@@ -47,13 +47,16 @@ from tfnz.protocol.messages import (
 from tfnz_node.accounts import Accounts
 from tfnz_node.assembly import gateway, make_node, sweep_storage
 from tfnz_node.config import NodeConfig
+from tfnz_node.firewall.base import MemoryFirewall
 from tfnz_node.gateway.zap import Authenticator
 from tfnz_node.handlers.context import Node
 from tfnz_node.keys import load_keys
+from tfnz_node.links.base import NoLinks
 from tfnz_node.sandbox.pool import Pool
 from tfnz_node.storage.base import Storage
 from tfnz_node.store.memory import MemoryStore
 from tfnz_node.supervisor import boot
+from tfnz_node.supervisor.network import Network
 
 pytestmark = pytest.mark.asyncio
 
@@ -315,6 +318,7 @@ async def test_a_node_has_what_its_configuration_says(tmp_path: Path) -> None:
         node: Node = make_node(
             config,
             pool=cast(Pool, PoolStandIn()),
+            network=Network(None, NoLinks(), MemoryFirewall(), executor),
             storage=cast(Storage, FakeStorage(tmp_path)),
             store=MemoryStore(),
             keys=load_keys(tmp_path),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import subprocess
 import time
 from collections import Counter
@@ -40,7 +41,7 @@ class HostState:
         processes: command names of all our descendants, dead ones too unless they are ours to reap.
         cgroups: how many the node has in each hierarchy.
         mounts: mount points of our namespace, and of the daemon's.
-        interfaces: network interfaces.
+        interfaces: network interfaces; those of containers all count as one.
         loop_devices: those that the node's disk is in.
         disk: what is on the node's disk besides images: containers' own files, subvolumes, half-made layers, too many
             quota groups without a subvolume; and which layers there are.
@@ -51,7 +52,7 @@ class HostState:
     processes: Counter[str]
     cgroups: Counter[str]
     mounts: Counter[str]
-    interfaces: frozenset[str]
+    interfaces: Counter[str]
     loop_devices: frozenset[str]
     disk: frozenset[str]
     descriptors: Counter[str]
@@ -69,7 +70,7 @@ def look(daemon: int | None, data_dir: Path) -> HostState:
         processes=Counter(_descendants()),
         cgroups=Counter(path.partition("/tfnz/")[0] for path in find_cgroups(data_dir)),
         mounts=Counter(mount for pid in (os.getpid(), daemon) if pid for mount in _mounts(pid)),
-        interfaces=frozenset(os.listdir("/sys/class/net")),
+        interfaces=Counter(_interfaces()),
         loop_devices=frozenset(_loop_files(data_dir)),
         disk=frozenset(_disk(daemon, data_dir)) if daemon else frozenset(),
         descriptors=Counter(_descriptors(daemon)) if daemon else Counter(),
@@ -180,6 +181,10 @@ def find_cgroups(data_dir: Path) -> list[str]:
 
 def _mounts(pid: int) -> list[str]:
     return [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+
+
+def _interfaces() -> list[str]:
+    return [re.sub(r"^tf[0-9a-f]{8}$", "tf", name) for name in os.listdir("/sys/class/net")]
 
 
 def _loop_files(data_dir: Path) -> list[str]:

@@ -129,6 +129,8 @@ def make_request(kind: type[RequestBody], container: str, process: str) -> Reque
     """A request of this kind about a container; what else it needs makes sense."""
     known: dict[str, Any] = {
         "container": container,
+        "client": container,
+        "egress": ["open"],
         "process": process,
         "path": "/etc/hostname",
         "stream": 7,

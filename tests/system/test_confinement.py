@@ -373,4 +373,4 @@ def test_two_containers_share_nothing(container: Container, neighbour: Container
     ]
     assert container.run("cat /etc/hostname").stdout != neighbour.run("cat /etc/hostname").stdout
     assert container.ip != neighbour.ip
-    assert container.run(["ls", "/sys/class/net"]).stdout.split() == [b"lo"]
+    assert container.run(["ls", "/sys/class/net"]).stdout.split() == [b"eth0", b"lo"]

@@ -28,6 +28,8 @@ from tfnz.protocol.messages import (
     Cancel,
     ClientEnvelope,
     ClientFrame,
+    ConnectionInfo,
+    ConnectionList,
     ContainerCreated,
     ContainerEnded,
     ContainerInfo,
@@ -49,6 +51,7 @@ from tfnz.protocol.messages import (
     ImageList,
     ImportImage,
     InspectImage,
+    ListConnections,
     ListContainers,
     ListImages,
     NodeBody,
@@ -118,6 +121,7 @@ class ScriptedNode:
         self.files: dict[str, bytes] = {}
         self.images: list[ImageInfo] = []
         self.containers: dict[str, SpawnContainer] = {}
+        self.connections: list[ConnectionInfo] = []
         self.processes: dict[str, tuple[str, Streams]] = {}
         #: Of those that are to be run to their ends, the requests.
         self.runs: dict[str, int] = {}
@@ -357,6 +361,8 @@ class ScriptedNode:
                     for one in self.containers
                 ]
                 self.reply(id, ContainerList(infos))
+            case ListConnections():
+                self.reply(id, ConnectionList(self.connections))
             case GetNodeStatus():
                 self.reply(
                     id, NodeStatus("n1", "2", "6", "v2", "btrfs", 0, 0, 1, 1, 1, 1, 0.0, 1.0, {"cpu": 7.0})

@@ -10,7 +10,7 @@ import pytest
 import tfnz
 from tfnz import aio, face
 
-NAMES = ("Location", "Node", "Container", "Process", "Tunnel")
+NAMES = ("Location", "Node", "Container", "ExternalContainer", "Process", "Tunnel")
 PAIRS = [(getattr(tfnz, name), getattr(aio, name)) for name in NAMES]
 IDS = [blocking.__name__ for blocking, _ in PAIRS]
 

@@ -7,9 +7,21 @@ from tfnz.results import Result
 from tfnz.secret import Secret
 
 from .container import Container
+from .external import ExternalContainer
 from .location import Location
 from .node import Node
 from .process import Process
 from .tunnel import Tunnel
 
-__all__ = ["Cause", "Container", "Exit", "Location", "Node", "Process", "Result", "Secret", "Tunnel"]
+__all__ = [
+    "Cause",
+    "Container",
+    "Exit",
+    "ExternalContainer",
+    "Location",
+    "Node",
+    "Process",
+    "Result",
+    "Secret",
+    "Tunnel",
+]

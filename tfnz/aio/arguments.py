@@ -16,6 +16,8 @@ Command: TypeAlias = str | Sequence[str]
 Env: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 Content: TypeAlias = bytes | str | Secret
 Files: TypeAlias = Mapping[str, Content] | Sequence[tuple[str, Content]]
+#: "open", "none", or what may be reached: networks, addresses and names.
+Egress: TypeAlias = str | Sequence[str]
 TerminalSize: TypeAlias = tuple[int, int]
 
 #: Pre-boot files travel inside one message.
@@ -131,6 +133,40 @@ def parse_limits(memory: int | str, cpus: float, pids: int, disk: int | str) -> 
         pids=pids,
         disk_bytes=parse_size(disk, what="disk"),
     )
+
+
+def parse_egress(egress: Egress) -> list[str]:
+    """What a container may reach outside, as the node takes it. Whether it may be had is the node's to say.
+
+    Raises:
+        InvalidArgument: it is none of the words, and no list.
+    """
+    if egress in ("open", "none"):
+        return ["open"] if egress == "open" else []
+    if isinstance(egress, str) or not isinstance(egress, Sequence):
+        raise InvalidArgument(
+            f'egress is {egress!r:.200}: use "open", "none", or a list of networks and names such as '
+            '["10.1.2.0/24", "example.org"]'
+        )
+    for entry in egress:
+        if not isinstance(entry, str) or not entry or entry in ("open", "none"):
+            raise InvalidArgument(f"egress has {entry!r:.200}: a list has networks and names, as strings")
+    return list(egress)
+
+
+def parse_server_port(port: int | None) -> int | None:
+    """A port of a container; None is every one.
+
+    Raises:
+        InvalidArgument: there is no such port.
+    """
+    if port is None:
+        return None
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        raise InvalidArgument(
+            f"there is no port {port!r:.200}: use a number from 1 to 65535, or None for all"
+        )
+    return port
 
 
 def parse_optional_tag(tag: str | None) -> str | None:

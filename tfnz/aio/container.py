@@ -24,6 +24,7 @@ from .arguments import parse_input, parse_signal, parse_size_of_terminal
 from .callbacks import Callback
 from .container_commands import ContainerCommands
 from .container_files import ContainerFiles
+from .container_network import ContainerNetwork
 from .container_tunnels import ContainerTunnels
 from .requests import REQUEST_TIMEOUT_S, expect
 from .streams import Incoming
@@ -40,7 +41,7 @@ _OF_SESSION = (Cause.SESSION_GONE, Cause.NODE_LOST)
 
 
 @final
-class Container(ContainerCommands, ContainerFiles, ContainerTunnels):
+class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTunnels):
     """A container that `Node.spawn` made; see `tfnz.Container`.
 
     Unless a method says otherwise it raises `ObjectDead` (a ValueError) when the container has ended, or what kept it

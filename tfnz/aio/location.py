@@ -22,14 +22,18 @@ from tfnz.protocol.errors import (
 )
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
+    ConnectionInfo,
+    ConnectionList,
     ContainerInfo,
     ContainerList,
     EndSession,
+    ListConnections,
     ListContainers,
     Welcome,
 )
 
 from .callbacks import Callback, Line, in_callback
+from .external import ExternalContainer, find_external
 from .location_images import LocationImages
 from .location_tunnels import LocationTunnels
 from .logs import configure_logging
@@ -225,6 +229,28 @@ class Location(LocationImages, LocationTunnels):
         return expect(
             ContainerList, await self._request(ListContainers(), "a list of containers", timeout_s)
         ).containers
+
+    async def external_container(
+        self, key: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S
+    ) -> ExternalContainer:
+        """A container of another session of the account, as of now.
+
+        Args:
+            key: its tag, its uuid, or both as ``uuid:tag``; without a tag it cannot be found.
+            timeout_s: how long to wait.
+
+        Raises:
+            ContainerNotFound: there is none; a KeyError.
+        """
+        found = find_external(await self.containers(timeout_s=timeout_s), key)
+        node = next((node for node in self.nodes.values() if node.name == found.node), None)
+        return ExternalContainer(node or self.node(), found)
+
+    async def connections(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> list[ConnectionInfo]:
+        """Who may connect to whom, of all containers of the account."""
+        return expect(
+            ConnectionList, await self._request(ListConnections(), "a list of connections", timeout_s)
+        ).connections
 
     # --- the end
 

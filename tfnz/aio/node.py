@@ -17,10 +17,12 @@ from tfnz.protocol.messages import Result as Answer
 
 from .arguments import (
     Command,
+    Egress,
     Env,
     Files,
     TerminalSize,
     parse_command,
+    parse_egress,
     parse_env,
     parse_files,
     parse_limits,
@@ -108,6 +110,7 @@ class Node:
         interactive: bool = False,
         stdin: bool = True,
         size: TerminalSize = (80, 24),
+        egress: Egress = "open",
         stdout_callback: Callback | None = None,
         stderr_callback: Callback | None = None,
         termination_callback: Callback | None = None,
@@ -135,6 +138,9 @@ class Node:
             interactive: the terminal echoes and translates newlines, as for a person.
             stdin: let the main process wait for input; without, it finds the end of it.
             size: of the terminal: columns and rows.
+            egress: what it may reach outside: "open" is everything but private networks, "none" nothing; or a list of
+                networks and names ("10.1.2.0/24", "example.org", "*.example.org"), of which a name stands for the
+                addresses that the container was given when it asked for it.
             stdout_callback: called with the container and each part of its output, bytes.
             stderr_callback: the same for errors, without a terminal.
             termination_callback: called once with the container and its return code; `Container.exit` says more.
@@ -150,6 +156,7 @@ class Node:
         files = parse_files(pre_boot_files, self.pk)
         limits = parse_limits(memory, cpus, pids, disk)
         terminal = parse_size_of_terminal(*size)
+        outside = parse_egress(egress)
         limit_s = parse_seconds(timeout_s)
         if not isinstance(image, str) or not 0 < len(image) <= 255:
             raise InvalidArgument(
@@ -183,6 +190,7 @@ class Node:
             pty=pty,
             interactive=interactive,
             size=terminal,
+            egress=outside,
         )
         return await self._spawn(container, body)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from .errors import ErrorInfo
 from .exits import Exit
@@ -26,6 +26,8 @@ Words = Annotated[list[Text], Meta(max_length=4096)]
 Pairs = Annotated[list[tuple[Text, Text]], Meta(max_length=4096)]
 Seconds = Annotated[float, Meta(gt=0, le=10**9)]
 Count = Annotated[int, Meta(ge=0, le=2**62)]
+#: What a container may reach outside: only "open" for everything public, or networks, addresses and names.
+Egress = Annotated[list[Name], Meta(max_length=512)]
 
 
 # --- parts of requests --------------------------------------------------------------------------------------------
@@ -88,6 +90,7 @@ class SpawnContainer(Struct, frozen=True, tag="container.spawn"):
     pty: bool = True
     interactive: bool = False  # the pty echoes and translates newlines, as for a person
     size: Size = Size()
+    egress: Egress = field(default_factory=lambda: ["open"])
 
 
 class StartContainer(Struct, frozen=True, tag="container.start"):
@@ -129,6 +132,37 @@ class DestroyContainer(Struct, frozen=True, tag="container.destroy"):
 
 class ListContainers(Struct, frozen=True, tag="container.list"):
     """The containers of the account, those of its other sessions too."""
+
+
+class AllowConnection(Struct, frozen=True, tag="connection.allow"):
+    """Let `client` open connections to `container`, on one port or on all; answered when it may.
+
+    It finds the container by its tag, and by `alias` if there is one.
+    """
+
+    container: Id
+    client: Id
+    port: Port | None = None
+    alias: Name | None = None
+
+
+class DisallowConnection(Struct, frozen=True, tag="connection.disallow"):
+    """Take that back, for one port or for all; answered when no packet passes any more."""
+
+    container: Id
+    client: Id
+    port: Port | None = None
+
+
+class ListConnections(Struct, frozen=True, tag="connection.list"):
+    """Who may connect to whom, of the containers of the account."""
+
+
+class SetEgress(Struct, frozen=True, tag="container.egress"):
+    """Change what a container may reach outside; answered when it is in effect."""
+
+    container: Id
+    egress: Egress
 
 
 class StartProcess(Struct, frozen=True, tag="process.start"):
@@ -261,6 +295,10 @@ RequestBody: TypeAlias = (
     | ResizeContainer
     | DestroyContainer
     | ListContainers
+    | AllowConnection
+    | DisallowConnection
+    | ListConnections
+    | SetEgress
     | StartProcess
     | RunProcess
     | SignalProcess
@@ -304,10 +342,26 @@ class ContainerInfo(Struct, frozen=True):
     started_s: float | None  # seconds since the epoch
     mine: bool  # it belongs to the session that asks
     memory_bytes: int = 0
+    egress: list[str] = []  # as it is asked for; of a node without a network nothing
 
 
 class ContainerList(Struct, frozen=True, tag="containers"):
     containers: list[ContainerInfo]
+
+
+class ConnectionInfo(Struct, frozen=True):
+    """`client` may open connections to `container`, on this port or on all, and finds it by these names."""
+
+    container: str
+    client: str
+    container_ip: str
+    client_ip: str
+    port: int | None = None
+    names: list[str] = []
+
+
+class ConnectionList(Struct, frozen=True, tag="connections"):
+    connections: list[ConnectionInfo]
 
 
 class ProcessStarted(Struct, frozen=True, tag="process.started"):
@@ -351,7 +405,14 @@ class NodeStatus(Struct, frozen=True, tag="node.status"):
 
 
 Result: TypeAlias = (
-    Done | ContainerCreated | ContainerList | ProcessStarted | ProcessDone | ImageList | NodeStatus
+    Done
+    | ContainerCreated
+    | ContainerList
+    | ConnectionList
+    | ProcessStarted
+    | ProcessDone
+    | ImageList
+    | NodeStatus
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tfnz_node.config import NodeConfig
 
-from . import cgroups, host, ids, kernel
+from . import cgroups, host, ids, kernel, network
 from .findings import Finding, fail
 
 
@@ -33,7 +33,15 @@ def _checks(config: NodeConfig) -> dict[str, Callable[[], Finding]]:
         "id ranges": lambda: ids.check_ids(config),
         "open files": host.check_fds,
         "tfnz-init": lambda: host.check_init(config.init),
-        "ip forwarding": host.check_forwarding,
+        **({} if config.network == "none" else _network_checks(config)),
+    }
+
+
+def _network_checks(config: NodeConfig) -> dict[str, Callable[[], Finding]]:
+    return {
+        "nftables": network.check_nftables,
+        "ip forwarding": network.check_forwarding,
+        "other firewalls": lambda: network.check_forward_chains(config),
     }
 
 

@@ -1,4 +1,4 @@
-"""The doctor looks at the rest of the host: privileges, tools, file systems, room, limits and forwarding."""
+"""The doctor looks at the rest of the host: privileges, tools, file systems, room and limits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CAP_SYS_ADMIN: Final = 21
 #: By tool, its Debian package. The first two are only needed to make and keep a btrfs.
 BTRFS_TOOLS: Final = {"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs"}
 TOOLS: Final = {"mount": "mount"}
-#: A container costs the daemon about five descriptors: control socket, pipes, pidfd, namespaces.
-FDS_PER_CONTAINER: Final = 5
+#: A container costs the daemon about six descriptors: control socket, pipes, pidfd, namespaces.
+FDS_PER_CONTAINER: Final = 6
 FEW_FDS: Final = 512
 SOME_FDS: Final = 4096
 LITTLE_SPACE: Final = 1 << 30
@@ -137,14 +137,3 @@ def check_init(configured: str) -> Finding:
     except InvalidArgument as exc:
         what, _, remedy = exc.message.partition(": ")
         return fail("tfnz-init", what, remedy)
-
-
-def judge_forwarding(value: str) -> Finding:
-    if value.strip() == "1":
-        return ok("ip forwarding", "on")
-    remedy = "sysctl -w net.ipv4.ip_forward=1, and in /etc/sysctl.d to keep it"
-    return warn("ip forwarding", "off: containers will not reach each other or the outside", remedy)
-
-
-def check_forwarding() -> Finding:
-    return judge_forwarding(Path("/proc/sys/net/ipv4/ip_forward").read_text())

@@ -35,6 +35,7 @@ from tfnz_node.supervisor.spec import Spec
 
 from .context import Node
 from .describe import describe_config
+from .firewall import parse_egress
 from .streams import open_streams
 
 
@@ -111,6 +112,7 @@ def plan_spec(node: Node, session: Session, request: SpawnContainer, image: Imag
         pty=request.pty,
         interactive=request.interactive,
         size=request.size,
+        egress=parse_egress(node, request.egress),
     )
 
 
@@ -178,6 +180,7 @@ async def list_all(node: Node, session: Session, request: ListContainers) -> Con
                 started_s=one.started_s,
                 mine=one.session == session.id,
                 memory_bytes=one.memory_bytes(),
+                egress=node.host.network.egress_of(one.party).describe() if node.host.network.lan else [],
             )
             for one in node.registry.of_account(session.account)
         ]

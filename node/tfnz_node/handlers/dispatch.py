@@ -9,7 +9,7 @@ from tfnz.protocol import messages as m
 from tfnz.protocol.errors import NodeNotFound
 from tfnz_node.gateway.session import Session
 
-from . import connections, containers, files, images, nodes, processes
+from . import connections, containers, files, firewall, images, nodes, processes
 from .context import Node
 
 #: Every request of the protocol, and who serves it. A test proves it total.
@@ -21,6 +21,10 @@ HANDLERS: dict[type[m.RequestBody], Callable[[Node, Session, Any], Awaitable[m.R
     m.ResizeContainer: containers.resize,
     m.DestroyContainer: containers.destroy,
     m.ListContainers: containers.list_all,
+    m.AllowConnection: firewall.allow,
+    m.DisallowConnection: firewall.disallow,
+    m.ListConnections: firewall.list_all,
+    m.SetEgress: firewall.set_egress,
     m.StartProcess: processes.start,
     m.RunProcess: processes.run,
     m.SignalProcess: processes.signal,

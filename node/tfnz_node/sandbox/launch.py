@@ -34,6 +34,7 @@ async def launch_init(
     id_base: int,
     enter: Callable[[int], Entry],
     join: tuple[int, int] | None = None,
+    connect: Callable[[int], None] | None = None,
 ) -> InitProcess:
     """An init in its own cgroups and namespaces, with /dev, /proc and /sys mounted, waiting for `boot`.
 
@@ -45,12 +46,16 @@ async def launch_init(
         id_base: the host's user and group id that becomes 0 inside; 65536 ids from there belong to the sandbox.
         enter: the way into its cgroups for the process of the given id, called on the worker thread; closed here.
         join: descriptors of the user and network namespace to use again, which stay the caller's.
+        connect: gives its network namespace, of the given descriptor, a network; called on the worker thread while
+            init prepares the rest.
 
     Raises:
         LaunchFailed: a step was refused.
-        Whatever `enter` raises.
+        Whatever `enter` and `connect` raise.
     """
-    work = asyncio.get_running_loop().run_in_executor(None, _launch, binary, seccomp, id_base, enter, join)
+    work = asyncio.get_running_loop().run_in_executor(
+        None, _launch, binary, seccomp, id_base, enter, join, connect
+    )
     try:
         launched = await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -83,7 +88,12 @@ def _discard(work: asyncio.Future[_Launched]) -> None:
 
 
 def _launch(
-    binary: Path, seccomp: bytes, id_base: int, enter: Callable[[int], Entry], join: tuple[int, int] | None
+    binary: Path,
+    seccomp: bytes,
+    id_base: int,
+    enter: Callable[[int], Entry],
+    join: tuple[int, int] | None,
+    connect: Callable[[int], None] | None,
 ) -> _Launched:
     with contextlib.ExitStack() as undo:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -105,6 +115,8 @@ def _launch(
             _ask(ours, Kind.PREPARE, (), (program,))
         finally:
             os.close(program)
+        if connect is not None:
+            connect(netns_fd)
         pid = _expect_ready(ours, undo)
         first_process.pop_all()
         os.waitpid(first, 0)

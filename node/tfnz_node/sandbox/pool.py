@@ -13,8 +13,9 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tfnz.protocol.errors import InternalError, NoCapacity, TfnzError
 from tfnz_node.core.slots import Slot, Slots
@@ -36,6 +37,13 @@ CALM_S = 0.02
 LOW = 0.5
 #: After it was found empty it holds twice as many; and half as many again when it was not for so long.
 PLENTY_S = 30.0
+
+
+class Wiring(Protocol):
+    """What gives sandboxes a network. Called on worker threads."""
+
+    def connect(self, slot: Slot, netns_fd: int) -> None: ...
+    def disconnect(self, slot: Slot) -> None: ...
 
 
 class Sandbox:
@@ -96,6 +104,7 @@ class Pool:
     Args:
         binary: tfnz-init.
         seccomp: the compiled filter for every process.
+        wiring: gives each sandbox a network.
         size: so many are kept ready.
         most: so many at most, after it was found empty.
         executor: where blocking work is done.
@@ -108,6 +117,7 @@ class Pool:
         seccomp: bytes,
         slots: Slots,
         cgroups: Cgroups,
+        wiring: Wiring,
         default_limits: CgroupLimits,
         size: int,
         most: int,
@@ -118,6 +128,7 @@ class Pool:
         self._binary = binary
         self._seccomp = seccomp
         self._slots = slots
+        self._wiring = wiring
         self._size = size
         self._most = most
         self._executor = executor
@@ -170,12 +181,17 @@ class Pool:
             id_base=slot.id_base,
             enter=lambda _: self.cgroups.entry(slot.name),
             join=join,
+            connect=partial(self._wiring.connect, slot) if join is None else None,
         )
 
     async def remove(self, slot: Slot) -> None:
         """Nothing runs in `slot` any more: remove its cgroups and let others have it."""
-        await self.work(self.cgroups.remove, slot.name)
+        await self.work(self._clear, slot)
         self._slots.release(slot)
+
+    def _clear(self, slot: Slot) -> None:
+        self._wiring.disconnect(slot)
+        self.cgroups.remove(slot.name)
 
     async def close(self) -> None:
         """End all that wait."""

@@ -94,7 +94,7 @@ async def boot(
         host.executor, _prepare, host, sandbox, spec, make_scratch, with_files
     )
     try:
-        return await _ask(sandbox, spec, scratch, prepared)
+        return await _ask(host, sandbox, spec, scratch, prepared)
     except InitGone as exc:
         raise _explain_boot(exc) from exc
     finally:
@@ -106,7 +106,7 @@ def _prepare(
 ) -> tuple[Path, _Prepared]:
     sandbox.limit(spec.limits)
     scratch = make_scratch()
-    files = list(_choose_files(sandbox, spec, with_files=with_files))
+    files = list(_choose_files(host, sandbox, spec, with_files=with_files))
     plain = [host.unseal(file.data) if file.secret else file.data for file in files]
     contents = memory_file("files", *plain)
     try:
@@ -117,19 +117,23 @@ def _prepare(
     return scratch, _Prepared(root, contents, files, [len(content) for content in plain])
 
 
-def _choose_files(sandbox: Sandbox, spec: Spec, *, with_files: bool) -> Iterator[PreBootFile]:
+def _choose_files(host: Host, sandbox: Sandbox, spec: Spec, *, with_files: bool) -> Iterator[PreBootFile]:
     if with_files:
         yield PreBootFile("/etc/hostname", f"{spec.hostname}\n".encode())
         yield PreBootFile("/etc/hosts", hosts_file(spec.hostname, sandbox.slot.address))
+        if (resolver := host.network.resolver) is not None:
+            yield PreBootFile("/etc/resolv.conf", f"nameserver {resolver}\n".encode())
     for file in spec.files:
         if with_files or file.secret:
             yield file
 
 
-async def _ask(sandbox: Sandbox, spec: Spec, scratch: Path, prepared: _Prepared) -> Booting:
+async def _ask(host: Host, sandbox: Sandbox, spec: Spec, scratch: Path, prepared: _Prepared) -> Booting:
     init = sandbox.init
     booting = Booting(scratch)
-    booting.root = init.boot(prepared.root, hostname=spec.hostname, address=sandbox.slot.address)
+    # Without a network the address is on the loopback, where it leads nowhere.
+    address = sandbox.slot.address if host.network.lan is None else ""
+    booting.root = init.boot(prepared.root, hostname=spec.hostname, address=address)
     for file, content in zip(prepared.files, find_parts(prepared.contents, prepared.sizes), strict=True):
         # A secret is its owner's alone: the user that the main process runs as.
         owner, mode = (spec.main.user.encode(), file.mode & 0o700) if file.secret else (b"", file.mode)
@@ -151,7 +155,7 @@ def _explain_boot(exc: InitGone | InitFailed | TimeoutError) -> TfnzError:
 
 
 def hosts_file(hostname: str, address: str) -> bytes:
-    """What /etc/hosts says until the network brings more names."""
+    """What /etc/hosts says; names of others are the resolver's to know."""
     return (
         f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n".encode()
     )

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -28,6 +29,7 @@ from tfnz.protocol.errors import (
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.flows import Inflow, Outflow
 from tfnz.protocol.messages import ContainerEnded, ContainerRunning, Event, Size
+from tfnz_node.core.access import OPEN, Party
 from tfnz_node.core.ends import judge_end
 from tfnz_node.core.lifecycle import Life, State
 from tfnz_node.core.plan import ProcessPlan
@@ -119,6 +121,11 @@ class Container:
         return self._sandbox.slot.address
 
     @property
+    def party(self) -> Party:
+        """As the firewall knows it."""
+        return Party(self.id, IPv4Address(self.ip))
+
+    @property
     def state(self) -> State:
         return self._life.state
 
@@ -159,7 +166,10 @@ class Container:
 
     async def _come_up(self) -> None:
         begun = time.monotonic()
+        self._host.network.enter(self.party)
         async with self._changing:
+            if self.spec.egress != OPEN:
+                await self._host.network.set_egress(self.party, self.spec.egress)
             make_scratch = partial(self._host.storage.create_scratch, self.id, self.spec.disk_bytes)
             await self._boot(make_scratch, with_files=True, asleep=self.spec.sleep)
         self._tell(ContainerRunning(self.id, time.monotonic() - begun))
@@ -274,6 +284,8 @@ class Container:
     async def _remove(self) -> None:
         """Leave nothing on the host. What fails is logged, and swept at the next start of the node."""
         try:
+            # Before another can have its address.
+            await self._host.network.leave(self.party)
             await self._sandbox.close()
         except Exception:
             log.exception("container %s: its sandbox could not be removed", self.id)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfnz.protocol.messages import PreBootFile, Size
+from tfnz_node.core.access import OPEN, Egress
 from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.sandbox.pool import Pool
 from tfnz_node.storage.base import Storage
 
 from .connections import Places
+from .network import Network
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Host:
     staging: Path
     executor: Executor
     unseal: Callable[[bytes], bytes]
+    network: Network
     places: Places = field(default_factory=Places)
 
 
@@ -48,6 +51,7 @@ class Spec:
     pty: bool = True
     interactive: bool = False
     size: Size = Size()
+    egress: Egress = OPEN
 
     @property
     def hostname(self) -> str:

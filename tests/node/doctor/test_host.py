@@ -12,7 +12,6 @@ from tfnz_node.doctor.host import (
     find_existing,
     judge_fds,
     judge_file_systems,
-    judge_forwarding,
     judge_privileges,
     judge_space,
     judge_tools,
@@ -102,9 +101,3 @@ def test_tfnz_init(tmp_path: Path) -> None:
     assert "make -C node/init" in finding.remedy
     program.touch(mode=0o755)
     assert check_init(str(program)).level == "ok"
-
-
-def test_forwarding_is_wished_for_only() -> None:
-    assert judge_forwarding("1\n").level == "ok"
-    finding = judge_forwarding("0\n")
-    assert (finding.level, "net.ipv4.ip_forward=1" in finding.remedy) == ("warn", True)

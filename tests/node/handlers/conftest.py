@@ -16,9 +16,14 @@ from tfnz.protocol.exits import Cause
 from tfnz_node.supervisor import boot
 
 
-@pytest_asyncio.fixture
-async def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeNode]:
+@pytest.fixture(autouse=True)
+def no_rootfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is mounted for sandboxes that are fakes."""
     monkeypatch.setattr(boot, "build_rootfs", lambda *_: os.open("/dev/null", os.O_RDONLY))
+
+
+@pytest_asyncio.fixture
+async def fake(tmp_path: Path) -> AsyncIterator[FakeNode]:
     with ThreadPoolExecutor(2) as executor:
         fake = FakeNode(tmp_path, executor, containers_quota=10)
         fake.add_image("busybox")

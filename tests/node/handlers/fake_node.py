@@ -20,6 +20,7 @@ from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.record import ImageConfig, ImageRecord
 from tfnz_node.store.memory import MemoryStore
 from tfnz_node.supervisor.container import Container
+from tfnz_node.supervisor.network import Network
 
 Heard = TypeVar("Heard", bound=NodeBody)
 
@@ -81,9 +82,16 @@ class NodeClient(Client):
 class FakeNode:
     """The node, and all of it that a test may want to hold."""
 
-    def __init__(self, directory: Path, executor: ThreadPoolExecutor, *, containers_quota: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        executor: ThreadPoolExecutor,
+        *,
+        containers_quota: int = 0,
+        network: Network | None = None,
+    ) -> None:
         self.storage = FakeStorage(directory)
-        self.pool = FakePool()
+        self.pool = FakePool(network)
         self.catalogue = Catalogue(MemoryStore(), directory)
         self.registry: Registry[Container] = Registry(containers_per_account=containers_quota)
         self.ended_sessions: list[str] = []
@@ -91,7 +99,7 @@ class FakeNode:
             name="node-1",
             version="2.0",
             cgroups="v2",
-            host=make_host(self.storage, executor, self.pool),
+            host=make_host(self.storage, executor, self.pool, network),
             registry=self.registry,
             catalogue=self.catalogue,
             import_limits=ImportLimits(),

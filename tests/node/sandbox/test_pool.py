@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tfnz_node.core.slots import Slots
+from tfnz_node.core.slots import Slot, Slots
 from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups
 from tfnz_node.sandbox.init_process import InitProcess
@@ -42,6 +42,13 @@ class HeldCgroups:
         self.may_remove.wait()
 
 
+class NoWiring:
+    """Sandboxes stay without a network."""
+
+    def connect(self, slot: Slot, netns_fd: int) -> None: ...
+    def disconnect(self, slot: Slot) -> None: ...
+
+
 @pytest.mark.asyncio
 async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: Path) -> None:
     binary = tmp_path / "fake-init"
@@ -55,6 +62,7 @@ async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: 
             seccomp=b"",
             slots=slots,
             cgroups=cast(Cgroups, cgroups),
+            wiring=NoWiring(),
             default_limits=LIMITS,
             size=0,
             most=0,
@@ -95,6 +103,7 @@ async def test_the_pool_fills_up_when_nobody_asks_and_holds_more_after_it_was_em
             seccomp=b"",
             slots=slots,
             cgroups=cast(Cgroups, None),
+            wiring=NoWiring(),
             default_limits=LIMITS,
             size=4,
             most=16,

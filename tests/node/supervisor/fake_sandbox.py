@@ -19,12 +19,15 @@ from tfnz.protocol.messages import (
     ProcessEnded,
 )
 from tfnz_node.core.slots import Slot
+from tfnz_node.firewall.base import MemoryFirewall
+from tfnz_node.links.base import NoLinks
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import Job, RunRequest
 from tfnz_node.sandbox.memory import Content
 from tfnz_node.sandbox.pool import Pool, Sandbox
 from tfnz_node.storage.base import Storage
+from tfnz_node.supervisor.network import Network
 from tfnz_node.supervisor.spec import Host
 
 KILLED = 9
@@ -229,18 +232,26 @@ class FakePool:
 
     ready = 3
 
-    def __init__(self) -> None:
+    def __init__(self, network: Network | None = None) -> None:
         self.taken: list[FakeSandbox] = []
         self.failure: Exception | None = None
+        self._network = network
 
     async def take(self) -> Sandbox:
         if self.failure is not None:
             raise self.failure
-        self.taken.append(FakeSandbox())
+        sandbox = FakeSandbox()
+        if self._network is not None:
+            number = len(self.taken) + 1
+            sandbox.slot = Slot(number, 1_000_000, f"10.200.0.{number}")
+            self._network.connect(sandbox.slot, -1)
+        self.taken.append(sandbox)
         return cast(Sandbox, self.taken[-1])
 
 
-def make_host(storage: FakeStorage, executor: Executor, pool: FakePool | None = None) -> Host:
+def make_host(
+    storage: FakeStorage, executor: Executor, pool: FakePool | None = None, network: Network | None = None
+) -> Host:
     """A host of which nothing is real but its threads; a sealed secret is its content backwards."""
     return Host(
         cast(Pool, pool or FakePool()),
@@ -248,6 +259,7 @@ def make_host(storage: FakeStorage, executor: Executor, pool: FakePool | None = 
         storage.root / "staging",
         executor,
         lambda box: box[::-1],
+        network or Network(None, NoLinks(), MemoryFirewall(), executor),
     )
 
 

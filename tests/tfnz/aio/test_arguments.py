@@ -10,6 +10,7 @@ from tfnz import InvalidArgument, PathRefused, Secret
 from tfnz.aio.arguments import (
     MAX_PRE_BOOT_BYTES,
     parse_command,
+    parse_egress,
     parse_env,
     parse_files,
     parse_input,
@@ -18,6 +19,7 @@ from tfnz.aio.arguments import (
     parse_path,
     parse_port,
     parse_seconds,
+    parse_server_port,
     parse_signal,
     parse_size_of_terminal,
     parse_target,
@@ -155,3 +157,24 @@ def test_where_a_connection_leads() -> None:
 def test_where_no_connection_leads(port: Any) -> None:
     with pytest.raises(InvalidArgument, match="port is"):
         parse_target(port)
+
+
+def test_egress() -> None:
+    assert parse_egress("open") == ["open"]
+    assert parse_egress("none") == []
+    assert parse_egress(("10.1.2.0/24", "example.org")) == ["10.1.2.0/24", "example.org"]
+
+
+@pytest.mark.parametrize(
+    "egress", ["closed", "", "example.org", None, 7, ["open"], ["none"], [""], [7], {"a"}]
+)
+def test_egress_that_is_none(egress: Any) -> None:
+    with pytest.raises(InvalidArgument, match="egress"):
+        parse_egress(egress)
+
+
+def test_ports() -> None:
+    assert [parse_server_port(port) for port in (None, 1, 65535)] == [None, 1, 65535]
+    for port in (0, 65536, -1, "80", True, 1.5):
+        with pytest.raises(InvalidArgument, match="there is no port"):
+            parse_server_port(port)  # type: ignore[arg-type]

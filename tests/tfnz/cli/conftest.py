@@ -20,7 +20,7 @@ from tfnz.cli.settings import Settings
 from tfnz.cli.stdio import Stdio
 from tfnz.protocol.errors import ImageNotFound, ObjectDead, TfnzError
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.messages import ContainerInfo, ImageInfo, NodeStatus
+from tfnz.protocol.messages import ConnectionInfo, ContainerInfo, ImageInfo, NodeStatus
 
 #: The SDK logs under this name, and the command shows it.
 log = logging.getLogger("tfnz.aio")
@@ -154,6 +154,7 @@ class FakeLocation:
         self.targets: list[Target] = []
         self.open = 0
         self.known_containers: list[ContainerInfo] = []
+        self.known_connections: list[ConnectionInfo] = []
         self.known_images: list[ImageInfo] = []
         self.imported: list[tuple[Any, str | None]] = []
 
@@ -174,6 +175,9 @@ class FakeLocation:
 
     def containers(self) -> list[ContainerInfo]:
         return self.known_containers
+
+    def connections(self) -> list[ConnectionInfo]:
+        return self.known_connections
 
     def images(self) -> list[ImageInfo]:
         return self.known_images

@@ -18,7 +18,7 @@ from tfnz.protocol.errors import (
     NotAuthorised,
     TfnzError,
 )
-from tfnz.protocol.messages import ContainerInfo, ImageInfo
+from tfnz.protocol.messages import ConnectionInfo, ContainerInfo, ImageInfo
 
 if TYPE_CHECKING:
     from tests.tfnz.cli.conftest import Tool
@@ -29,7 +29,9 @@ DIGEST = "sha256:" + "ab" * 32
 @pytest.fixture
 def busy(tfnz: Tool) -> Tool:
     tfnz.location.known_containers = [
-        ContainerInfo("A" * 22, "node1", "10.200.0.1", DIGEST, "web", "running", 1.0, False, 64 << 20),
+        ContainerInfo(
+            "A" * 22, "node1", "10.200.0.1", DIGEST, "web", "running", 1.0, False, 64 << 20, ["open"]
+        ),
         ContainerInfo("B" * 22, "node1", "10.200.0.2", DIGEST, None, "asleep", None, False),
     ]
     tfnz.location.known_images = [
@@ -66,8 +68,42 @@ def test_ps_as_json(busy: Tool) -> None:
         "started_s": 1.0,
         "mine": False,
         "memory_bytes": 64 << 20,
+        "egress": ["open"],
     }
     assert second["tag"] is None
+
+
+def test_firewall_lists_what_is_open(busy: Tool) -> None:
+    busy.location.known_connections = [
+        ConnectionInfo("A" * 22, "B" * 22, "10.200.0.1", "10.200.0.2", 5432, ["web", "db"]),
+        ConnectionInfo("A" * 22, "C" * 22, "10.200.0.1", "10.200.0.3"),
+    ]
+    heading, *rows = columns(busy("firewall", "ls").stdout)
+    assert heading == ["FROM", "ADDRESS", "TO", "PORT", "NAMES"]
+    assert rows == [
+        ["B" * 22, "10.200.0.2", "web", "5432", "web,db"],
+        ["C" * 22, "10.200.0.3", "web", "all", "-"],
+        ["web", "10.200.0.1", "outside", "all", "-"],
+    ]
+
+
+def test_firewall_as_json(busy: Tool) -> None:
+    busy.location.known_connections = [
+        ConnectionInfo("A" * 22, "B" * 22, "10.200.0.1", "10.200.0.2", 5432, ["web"])
+    ]
+    assert json.loads(busy("firewall", "ls", "--json").stdout) == {
+        "connections": [
+            {
+                "container": "A" * 22,
+                "client": "B" * 22,
+                "container_ip": "10.200.0.1",
+                "client_ip": "10.200.0.2",
+                "port": 5432,
+                "names": ["web"],
+            }
+        ],
+        "egress": {"A" * 22: ["open"], "B" * 22: []},
+    }
 
 
 def test_nothing_is_a_heading_or_an_empty_array(tfnz: Tool) -> None:

@@ -1,0 +1,189 @@
+"""The network of all containers: each gets a wire when its sandbox is made, and reaches what it was granted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from concurrent.futures import Executor
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from tfnz.protocol.errors import NoCapacity, ObjectDead
+from tfnz_node.core.access import Access, Change, Egress, Party, Permission, opening
+from tfnz_node.core.lan import Lan
+from tfnz_node.core.slots import Slot
+from tfnz_node.firewall.base import Firewall
+from tfnz_node.links.base import Links
+
+
+class Network:
+    """What containers may reach, in the model and on the host.
+
+    Changes are made one at a time, and seen through whoever gives up waiting: the host first, then the model.
+
+    Args:
+        lan: where containers have their addresses; None when they have no network.
+        private_egress: the private networks that a container may be let out to.
+        executor: where blocking work is done.
+    """
+
+    def __init__(
+        self,
+        lan: Lan | None,
+        links: Links,
+        firewall: Firewall,
+        executor: Executor,
+        *,
+        private_egress: tuple[IPv4Network, ...] = (),
+    ) -> None:
+        self.lan = lan
+        self.private_egress = private_egress
+        self._links = links
+        self._firewall = firewall
+        self._executor = executor
+        self._access = Access()
+        self._members: dict[IPv4Address, Party] = {}
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
+
+    # --- for sandboxes, on worker threads
+
+    def connect(self, slot: Slot, netns_fd: int) -> None:
+        """Give a sandbox its wire. Raises OSError."""
+        address = IPv4Address(slot.address)
+        self._links.connect(address, netns_fd)
+        self._firewall.apply(opening(address))
+
+    def disconnect(self, slot: Slot) -> None:
+        """Its namespace is about to end."""
+        self._links.disconnect(IPv4Address(slot.address))
+
+    # --- for containers
+
+    @property
+    def resolver(self) -> str | None:
+        """Who answers their questions for names."""
+        return None if self.lan is None else str(self.lan.resolver)
+
+    def enter(self, party: Party) -> None:
+        """A container begins to live; from here on it may be given permissions."""
+        if self.lan is not None:
+            self._members[party.address] = party
+
+    async def leave(self, party: Party) -> None:
+        """A container has ended: nothing of it stays in the firewall, so that another may have its address.
+
+        Raises:
+            OSError: something does; the address must not be used again.
+        """
+        if self._members.get(party.address) == party:
+            await self._see_through(self._leave(party))
+
+    async def _leave(self, party: Party) -> None:
+        await self._apply(self._access.forget(party))
+        self._access.commit_forget(party)
+        del self._members[party.address]
+
+    # --- for their owners
+
+    async def allow(self, permission: Permission) -> None:
+        """Let the client connect to the server, from when this returns until one of them ends.
+
+        Raises:
+            ObjectDead: one of them has ended.
+            NoCapacity: containers of this node have no network.
+        """
+        self.check_network()
+        await self._see_through(self._allow(permission))
+
+    async def _allow(self, permission: Permission) -> None:
+        self._check_alive(permission.server, permission.client)
+        await self._apply(self._access.allow(permission))
+        self._access.commit_allow(permission)
+
+    async def disallow(self, server: Party, client: Party, port: int | None) -> None:
+        """Withdraw the permission for a port, or without one all of these two; connections end with it."""
+        await self._see_through(self._disallow(server, client, port))
+
+    async def _disallow(self, server: Party, client: Party, port: int | None) -> None:
+        withdrawn = self._access.disallow(server.id, client.id, port)
+        await self._apply(
+            Change(remove=frozenset(element for one in withdrawn for element in one.elements()))
+        )
+        self._access.commit_withdrawal(withdrawn)
+
+    async def set_egress(self, party: Party, egress: Egress) -> None:
+        """Replace what a container may reach outside, from when this returns; without a network that is nothing.
+
+        Raises:
+            ObjectDead: it has ended.
+        """
+        if self.lan is not None:
+            await self._see_through(self._set_egress(party, egress))
+
+    async def _set_egress(self, party: Party, egress: Egress) -> None:
+        self._check_alive(party)
+        await self._apply(self._access.set_egress(party.address, egress))
+        self._access.commit_egress(party.address, egress)
+
+    def egress_of(self, party: Party) -> Egress:
+        return self._access.egress_of(party.address)
+
+    def permissions_of(self, containers: Iterable[str]) -> list[Permission]:
+        """Every permission in which one of these has a part, once."""
+        found = {(*one.pair, one.port): one for id in containers for one in self._access.permissions_of(id)}
+        return list(found.values())
+
+    # --- for the resolver
+
+    def find_member(self, address: IPv4Address) -> Party | None:
+        return self._members.get(address)
+
+    def find_server(self, client: Party, name: str) -> IPv4Address | None:
+        """Whom a container may connect to by this name."""
+        return self._access.find_server(client.id, name)
+
+    async def answer(self, party: Party, given: Iterable[IPv4Address]) -> None:
+        """Let a container reach what a name that it may ask for stands for."""
+        await self._see_through(self._answer(party, given))
+
+    async def _answer(self, party: Party, given: Iterable[IPv4Address]) -> None:
+        self._check_alive(party)
+        change = self._access.answer(party.address, given)
+        await self._apply(change)
+        self._access.commit_answer(party.address, change)
+
+    # --- all of it
+
+    def close(self) -> None:
+        """Leave nothing on the host; all sandboxes have ended."""
+        self._firewall.close()
+        self._links.close()
+
+    def check_network(self) -> None:
+        """Raises NoCapacity when containers have no network."""
+        if self.lan is None:
+            raise NoCapacity(
+                'containers of this node have no network: its configuration says network = "none"'
+            )
+
+    # --- beneath
+
+    def _check_alive(self, *parties: Party) -> None:
+        for party in parties:
+            if self._members.get(party.address) != party:
+                raise ObjectDead(f"container {party.id} has ended")
+
+    async def _see_through(self, change: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._in_turn(change))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
+
+    async def _in_turn(self, change: Coroutine[Any, Any, None]) -> None:
+        async with self._changing:
+            await change
+
+    async def _apply(self, change: Change) -> None:
+        if change:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._firewall.apply, change)
