@@ -13,6 +13,7 @@ from tfnz.protocol.errors import TfnzError
 
 from .account import account
 from .failures import FAILED, report
+from .firewall import firewall
 from .image import image
 from .node import node
 from .ps import ps
@@ -81,7 +82,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Settings)
 
 
-for command in (run, ps, image, account, node):
+for command in (run, ps, image, firewall, account, node):
     cli.add_command(command)
 
 

@@ -23,7 +23,7 @@ Columns:
 
 \b
 --json prints an array of objects with the keys container, node, ip, image, tag (or null), state, started_s (seconds
-since 1970, or null), mine (false: this command owns none) and memory_bytes.
+since 1970, or null), mine (false: this command owns none), memory_bytes and egress (what it may reach outside).
 
 \b
 Examples:

@@ -9,7 +9,7 @@ from os import PathLike
 from typing import IO, Any, Protocol
 
 from tfnz.protocol.exits import Exit
-from tfnz.protocol.messages import ContainerInfo, ImageInfo, NodeStatus
+from tfnz.protocol.messages import ConnectionInfo, ContainerInfo, ImageInfo, NodeStatus
 
 #: Called with how many bytes of an archive have been sent, and how many there are if that is known.
 Progress = Callable[[int, int | None], object]
@@ -68,6 +68,7 @@ class SomeLocation(Protocol):
 
     def node(self) -> SomeNode: ...
     def containers(self) -> list[ContainerInfo]: ...
+    def connections(self) -> list[ConnectionInfo]: ...
     def images(self) -> list[ImageInfo]: ...
     def import_image(
         self,
