@@ -98,7 +98,7 @@ def serve(
 ) -> None:
     """Run the node until SIGTERM or SIGINT. Logs on standard error; tells systemd when it is ready.
 
-    When it ends, its containers end with it; volumes and images stay.
+    When it ends, its containers end with it; images stay.
     """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
