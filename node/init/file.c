@@ -43,8 +43,11 @@ static int write_in_root(int root, const struct file_request *request, struct er
 
 	if (resolve_split(request->path, &location, error) < 0)
 		return -1;
-	if (users_resolve(root, request->owner, &user, error) < 0)
+	if (users_resolve(root, request->owner, &user, error) < 0) {
+		// The file is not to blame, whatever number it was.
+		error->number = ESRCH;
 		return -1;
+	}
 	int dir = resolve_make_directory(root, location.parent, error);
 	if (dir < 0)
 		return -1;

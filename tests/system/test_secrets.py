@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfnz import Location, Secret
+import pytest
+
+from tfnz import Location, Secret, UserNotFound
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
@@ -74,3 +76,11 @@ def data_of(fd: int, size: int) -> Iterator[tuple[int, int]]:
             return
         last = os.lseek(fd, first, os.SEEK_HOLE)
         yield first, last
+
+
+def test_a_secret_for_a_user_who_is_not_there_is_not_blamed_on_its_file(location: Location) -> None:
+    container = location.node().spawn(
+        "busybox", ["sleep", "1000"], user="stranger", pre_boot_files={"/run/key": Secret(b"hidden")}
+    )
+    with pytest.raises(UserNotFound, match="there is no user stranger"):
+        container.wait_until_ready()

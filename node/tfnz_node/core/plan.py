@@ -202,7 +202,7 @@ def plan_files(files: Sequence[PreBootFile]) -> list[PreBootFile]:
     total = sum(len(file.data) for file in files)
     if total > MAX_PRE_BOOT_BYTES:
         raise InvalidArgument(
-            f"pre-boot files are {total} bytes together, more than {MAX_PRE_BOOT_BYTES}; use put or a volume"
+            f"pre-boot files are {total} bytes together, more than {MAX_PRE_BOOT_BYTES}; use put"
         )
     planned = []
     for file in files:

@@ -68,6 +68,8 @@ def explain_file(number: int, text: str) -> TfnzError:
         return PathNotFound(text)
     if number == errno.EISDIR:
         return PathIsDirectory(text)
+    if number == errno.ESRCH:
+        return UserNotFound(text)
     if number in _REFUSED:
         return PathRefused(text)
     return FileError(text)

@@ -68,6 +68,7 @@ def test_every_stage_has_an_explanation(stage: Stage) -> None:
     [
         (errno.ENOENT, PathNotFound),
         (errno.EISDIR, PathIsDirectory),
+        (errno.ESRCH, UserNotFound),
         (errno.ELOOP, PathRefused),
         (errno.EINVAL, PathRefused),
         (errno.EXDEV, PathRefused),
