@@ -168,7 +168,8 @@ def understood(endpoint: str) -> bool:
     monitor = plain.get_monitor_socket(zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.DISCONNECTED)
     try:
         plain.connect(endpoint)
-        with contextlib.suppress(zmq.Again):  # it has been disconnected already: it would wait for another peer
+        # Once it has been disconnected there is nobody to send to, and it would wait for another.
+        with contextlib.suppress(zmq.Again):
             plain.send(encode(Hello(versions=[1])), zmq.DONTWAIT)
         assert monitor.poll(int(SOON_S * 1000)), "neither answered nor disconnected"
         return bool(plain.poll(0))
