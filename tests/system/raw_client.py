@@ -39,6 +39,10 @@ from tfnz.protocol.messages import (
 SOON_S = 30.0
 
 
+class HungUp(AssertionError):
+    """The node has ended the connection, and everything it said has been heard."""
+
+
 class Wire(Protocol):
     """Carries frames to a node and back."""
 
@@ -96,7 +100,8 @@ class UnixWire:
 
     def receive(self) -> FrameBytes:
         while not self._frames:
-            assert not self._over, "the node has hung up"
+            if self._over:
+                raise HungUp
             self._wait([self._socket], [])
         return self._frames.popleft()
 
