@@ -22,10 +22,13 @@ class Sizes:
     Attributes:
         runs: requests of each kind and rhythm to 20ft.
         at_once: containers in at_once_100.
-        repeats: how often what takes long is done: at_once_100, cleanup, put_1g, fetch_1g, and the stream of tunnel.
-        large_bytes: the file of put_1g and fetch_1g, and that stream.
+        repeats: how often what takes long is done: at_once_100, cleanup, tunnels_cleanup, put_1g, fetch_1g,
+            and the streams of lan and tunnel.
+        large_bytes: the file of put_1g and fetch_1g, and those streams.
         churn_s: how long churn goes on, for each contender.
         killed: containers of the client that is killed in cleanup.
+        rules: of the firewall that are in place in the second half of allow.
+        tunnels: of the client that is killed in tunnels_cleanup.
         population: containers at the end of growth and memory.
         idle_s: how long the processor time of the idle daemon is looked at.
     """
@@ -36,6 +39,8 @@ class Sizes:
     large_bytes: int
     churn_s: float
     killed: int
+    rules: int
+    tunnels: int
     population: int
     idle_s: float
 
@@ -52,6 +57,8 @@ FULL: Final = Sizes(
     large_bytes=1 << 30,
     churn_s=5.0,
     killed=100,
+    rules=10_000,
+    tunnels=1000,
     population=1000,
     idle_s=10.0,
 )
@@ -62,6 +69,8 @@ QUICK: Final = Sizes(
     large_bytes=64 << 20,
     churn_s=2.0,
     killed=20,
+    rules=1000,
+    tunnels=50,
     population=100,
     idle_s=2.0,
 )

@@ -45,6 +45,11 @@ def find_cpu_s(pid: int) -> float:
     return total_ns / 1e9
 
 
+def find_descriptors(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def find_processes(argument: str) -> list[int]:
     """Every process that was started with this argument."""
     found = []

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from bench.measures import churn, crowd, ends, growth, large_files, memory, requests, tunnels
+from bench.measures import (
+    allowing,
+    churn,
+    crowd,
+    ends,
+    growth,
+    lan,
+    large_files,
+    memory,
+    requests,
+    tunnel_ends,
+    tunnels,
+)
 from bench.outcome import Outcome
 from bench.plan import Plan
 
@@ -16,10 +28,13 @@ MEASURES: Final[dict[str, Measure]] = {
     **requests.MEASURES,
     "put_1g": large_files.measure_put,
     "fetch_1g": large_files.measure_fetch,
+    "lan": lan.measure_lan,
+    "allow": allowing.measure_allow,
     "tunnel": tunnels.measure_tunnel,
     "at_once_100": crowd.measure_at_once,
     "churn": churn.measure_churn,
     "cleanup": ends.measure_cleanup,
+    "tunnels_cleanup": tunnel_ends.measure_tunnels_cleanup,
     "memory": memory.measure_memory,
     "growth": growth.measure_growth,
 }

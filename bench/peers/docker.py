@@ -101,6 +101,11 @@ class DockerBox(Box):
 
         return wait
 
+    def find_place(self) -> tuple[int, str]:
+        """A process in it, by which its network is found, and its address there."""
+        found = self._api.ask("GET", f"/containers/{self._id}/json")
+        return found["State"]["Pid"], found["NetworkSettings"]["IPAddress"]
+
     def destroy(self) -> None:
         self._api.ask("DELETE", f"/containers/{self._id}?force=true")
 
