@@ -56,7 +56,7 @@ def measure_lan(plan: Plan) -> Iterator[Outcome]:
         networks = {plan.ours.name: stack.enter_context(_between_containers(plan))}
         for name, opening in _find_peers(plan).items():
             try:
-                networks[name] = stack.enter_context(opening())
+                networks[name] = stack.enter_context(opening)
             except PEER_ERRORS as exc:
                 plan.say(f"{name} is left out: {exc}")
         rates = {who: list[float]() for who in networks}
@@ -77,10 +77,10 @@ def measure_lan(plan: Plan) -> Iterator[Outcome]:
     yield Outcome("lan", "ms", "lower", rounds.pop(plan.ours.name), rounds, detail="round trip")
 
 
-def _find_peers(plan: Plan) -> dict[str, Callable[[], contextlib.AbstractContextManager[Network]]]:
+def _find_peers(plan: Plan) -> dict[str, contextlib.AbstractContextManager[Network]]:
     """The bare wire is there always; docker's bridge if docker takes part."""
     dockers = [peer for peer in plan.peers if isinstance(peer, Docker) and peer.name == "docker"]
-    return {VETH: _over_a_wire, **{peer.name: lambda peer=peer: _over_a_bridge(peer) for peer in dockers}}
+    return {VETH: _over_a_wire(), **{peer.name: _over_a_bridge(peer) for peer in dockers}}
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -138,8 +138,18 @@ class Docker(Contender):
                 raise ContenderFailed("a container ended without output")
         return DockerBox(self, id, mark)
 
-    def create(self, command: list[str]) -> str:
+    def publish(self, command: list[str], ports: Mapping[int, int]) -> DockerBox:
+        """A container that runs this, some of whose ports (the keys) are published at some of loopback."""
+        id = self.create(command, ports)
+        self.start(id)
+        return DockerBox(self, id, "")
+
+    def create(self, command: list[str], ports: Mapping[int, int] | None = None) -> str:
         """A container that has not been started."""
+        bindings = {
+            f"{inside}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(outside)}]
+            for inside, outside in (ports or {}).items()
+        }
         limits = {"Memory": MEMORY_BYTES, "NanoCpus": CPUS * 10**9, "PidsLimit": PIDS}
         made = self.api.ask(
             "POST",
@@ -148,7 +158,9 @@ class Docker(Contender):
                 "Image": "busybox",
                 "Cmd": command,
                 "AttachStdout": True,
+                "ExposedPorts": {port: {} for port in bindings},
                 "HostConfig": {
+                    "PortBindings": bindings,
                     "NetworkMode": self._network,
                     "CgroupParent": f"/{self._cgroup}",
                     **limits,
