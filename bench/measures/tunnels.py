@@ -76,7 +76,7 @@ def measure_tunnel(plan: Plan) -> Iterator[Outcome]:
 def _find_peers(plan: Plan, here: Way, size_bytes: int) -> dict[str, AbstractContextManager[Way]]:
     """Nobody, if there are no peers: /run is that of the system then."""
     dockers = [peer for peer in plan.peers if isinstance(peer, Docker) and peer.name == "docker"]
-    found = {SSH: _through_ssh(here)} if plan.peers else {}
+    found: dict[str, AbstractContextManager[Way]] = {SSH: _through_ssh(here)} if plan.peers else {}
     if dockers:
         found[DOCKER_PORT] = _through_docker(dockers[0], size_bytes)
     return found
