@@ -240,6 +240,7 @@ async def gateway(
     async def end_session(session: Session) -> None:
         # A container that is being spawned just now must not come after all others have gone.
         await session.stop_requests()
+        await session.cut_connections()
         await release(node, session, cause=Cause.DESTROYED)
         sessions.end_soon(session)
 

@@ -134,6 +134,12 @@ class ListContainers(Struct, frozen=True, tag="container.list"):
     """The containers of the account, those of its other sessions too."""
 
 
+class WatchContainer(Struct, frozen=True, tag="container.watch"):
+    """Tell this session of the end of a container that it may connect to; answered before there is anything to tell."""
+
+    container: Id
+
+
 class AllowConnection(Struct, frozen=True, tag="connection.allow"):
     """Let `client` open connections to `container`, on one port or on all; answered when it may.
 
@@ -295,6 +301,7 @@ RequestBody: TypeAlias = (
     | ResizeContainer
     | DestroyContainer
     | ListContainers
+    | WatchContainer
     | AllowConnection
     | DisallowConnection
     | ListConnections

@@ -331,13 +331,17 @@ class Session:
             stream.abandon()
         for out in list(self._outputs.values()):
             out.on_stop()
+        await self.cut_connections()
+        await self.stop_requests()
+
+    async def cut_connections(self) -> None:
+        """Cut off all connections into containers, for not every one of those is ours and ends with us."""
         for number, inflow in enumerate(list(self._inflows.values()), 1):
             inflow.abandon()
             if number % FLOWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         for outflow in list(self._outflows.values()):
             outflow.close()
-        await self.stop_requests()
 
     async def stop_requests(self) -> None:
         """Stop the requests under way but the one that asks for it, and take on no more."""

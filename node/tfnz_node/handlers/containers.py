@@ -25,6 +25,7 @@ from tfnz.protocol.messages import (
     SignalContainer,
     SpawnContainer,
     StartContainer,
+    WatchContainer,
 )
 from tfnz_node.core.plan import ImageDefaults, check_limits, plan_files, plan_main
 from tfnz_node.gateway.session import Session
@@ -187,7 +188,18 @@ async def list_all(node: Node, session: Session, request: ListContainers) -> Con
     )
 
 
+async def watch(node: Node, session: Session, request: WatchContainer) -> Done:
+    """Its own session is told anyway."""
+    container = node.shared(session, request.container)
+    container.check_going_on()
+    if container.session != session.id:
+        container.watchers[session.id] = session.send
+    return Done()
+
+
 async def release(node: Node, session: Session, *, cause: Cause) -> None:
     """End everything that a session owns, and return when nothing of it is left."""
+    for watched in node.registry.of_account(session.account):
+        watched.watchers.pop(session.id, None)
     containers = node.registry.of_session(session.id)
     await asyncio.gather(*(container.end(cause) for container in containers))

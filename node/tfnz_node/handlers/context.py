@@ -46,3 +46,7 @@ class Node:
     def container(self, session: Session, container_id: str) -> Container:
         """The container, if it is the session's. Raises ContainerNotFound."""
         return self.registry.find(session.id, session.account, container_id)
+
+    def shared(self, session: Session, container_id: str) -> Container:
+        """The container, if it is the session's, or has a tag and is its account's. Raises ContainerNotFound."""
+        return self.registry.find_shared(session.id, session.account, container_id)

@@ -21,6 +21,7 @@ HANDLERS: dict[type[m.RequestBody], Callable[[Node, Session, Any], Awaitable[m.R
     m.ResizeContainer: containers.resize,
     m.DestroyContainer: containers.destroy,
     m.ListContainers: containers.list_all,
+    m.WatchContainer: containers.watch,
     m.AllowConnection: firewall.allow,
     m.DisallowConnection: firewall.disallow,
     m.ListConnections: firewall.list_all,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from tfnz.protocol.errors import InvalidArgument
 from tfnz.protocol.ids import parse_tag
 from tfnz.protocol.messages import (
@@ -18,14 +16,13 @@ from tfnz.protocol.messages import (
 from tfnz_node.core.access import CLOSED, OPEN, Egress, Permission, plan_egress
 from tfnz_node.firewall.ruleset import NEVER
 from tfnz_node.gateway.session import Session
-from tfnz_node.supervisor.container import Container
 
 from .context import Node
 
 
 async def allow(node: Node, session: Session, request: AllowConnection) -> Done:
     """Both are the session's own, or have a tag by which the account's other sessions may find them."""
-    server, client = find_both(node, session, request.container, request.client)
+    server, client = node.shared(session, request.container), node.shared(session, request.client)
     names = [name for name in (server.tag, request.alias and parse_tag(request.alias)) if name]
     permission = Permission(server.party, client.party, request.port, tuple(dict.fromkeys(names)))
     if permission.server == permission.client:
@@ -35,15 +32,9 @@ async def allow(node: Node, session: Session, request: AllowConnection) -> Done:
 
 
 async def disallow(node: Node, session: Session, request: DisallowConnection) -> Done:
-    server, client = find_both(node, session, request.container, request.client)
+    server, client = node.shared(session, request.container), node.shared(session, request.client)
     await node.host.network.disallow(server.party, client.party, request.port)
     return Done()
-
-
-def find_both(node: Node, session: Session, server: str, client: str) -> tuple[Container, Container]:
-    """Raises ContainerNotFound."""
-    find = partial(node.registry.find_shared, session.id, session.account)
-    return find(server), find(client)
 
 
 async def list_all(node: Node, session: Session, request: ListConnections) -> ConnectionList:

@@ -59,7 +59,11 @@ _UNHEARD = frozenset({Cause.DESTROYED, Cause.SESSION_GONE})
 
 
 class Container:
-    """One container, in the sandbox that it takes over. `live` must be run as a task at once."""
+    """One container, in the sandbox that it takes over. `live` must be run as a task at once.
+
+    Attributes:
+        watchers: whom else to tell of its end, by session.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Container:
         self.spec = spec
         self.started_s: float | None = None
         self.gone = asyncio.Event()
+        self.watchers: dict[str, Callable[[Event], None]] = {}
         self.processes = Processes(spec.id, sandbox, tell)
         self.connections = Connections(spec.id, sandbox, host.places)
         self._host = host
@@ -156,7 +161,8 @@ class Container:
                 try:
                     await self._end_processes(exit.cause)
                     released()
-                    self._tell(ContainerEnded(self.id, exit, failure))
+                    for tell in (self._tell, *self.watchers.values()):
+                        tell(ContainerEnded(self.id, exit, failure))
                     log.info("container %s %s", self.id, exit)
                 finally:  # also when nobody could be told
                     await self._remove()
@@ -179,7 +185,7 @@ class Container:
 
     async def _boot(self, make_scratch: Callable[[], Path], *, with_files: bool, asleep: bool) -> None:
         """Have the sandbox's init boot; the main process is asked for before init has answered."""
-        self._check_going_on()
+        self.check_going_on()
         self._watch(self._watch_init(self._sandbox.init))
         booting = await boot(self._host, self._sandbox, self.spec, make_scratch, with_files=with_files)
         self._scratch = booting.scratch
@@ -195,7 +201,7 @@ class Container:
 
     async def _start_main(self) -> None:
         self._become(State.STARTING)
-        self._check_going_on()
+        self.check_going_on()
         terminal = None
         if self.spec.pty:
             terminal = Terminal(
@@ -321,7 +327,7 @@ class Container:
         """
         await self.usable()
         async with self._changing:
-            self._check_going_on()
+            self.check_going_on()
             asleep = self.state is State.SLEEPING
             self._become(State.REBOOTING)
             try:
@@ -441,7 +447,12 @@ class Container:
         """
         while not self._life.usable and not self._conclusion.done():
             await self._changed.wait()
-        self._check_going_on()
+        self.check_going_on()
+
+    def check_going_on(self) -> None:
+        """Raises ObjectDead when it has ended, or is about to."""
+        if self._conclusion.done():
+            raise ObjectDead(f"container {self.id} has ended")
 
     # --- beneath
 
@@ -450,10 +461,6 @@ class Container:
             await self._sandbox.init.signal(number, signum)
         except (InitFailed, InitGone) as exc:
             raise ObjectDead(f"container {self.id}: the process has ended") from exc
-
-    def _check_going_on(self) -> None:
-        if self._conclusion.done():
-            raise ObjectDead(f"container {self.id} has ended")
 
     def _become(self, state: State) -> None:
         self._life.become(state)
