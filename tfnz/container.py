@@ -8,12 +8,12 @@ from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from . import aio
 from .aio.arguments import Command, Egress, Env, TerminalSize
+from .container_tunnels import ContainerTunnels
 from .face import described, find_callback
 from .portal import Portal
 from .process import Process
 from .protocol.exits import Exit
 from .results import Result
-from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from .location import Location
@@ -24,7 +24,7 @@ _REQUEST_TIMEOUT_S: Final = 60.0
 
 @final
 @described(aio.Container)
-class Container:
+class Container(ContainerTunnels):
     """An isolated root file system, process tree and network address, made by `Node.spawn`.
 
     Unless a method says otherwise it raises `ObjectDead` (a ValueError) when the container has ended, or what kept it
@@ -37,6 +37,8 @@ class Container:
         b'hello'
         >>> container.destroy()
     """
+
+    _core: aio.Container
 
     def __init__(self, core: aio.Container, portal: Portal) -> None:
         self._core = core
@@ -286,41 +288,6 @@ class Container:
         self, path: str, local_dir: str | os.PathLike[str], *, timeout_s: float | None = None
     ) -> None:
         self._portal.call(self._core.fetch_tree(path, local_dir, timeout_s=timeout_s))
-
-    # --- its services
-
-    def attach_tunnel(
-        self, port: int | str, localport: int | str | None = 0, bind: str | None = "127.0.0.1"
-    ) -> Tunnel:
-        tunnel: Tunnel = self._portal.face(self._portal.call(self._core.attach_tunnel(port, localport, bind)))
-        return tunnel
-
-    def destroy_tunnel(self, tunnel: Tunnel) -> None:
-        self._portal.call(self._core.destroy_tunnel(tunnel._core))
-
-    def all_tunnels(self) -> list[Tunnel]:
-        return [self._portal.face(core) for core in self._core.all_tunnels()]
-
-    def wait_tcp(self, port: int | str, *, timeout_s: float = 30.0) -> None:
-        self._portal.call(self._core.wait_tcp(port, timeout_s=timeout_s))
-
-    def wait_http_200(
-        self,
-        port: int | str = 80,
-        fqdn: str = "",
-        path: str = "/",
-        *,
-        dest_port: int | str | None = None,
-        localport: int | str | None = 0,
-        timeout_s: float = 30.0,
-    ) -> Tunnel:
-        core = self._portal.call(
-            self._core.wait_http_200(
-                port, fqdn, path, dest_port=dest_port, localport=localport, timeout_s=timeout_s
-            )
-        )
-        tunnel: Tunnel = self._portal.face(core)
-        return tunnel
 
     # --- the firewall
 

@@ -10,13 +10,14 @@ from .portal import Portal
 
 if TYPE_CHECKING:
     from .container import Container
+    from .external import ExternalContainer
     from .location import Location
 
 
 @final
 @described(aio.Tunnel)
 class Tunnel:
-    """A local port that leads to a service in a container, made by `Container.attach_tunnel`.
+    """A local port that leads to a service in a container, made by `attach_tunnel` of a container, external or not.
 
     It takes any number of connections. Each is a connection to the service of its own; both of its directions end as
     they end there. It ends with its container and with the session, or by `close`.
@@ -55,8 +56,8 @@ class Tunnel:
     def localport(self) -> int:
         return self._core.localport()
 
-    def container(self) -> Container | None:
-        container: Container | None = self._portal.face(self._core.container())
+    def container(self) -> Container | ExternalContainer | None:
+        container: Container | ExternalContainer | None = self._portal.face(self._core.container())
         return container
 
     def location(self) -> Location | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import tfnz
 from tfnz import aio, face
+from tfnz.protocol.messages import ContainerInfo, ContainerList, ListContainers
+
+if TYPE_CHECKING:
+    from tests.tfnz.conftest import ScriptedNode
 
 NAMES = ("Location", "Node", "Container", "ExternalContainer", "Process", "Tunnel")
 PAIRS = [(getattr(tfnz, name), getattr(aio, name)) for name in NAMES]
@@ -37,11 +41,14 @@ def test_everything_public_is_documented(blocking: type, core: type) -> None:
         assert [name for name in public(cls) if not inspect.getdoc(getattr(cls, name))] == []
 
 
-def test_attributes_have_the_same_names(location: tfnz.Location) -> None:
+def test_attributes_have_the_same_names(location: tfnz.Location, scripted: ScriptedNode) -> None:
+    info = ContainerInfo("A" * 22, "n1", "10.0.0.1", "i", "web", "running", 1.0, False)
+    scripted.on(ListContainers, lambda id, body: scripted.reply(id, ContainerList([info])))
     container = location.node().spawn("busybox")
     process = container.spawn("sleep")
     tunnel = container.attach_tunnel(80)
-    for one in (location, location.node(), container, process, tunnel):
+    external = location.external_container("web")
+    for one in (location, location.node(), container, external, process, tunnel):
         core: Any = one._core
         attributes = {name for name in vars(core) if not name.startswith("_")} | {
             name for name, member in inspect.getmembers_static(type(core)) if isinstance(member, property)

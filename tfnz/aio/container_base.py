@@ -23,6 +23,7 @@ class ContainerBase(Lifetime):
     """A container as far as it can be known and waited for."""
 
     _kind = "container"
+    _node: Node
 
     def __init__(
         self, node: Node, image: str, tag: str | None, termination_callback: Callback | None
@@ -72,6 +73,9 @@ class ContainerBase(Lifetime):
                 await asyncio.shield(self._ready)
         self.ensure_alive()
         return self
+
+    async def _wait_until_usable(self) -> None:
+        await self.wait_until_ready()
 
     async def private_ip(self) -> str:
         """Its address, once it is ready."""

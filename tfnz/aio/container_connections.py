@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
 
 from tfnz.protocol.errors import NobodyListens, NotServing, TfnzError, TimedOut
 from tfnz.protocol.flows import BROKEN, Inflow, Outflow
 from tfnz.protocol.messages import OpenConnection
 
-from .container_base import ContainerBase
+from .lifetime import Lifetime
 from .requests import Pending
+
+if TYPE_CHECKING:
+    from .node import Node
 
 #: How long a service may take to accept, before another attempt is made.
 ATTEMPT_S: Final = 5.0
@@ -20,8 +24,18 @@ _ANSWER_GRACE_S: Final = 60.0
 PAUSES_S: Final = (0.005, 0.25)
 
 
-class ContainerConnections(ContainerBase):
-    """A container as a place that can be connected to."""
+class ContainerConnections(Lifetime, ABC):
+    """A container as a place that can be connected to, whichever session it is of."""
+
+    _node: Node
+
+    @abstractmethod
+    async def _wait_until_usable(self) -> None:
+        """Return when there is a point in connecting to it.
+
+        Raises:
+            TfnzError: there will be none.
+        """
 
     async def _connect(self, target: int | str, timeout_s: float = ATTEMPT_S) -> tuple[Inflow, Outflow]:
         """The streams of a connection that has just been made. They are the caller's to end.
@@ -37,7 +51,7 @@ class ContainerConnections(ContainerBase):
         pending: Pending | None = None
         try:
             async with self._session.opening:
-                pending = self._session.requests.start(self._node_name, body)
+                pending = self._session.requests.start(self._node.name, body)
                 what = f"a connection to {target} of {self}"
                 await self._session.requests.wait(pending, timeout_s + _ANSWER_GRACE_S, what)
         except BaseException:

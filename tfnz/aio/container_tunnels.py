@@ -45,7 +45,7 @@ class ContainerTunnels(ContainerConnections):
         if localport is None and isinstance(target, str):
             raise InvalidArgument(f"localport is None and {target} has no number: give one, or 0 for any")
         local = parse_port(target if localport is None else localport, what="localport")
-        await self.wait_until_ready()
+        await self._wait_until_usable()
         listening = await listen(bind or LOOPBACK, local)
         tunnel = Tunnel(self, target, bind or LOOPBACK, listening)
         self._tunnels[tunnel.uuid] = self._session.tunnels[tunnel.uuid] = tunnel
@@ -80,7 +80,7 @@ class ContainerTunnels(ContainerConnections):
             ObjectDead: the container has ended.
         """
         target, limit_s = parse_target(port), parse_limit(timeout_s)
-        await self.wait_until_ready()
+        await self._wait_until_usable()
         inflow, outflow = await self._connect_soon(target, limit_s, retried=NOT_YET)
         leave(inflow, outflow)
 

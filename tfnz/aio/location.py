@@ -33,7 +33,7 @@ from tfnz.protocol.messages import (
 )
 
 from .callbacks import Callback, Line, in_callback
-from .external import ExternalContainer, find_external
+from .external import ExternalContainer, find_external, watch_external
 from .location_images import LocationImages
 from .location_tunnels import LocationTunnels
 from .logs import configure_logging
@@ -233,7 +233,7 @@ class Location(LocationImages, LocationTunnels):
     async def external_container(
         self, key: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S
     ) -> ExternalContainer:
-        """A container of another session of the account, as of now.
+        """A container of another session of the account; the same object for the same container, while that lives.
 
         Args:
             key: its tag, its uuid, or both as ``uuid:tag``; without a tag it cannot be found.
@@ -244,7 +244,7 @@ class Location(LocationImages, LocationTunnels):
         """
         found = find_external(await self.containers(timeout_s=timeout_s), key)
         node = next((node for node in self.nodes.values() if node.name == found.node), None)
-        return ExternalContainer(node or self.node(), found)
+        return await watch_external(node or self.node(), found, timeout_s)
 
     async def connections(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> list[ConnectionInfo]:
         """Who may connect to whom, of all containers of the account."""

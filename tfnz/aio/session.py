@@ -34,6 +34,7 @@ from .requests import REQUEST_TIMEOUT_S, OnResult, Requests
 from .streams import Streams
 
 if TYPE_CHECKING:
+    from .external import ExternalContainer
     from .tunnel import Tunnel
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Session:
         self.streams = Streams(self._send_quietly)
         self.callbacks = Callbacks(on_callback_error)
         self.residents: dict[str, Resident] = {}
+        self.externals: dict[str, ExternalContainer] = {}
         self.tunnels: dict[str, Tunnel] = {}
         self.joints: set[Joint] = set()
         self.scratch = Scratch()
@@ -136,6 +138,8 @@ class Session:
         self.requests.fail_all(error)
         for resident in list(self.residents.values()):
             resident._on_ended(exit)
+        for external in list(self.externals.values()):
+            external._on_lost(exit)
         self.streams.close_all()
 
     async def close(self) -> None:
@@ -175,3 +179,5 @@ class Session:
             case ContainerEnded():
                 if (resident := self.residents.get(body.container)) is not None:
                     resident._on_ended(body.exit, body.error)
+                if (external := self.externals.get(body.container)) is not None:
+                    external._on_ended(body.exit)

@@ -19,6 +19,7 @@ from .listener import Listener
 if TYPE_CHECKING:
     from .container import Container
     from .container_tunnels import ContainerTunnels
+    from .external import ExternalContainer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _Opening: TypeAlias = "asyncio.Task[tuple[Inflow, Outflow] | None]"
 
 @final
 class Tunnel:
-    """A tunnel that `Container.attach_tunnel` made; see `tfnz.Tunnel`.
+    """A tunnel that `attach_tunnel` of a container made; see `tfnz.Tunnel`.
 
     Attributes:
         uuid: its name.
@@ -62,14 +63,14 @@ class Tunnel:
         self.ensure_alive()
         return self._listener.port
 
-    def container(self) -> Container | None:
+    def container(self) -> Container | ExternalContainer | None:
         """The container that it leads to."""
-        return cast("Container | None", self._container())  # the whole of it
+        return cast("Container | ExternalContainer | None", self._container())  # the whole of it
 
     def location(self) -> Any:
         """The location that it belongs to."""
-        container = self.container()
-        return None if container is None else container.location()
+        container = self._container()
+        return None if container is None else container._node.parent()
 
     def ensure_alive(self) -> None:
         """Raises ObjectDead, a ValueError, if it has been destroyed."""
@@ -108,7 +109,7 @@ class Tunnel:
         container = self._container()
         try:
             if container is not None:
-                await container.wait_until_ready()
+                await container._wait_until_usable()
                 return await container._connect_soon(self.port, PATIENCE_S)
         except TfnzError as exc:
             log.warning("a connection at %s port %d is cut off: %s", self.bind, self._listener.port, exc)
