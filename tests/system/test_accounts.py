@@ -35,12 +35,16 @@ from tfnz.protocol.errors import (
 from tfnz.protocol.exits import Cause
 from tfnz.protocol.ids import new_id
 from tfnz.protocol.messages import (
+    AllowConnection,
     ContainerList,
+    DisallowConnection,
     Hello,
     ListContainers,
+    OpenConnection,
     RequestBody,
     Size,
     Streams,
+    WatchContainer,
 )
 
 if TYPE_CHECKING:
@@ -177,6 +181,42 @@ def test_what_belongs_to_others_does_not_exist(ada: Person, grace: Person, kind:
         assert len(set(answers)) == 1, "one can tell which ids exist"
         assert container.run("hostname").stdout == b"mine\n"
         assert not process.dead
+
+
+#: What the account's other sessions may ask about a container that has a tag.
+SHARED = {AllowConnection, DisallowConnection, OpenConnection, WatchContainer}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_the_account_s_other_sessions_only_what_has_a_tag_is_known_and_little_of_that(
+    ada: Person, kind: type[RequestBody]
+) -> None:
+    with ada.location() as location:
+        tagged = location.node().spawn("busybox", ["sleep", "1000"], tag="mine").wait_until_ready()
+        untagged = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
+        answers = []
+        for container_id in (untagged.uuid, tagged.uuid, new_id()):
+            with raw_client(ada.node.tcp, ada.account) as client:
+                client.greet()
+                answer = client.ask(make_request(kind, container_id, new_id()))
+                if kind in SHARED and container_id == tagged.uuid:
+                    assert not isinstance(answer, ContainerNotFound)
+                else:
+                    assert isinstance(answer, ContainerNotFound), answer
+                    answers.append(str(answer).replace(container_id, "ID"))
+        assert len(set(answers)) == 1, "one can tell which ids exist"
+        for container in (tagged, untagged):
+            assert container.run("echo undisturbed").stdout == b"undisturbed\n"
+
+
+def test_another_account_has_no_tunnel_into_a_container_whatever_its_tag(ada: Person, grace: Person) -> None:
+    with ada.location() as location, grace.location() as others:
+        container = location.node().spawn("nginx", tag="site").wait_until_ready()
+        for key in ("site", container.uuid, f"{container.uuid}:site"):
+            with pytest.raises(ContainerNotFound):
+                others.external_container(key)
+        with ada.location() as again:
+            again.external_container("site").wait_tcp(80)
 
 
 def find_id(process: Process) -> str:

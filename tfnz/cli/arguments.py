@@ -1,4 +1,4 @@
-"""The arguments of `tfnz run` that have a form of their own: variables, files, ports and sizes."""
+"""The arguments of `tfnz run` and `tunnel` that have a form of their own: variables, files, ports and sizes."""
 
 from __future__ import annotations
 
@@ -70,11 +70,16 @@ def read_files(words: Sequence[str]) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Publication:
-    """What `-p` asks for: a local port that leads to a port, or the path of a unix socket, in the container."""
+    """A local port that is to lead to a port, or the path of a unix socket, in the container."""
 
     local: int
     target: int | str
     bind: str = "127.0.0.1"
+
+    @property
+    def destination(self) -> str:
+        """Where it leads, in words."""
+        return f"port {self.target}" if isinstance(self.target, int) else self.target
 
 
 def parse_publications(words: Sequence[str]) -> list[Publication]:
@@ -83,9 +88,21 @@ def parse_publications(words: Sequence[str]) -> list[Publication]:
     Raises:
         click.BadParameter: one has not this form, or two want the same local port.
     """
+    return _check_distinct([_parse_publication(word) for word in words])
+
+
+def parse_tunnels(words: Sequence[str]) -> list[Publication]:
+    """What `tfnz tunnel` is given: [BIND:][LOCAL:]PORT, or [BIND:]LOCAL:PATH for a unix socket.
+
+    Raises:
+        click.BadParameter: one has not this form, or two want the same local port.
+    """
+    return _check_distinct([_parse_tunnel(word) for word in words])
+
+
+def _check_distinct(wanted: list[Publication]) -> list[Publication]:
     publications: list[Publication] = []
-    for word in words:
-        one = _parse_publication(word)
+    for one in wanted:
         if any((one.bind, one.local) == (other.bind, other.local) for other in publications if one.local):
             raise click.BadParameter(f"local port {one.local} is given twice: each needs one of its own")
         publications.append(one)
@@ -104,6 +121,20 @@ def _parse_publication(word: str) -> Publication:
             f"{word!r} is not [BIND:]LOCAL:PORT, as in 8080:80 or 0.0.0.0:8080:80; ports are numbers up to 65535"
         )
     return Publication(number, target, bind.strip("[]")) if bind else Publication(number, target)
+
+
+def _parse_tunnel(word: str) -> Publication:
+    first, colon, port = word.rpartition(":")
+    is_bind = first.endswith("]") or not (first.isdigit() or ":" in first)
+    lacks_local = not port.startswith("/") and (not colon or (first != "" and is_bind))
+    full = f"{first}{colon}{port}:{port}" if lacks_local else word
+    try:
+        return _parse_publication(full)
+    except click.BadParameter as exc:
+        raise click.BadParameter(
+            f"{word!r} is not [BIND:][LOCAL:]PORT or [BIND:]LOCAL:/PATH, as in 80, 8080:80, 0.0.0.0:8080:80 or "
+            "0:/run/app.sock; ports are numbers up to 65535"
+        ) from exc
 
 
 def _parse_port(text: str, *, lowest: int) -> int | None:

@@ -84,8 +84,7 @@ def _publish(container: SomeContainer, log: RunLog, publications: Sequence[Publi
             tunnel = container.attach_tunnel(one.target, one.local, one.bind)
         except ObjectDead:  # it is over already
             return
-        where = f"port {one.target}" if isinstance(one.target, int) else one.target
-        log.info("%s port %d leads to %s of the container", one.bind, tunnel.localport(), where)
+        log.info("%s port %d leads to %s of the container", one.bind, tunnel.localport(), one.destination)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from .node import node
 from .ps import ps
 from .run import run
 from .settings import Settings, connection_options
+from .tunnel import tunnel
 
 
 class Commands(click.Group):
@@ -61,7 +62,7 @@ def find_version() -> str:
 Data goes to standard output and words to standard error. With --json a command prints one JSON document on one line.
 
 \b
-Exit codes (those of `tfnz run` are in its own help):
+Exit codes (those of `tfnz run` and `tfnz tunnel` are in their own help):
   0    done
   1    it could not be done; one line on standard error says why, and one what to try
   2    the command line makes no sense
@@ -82,7 +83,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Settings)
 
 
-for command in (run, ps, image, firewall, account, node):
+for command in (run, ps, tunnel, image, firewall, account, node):
     cli.add_command(command)
 
 

@@ -12,45 +12,16 @@ from tfnz.protocol.errors import ImageNotFound
 from .archives import ensure_imported, is_path
 from .arguments import Publication, convert_size, parse_env, parse_publications, read_files
 from .attach import attach
-from .failures import RUN_FAILED, choose_run_code, report
-from .interrupts import Interrupted, interrupts
+from .interrupts import interrupts
+from .lasting import LastingCommand
 from .runlog import RunLog, run_log
 from .sdk import SomeLocation
 from .settings import Settings, connection_options, embedded_options
 from .stdio import Stdio
 
 
-class RunUsageError(click.UsageError):
-    """A command line of `tfnz run` that makes no sense."""
-
-    exit_code = RUN_FAILED
-
-
-class RunCommand(click.Command):
-    """A command whose every failure has an exit code that no program in a container is likely to use."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        try:
-            return super().make_context(*args, **kwargs)
-        except click.UsageError as exc:
-            raise RunUsageError(exc.format_message(), exc.ctx) from exc
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except click.UsageError as exc:
-            raise RunUsageError(exc.format_message(), exc.ctx) from exc
-        except Interrupted as exc:
-            ctx.exit(exc.exit_code)
-        except Exception as exc:
-            if isinstance(exc, click.exceptions.Exit | click.Abort):
-                raise
-            report(exc, debug=ctx.ensure_object(Settings).debug)
-            ctx.exit(choose_run_code(exc))
-
-
 @click.command(
-    cls=RunCommand,
+    cls=LastingCommand,
     context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Exit codes:

@@ -18,7 +18,7 @@ from tfnz.cli.main import cli
 from tfnz.cli.sdk import Progress, Target
 from tfnz.cli.settings import Settings
 from tfnz.cli.stdio import Stdio
-from tfnz.protocol.errors import ImageNotFound, ObjectDead, TfnzError
+from tfnz.protocol.errors import ContainerNotFound, ImageNotFound, ObjectDead, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import ConnectionInfo, ContainerInfo, ImageInfo, NodeStatus
 
@@ -100,6 +100,33 @@ class FakeContainer:
         return self.tunnels[-1]
 
 
+class FakeExternal:
+    """A container of another program; its life is a function too, which begins with the first tunnel."""
+
+    uuid = "33333333333333333333bb"
+    tag = "web"
+
+    def __init__(self, script: Callable[[FakeExternal], object]) -> None:
+        self.exit: Exit | None = None
+        self.termination_callback: Callable[[Any, int], object] | None = None
+        self.tunnels: list[FakeTunnel] = []
+        self.listen_error: TfnzError | None = None
+        self._thread = threading.Thread(target=script, args=(self,), daemon=True)
+
+    def finish(self, exit: Exit) -> None:
+        assert self.termination_callback is not None
+        self.exit = exit
+        self.termination_callback(self, exit.returncode)
+
+    def attach_tunnel(self, port: int | str, localport: int, bind: str) -> FakeTunnel:
+        if self.listen_error:
+            raise self.listen_error
+        self.tunnels.append(FakeTunnel(port, localport or 40000, bind))
+        if len(self.tunnels) == 1:
+            self._thread.start()
+        return self.tunnels[-1]
+
+
 @dataclass(frozen=True)
 class FakeTunnel:
     port: int | str
@@ -157,6 +184,8 @@ class FakeLocation:
         self.known_connections: list[ConnectionInfo] = []
         self.known_images: list[ImageInfo] = []
         self.imported: list[tuple[Any, str | None]] = []
+        self.external: FakeExternal | None = None
+        self.sought: list[str] = []
 
     @contextlib.contextmanager
     def connect(self, target: Target) -> Iterator[FakeLocation]:
@@ -175,6 +204,12 @@ class FakeLocation:
 
     def containers(self) -> list[ContainerInfo]:
         return self.known_containers
+
+    def external_container(self, key: str) -> FakeExternal:
+        self.sought.append(key)
+        if self.external is None:
+            raise ContainerNotFound(f"the account has no container {key!r} that has a tag: see `tfnz ps`")
+        return self.external
 
     def connections(self) -> list[ConnectionInfo]:
         return self.known_connections
