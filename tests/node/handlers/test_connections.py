@@ -151,7 +151,6 @@ async def test_a_container_that_is_ending_is_not_watched(fake: FakeNode) -> None
     owner, container = await open_container(fake, "web")
     other = fake.client("a2", "a")
     number = owner.post(DestroyContainer(container))
-    await settle()
     with pytest.raises(ObjectDead):
         await other.call(WatchContainer(container))
     await owner.answer(number)
