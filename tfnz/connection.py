@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import partial
 from typing import Final, Protocol
 
 from .links import Connector, Link, LinkBroken
@@ -195,8 +196,7 @@ class Connection:
         try:
             while True:
                 try:
-                    while True:
-                        self._on_frame(link, await link.receive())
+                    await link.hand_over(partial(self._on_frame, link))
                 except LinkBroken:
                     self._drop_link()
                     log.info("the connection to %s broke: reconnecting", self._connector.address)

@@ -137,8 +137,7 @@ class FramedSocket:
             it. Last words may be sent from there to a peer that broke the rules.
         pause_above: while more bytes than this are queued, nothing is read, so that who asks and never reads the
             answers is asked to wait. Only one of two peers may do so, or each waits for the other.
-        at_once: the first frame of a turn of the loop leaves in `send`, and does not wait for others to go with it: for
-            who says one thing and waits.
+        at_once: each `send` is hastened, for who says one thing and waits.
 
     Attributes:
         parser: the limit in it may be changed.
@@ -167,6 +166,7 @@ class FramedSocket:
         self._out: deque[bytes | memoryview] = deque()
         self._flushing = False  # a flush is due in this turn of the loop, or when the kernel has room
         self._blocked = False
+        self._hastened = False  # in this turn of the loop
         self._paused = False
         self._mute = False  # nothing can be sent any more, or shall be
         self._ending = False
@@ -189,13 +189,17 @@ class FramedSocket:
             self._out.append(LENGTH.pack(len(frame)))
             self._out.append(frame)
         self.queued_bytes += LENGTH.size + len(frame)
-        if self._flushing:
-            return
-        if self._at_once:
-            self._flush()
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+        if self._at_once:
+            self.hasten()
+
+    def hasten(self) -> None:
+        """Have what was sent leave now, for once in a turn of the loop: somebody waits for it."""
+        if self._out and not (self._hastened or self._blocked or self._closed):
+            self._hastened = True
+            self._write(WRITES_AT_ONCE)
 
     def close(self) -> None:
         """End the connection; what the kernel takes at once of what was sent is still sent. Idempotent."""
@@ -308,6 +312,7 @@ class FramedSocket:
     def _flush(self, at_once: int = WRITES_AT_ONCE) -> None:
         if self._closed:
             return
+        self._hastened = False
         self._write(at_once)
         self._flushing = bool(self._out)
         if self._flushing != self._blocked:

@@ -230,6 +230,10 @@ async def gateway(
         if (door := doors.get(peer.socket)) is not None:
             door.send(peer, frame)
 
+    def hasten(peer: Peer) -> None:
+        if (door := doors.get(peer.socket)) is not None:
+            door.hasten(peer)
+
     def hang_up(peer: Peer) -> None:
         if (door := doors.get(peer.socket)) is not None:
             door.hang_up(peer)
@@ -246,6 +250,7 @@ async def gateway(
 
     sessions = Sessions(
         send=send,
+        hasten=hasten,
         hang_up=hang_up,
         handler=lambda session, request: dispatch(node, session, request),
         offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats(node))],

@@ -245,6 +245,41 @@ async def test_many_small_frames_in_one_turn(pair: Pair, count: int) -> None:
 
 
 @pytest.mark.asyncio
+async def test_frames_of_one_turn_leave_together_but_one_that_is_hastened(pair: Pair) -> None:
+    pair.end.socket.send(b"one")
+    with pytest.raises(BlockingIOError):
+        pair.bare.recv(100)
+    pair.end.socket.hasten()
+    assert pair.bare.recv(100) == pack(b"one")
+    pair.end.socket.send(b"two")
+    pair.end.socket.hasten()  # for once in a turn: who has much to say does not say it in bits
+    pair.end.socket.send(b"three")
+    with pytest.raises(BlockingIOError):
+        pair.bare.recv(100)
+    await asyncio.sleep(0)
+    assert pair.bare.recv(100) == pack(b"two", b"three")
+    pair.end.socket.hasten()
+    pair.end.socket.send(b"next turn")
+    pair.end.socket.hasten()
+    assert pair.bare.recv(100) == pack(b"next turn")
+
+
+@pytest.mark.asyncio
+async def test_there_is_no_haste_with_a_peer_that_does_not_read_or_is_gone(pair: Pair) -> None:
+    frame = b"x" * LIMIT
+    for _ in range(4):
+        pair.end.socket.send(frame)
+        pair.end.socket.hasten()
+        await asyncio.sleep(0)
+    assert await pair.other.receive(4) == [frame] * 4
+    pair.other.socket.close()
+    pair.end.socket.send(b"gone")
+    pair.end.socket.hasten()
+    await pair.end.wait_closed()
+    pair.end.socket.hasten()
+
+
+@pytest.mark.asyncio
 async def test_what_arrives_while_nobody_looked_is_taken_to_the_last_frame(pair: Pair) -> None:
     frames = [b"x" * 1000] * (READS_AT_ONCE * SMALL_READ // 1000 + 100)
     await pair.write(pack(*frames))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NoReturn, Protocol
 
 from tfnz.protocol.frames import FrameBytes
 
@@ -22,6 +23,14 @@ class Link(Protocol):
 
         Raises:
             LinkBroken: there is none, and never will be.
+        """
+
+    async def hand_over(self, on_frame: Callable[[FrameBytes], None]) -> NoReturn:
+        """Have `on_frame` called with each frame that arrives from now on, in the turn of the loop in which it does.
+
+        Raises:
+            LinkBroken: there will be no more.
+            Exception: whatever `on_frame` raised; it is not called again.
         """
 
     async def wait_closed(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
+from typing import NoReturn
 
-from .base import LinkBroken
+from tfnz.protocol.frames import FrameBytes
+
+from .inbox import Inbox
 
 
 class MemoryLink:
@@ -15,21 +17,18 @@ class MemoryLink:
     peer: MemoryLink
 
     def __init__(self) -> None:
-        self._frames: deque[bytes] = deque()
-        self._changed = asyncio.Event()
+        self._inbox = Inbox("the other end")
         self._closed = asyncio.Event()
 
     def send(self, frame: bytes) -> None:
         if not self._closed.is_set():
-            self.peer._deliver(frame)
+            asyncio.get_running_loop().call_soon(self.peer._inbox.put, frame)
 
-    async def receive(self) -> bytes:
-        while not self._frames:
-            if self._closed.is_set():
-                raise LinkBroken("the other end is gone")
-            self._changed.clear()
-            await self._changed.wait()
-        return self._frames.popleft()
+    async def receive(self) -> FrameBytes:
+        return await self._inbox.receive()
+
+    async def hand_over(self, on_frame: Callable[[FrameBytes], None]) -> NoReturn:
+        await self._inbox.hand_over(on_frame)
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
@@ -37,12 +36,7 @@ class MemoryLink:
     def close(self) -> None:
         for end in (self, self.peer):
             end._closed.set()
-            end._changed.set()
-        self._frames.clear()
-
-    def _deliver(self, frame: bytes) -> None:
-        self._frames.append(frame)
-        self._changed.set()
+            end._inbox.close()
 
 
 def memory_link() -> tuple[MemoryLink, MemoryLink]:

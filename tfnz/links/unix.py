@@ -11,14 +11,14 @@ import errno
 import os
 import socket
 import struct
-from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NoReturn
 
 from tfnz.framing import FramedSocket
 from tfnz.protocol.errors import ConnectionFailed, NotAuthorised
 from tfnz.protocol.frames import MAX_FRAME, FrameBytes
 
-from .base import LinkBroken
+from .inbox import Inbox
 
 PREFIX: Final = "unix:"
 #: struct ucred of SO_PEERCRED: process, user and group.
@@ -29,14 +29,12 @@ class UnixLink:
     """A connection over a stream socket, which is its own to close."""
 
     def __init__(self, connection: socket.socket, address: str) -> None:
-        self._address = address
-        self._frames: deque[FrameBytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._inbox = Inbox(address)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._socket = FramedSocket(
             connection,
             limit=MAX_FRAME,
-            on_frame=self._on_frame,
+            on_frame=self._inbox.put,
             on_closed=lambda _: self.close(),
             at_once=True,
         )
@@ -45,12 +43,10 @@ class UnixLink:
         self._socket.send(frame)
 
     async def receive(self) -> FrameBytes:
-        while not self._frames:
-            if self._closed.done():
-                raise LinkBroken(f"the connection to {self._address} is gone")
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._frames.popleft()
+        return await self._inbox.receive()
+
+    async def hand_over(self, on_frame: Callable[[FrameBytes], None]) -> NoReturn:
+        await self._inbox.hand_over(on_frame)
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)
@@ -59,15 +55,7 @@ class UnixLink:
         if not self._closed.done():
             self._closed.set_result(None)
             self._socket.close()
-            self._wake()
-
-    def _on_frame(self, frame: FrameBytes) -> None:
-        self._frames.append(frame)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._inbox.close()
 
 
 class UnixConnector:

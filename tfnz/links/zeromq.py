@@ -12,23 +12,25 @@ import base64
 import contextlib
 import logging
 import socket as sockets
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
 from tfnz.protocol.errors import ConnectionFailed, NotAuthorised, TfnzError, TimedOut
-from tfnz.protocol.frames import MAX_FRAME
+from tfnz.protocol.frames import MAX_FRAME, FrameBytes
 
-from .base import LinkBroken
+from .inbox import Inbox
 
 log = logging.getLogger(__name__)
 
 #: How long a connection may take to be made, and then each side to prove itself.
 CONNECT_TIMEOUT_S: Final = 10.0
+#: So many frames are taken, and then others have their turn.
+FRAMES_AT_ONCE: Final = 64
 _EVENTS: Final = (
     zmq.Event.CONNECTED
     | zmq.Event.CONNECT_RETRIED
@@ -60,8 +62,7 @@ class ZmqLink:
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._keys = keys
-        self._frames: deque[bytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._inbox = Inbox(endpoint)
         self._connected = False
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
@@ -120,15 +121,14 @@ class ZmqLink:
         with contextlib.suppress(zmq.ZMQError):  # it has just broken: the monitor is about to say so
             self._socket.send(frame, zmq.NOBLOCK, copy=len(frame) < 65536)
         # Sending may swallow the descriptor's edge that tells of frames; without this look they would wait.
-        self._take_frames()
+        if _readable(self._socket):
+            self._loop.call_soon(self._take_frames)
 
-    async def receive(self) -> bytes:
-        while not self._frames:
-            if self._closed.done():
-                raise LinkBroken(f"the connection to {self._endpoint} is gone")
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        return self._frames.popleft()
+    async def receive(self) -> FrameBytes:
+        return await self._inbox.receive()
+
+    async def hand_over(self, on_frame: Callable[[FrameBytes], None]) -> NoReturn:
+        await self._inbox.hand_over(on_frame)
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)
@@ -137,7 +137,7 @@ class ZmqLink:
         if self._closed.done():
             return
         self._closed.set_result(None)
-        self._wake()
+        self._inbox.close()
         if not self._handshake.done():
             self._handshake.cancel()
         self._loop.remove_reader(self._socket_fd)
@@ -149,17 +149,12 @@ class ZmqLink:
     # --- from the sockets
 
     def _take_frames(self) -> None:
-        if self._closed.done():
-            return
-        while _readable(self._socket):
+        for _ in range(FRAMES_AT_ONCE):
+            if self._closed.done() or not _readable(self._socket):
+                return
             parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            self._frames.append(parts[0] if len(parts) == 1 else b"")  # several parts: nothing a node sends
-        if self._frames:
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._inbox.put(parts[0] if len(parts) == 1 else b"")  # several parts: nothing a node sends
+        self._loop.call_soon(self._take_frames)
 
     def _take_events(self) -> None:
         while not self._closed.done() and _readable(self._monitor):
@@ -178,7 +173,10 @@ class ZmqLink:
     def _break(self, event: zmq.Event) -> None:
         if not self._handshake.done():
             self._handshake.set_exception(self._explain(event))
-        self._take_frames()  # what arrived before the end is still read
+        while not self._closed.done() and _readable(
+            self._socket
+        ):  # what arrived before the end is still read
+            self._take_frames()
         self.close()
 
     def _explain(self, event: zmq.Event) -> TfnzError:

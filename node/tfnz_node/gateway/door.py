@@ -31,6 +31,9 @@ class Door(Protocol):
     def send(self, peer: Peer, frame: bytes) -> None:
         """Send to a peer; one that has gone is not an error."""
 
+    def hasten(self, peer: Peer) -> None:
+        """The peer waits for what was sent to it just now: have that leave at once, where it would not anyway."""
+
     def hang_up(self, peer: Peer) -> None:
         """Nothing more is said to this peer, nor heard: close its connection, where a single one can be closed."""
 

@@ -1,7 +1,7 @@
 """One session: its channel, the requests under way, and its streams.
 
 A session outlives its connections. `route` is how frames reach the client just now; without one they wait in the
-channel's outbox until the client resumes the session or its time is up.
+channel's outbox until the client resumes the session or its time is up. `hasten` is for frames that somebody waits for.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Session:
         self.account = account
         self.channel = open_node_channel()
         self.route: Route | None = None
+        self.hasten: Callable[[], None] = _do_nothing
         self.ended = asyncio.Event()
         self.fault: ProtocolError | None = None
         self._handler = handler
@@ -113,6 +114,11 @@ class Session:
             self.fault = ProtocolError(f"{self.channel.outbox_bytes} bytes have not been acknowledged")
         if self.route is not None:
             self.route(frame)
+
+    def _send_on(self, body: NodeBody) -> None:
+        """Send what came by a connection into a container: at its other end somebody may be waiting for each byte."""
+        self.send(body)
+        self.hasten()
 
     def send_loose(self, frame: NodeFrame) -> None:
         """Send a frame outside of the channel; it is lost when the client is away."""
@@ -197,7 +203,7 @@ class Session:
         if body.to_container == body.from_container:
             raise ProtocolError(f"stream {body.to_container} is to lead both ways")
         inflow = Inflow(body.to_container, self.send, self._forget_flow, allowance=self._allowance)
-        outflow = Outflow(body.from_container, self.send, self._forget_flow, is_clear=self._is_clear)
+        outflow = Outflow(body.from_container, self._send_on, self._forget_flow, is_clear=self._is_clear)
         self._inflows[inflow.number], self._outflows[outflow.number] = inflow, outflow
 
     def _check_number(self, number: int) -> None:
@@ -351,6 +357,10 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def find_streams(body: RequestBody) -> tuple[list[int], list[int]]:

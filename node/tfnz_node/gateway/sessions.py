@@ -70,6 +70,7 @@ class Sessions:
 
     Args:
         send: sends a frame to a peer, now.
+        hasten: has what was sent to a peer leave without waiting for more to go with it.
         hang_up: closes the connection of a peer to whom all was said, where that is possible: without a session, all
             that one may do with a connection is to hold it, and what the node keeps for it.
         handler: serves the requests.
@@ -82,6 +83,7 @@ class Sessions:
         self,
         *,
         send: Callable[[Peer, bytes], None],
+        hasten: Callable[[Peer], None],
         hang_up: Callable[[Peer], None],
         handler: Handler,
         offer: Callable[[], list[NodeOffer]],
@@ -93,6 +95,7 @@ class Sessions:
         hello_patience_s: float = HELLO_PATIENCE_S,
     ) -> None:
         self._send = send
+        self._hasten = hasten
         self._hang_up = hang_up
         self._handler = handler
         self._offer = offer
@@ -204,6 +207,7 @@ class Sessions:
         seat.peer = peer
         self._by_peer[peer.socket, peer.routing_id] = seat
         seat.session.route = lambda frame: self._send(peer, frame)
+        seat.session.hasten = lambda: self._hasten(peer)
 
     def _welcome(self, seat: _Seat, version: int, *, resumed: bool) -> Welcome:
         session = seat.session

@@ -86,6 +86,9 @@ class TcpDoor:
         # A router never waits: the future that asyncio's socket gives is done already.
         self._socket.send_multipart([peer.routing_id, frame], copy=len(frame) < 65536)
 
+    def hasten(self, peer: Peer) -> None:
+        """It has left already."""
+
     def hang_up(self, peer: Peer) -> None:
         """A router cannot close one of its connections; what it may hold is bounded without."""
 

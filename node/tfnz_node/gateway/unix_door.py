@@ -119,6 +119,10 @@ class UnixDoor:
             # Not now: whoever sends may be in the midst of something.
             asyncio.get_running_loop().call_soon(self._on_disconnected, self.endpoint, peer.descriptor)
 
+    def hasten(self, peer: Peer) -> None:
+        if (caller := self._callers.get(peer.routing_id)) is not None:
+            caller.connection.hasten()
+
     def hang_up(self, peer: Peer) -> None:
         if (caller := self._callers.get(peer.routing_id)) is not None:
             caller.connection.finish(FAREWELL_S)

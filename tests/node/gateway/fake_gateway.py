@@ -46,6 +46,7 @@ class Gateway:
         self.release: Callable[[Session], Awaitable[None]] = self._release
         self.sessions = Sessions(
             send=lambda peer, frame: self.connections[peer.routing_id].hear(frame),
+            hasten=lambda peer: None,
             hang_up=self.hung_up.append,
             handler=lambda session, request: self.serve(session, request),
             offer=lambda: [NodeOffer("node-1", b"k" * 32)],

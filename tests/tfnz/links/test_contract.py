@@ -194,6 +194,74 @@ async def test_a_receiver_that_gives_up_loses_nothing(setting: str, tmp_path: Pa
     await use_link(setting, tmp_path, use)
 
 
+async def test_frames_are_handed_over_in_order_until_the_other_end_goes_away(
+    setting: str, tmp_path: Path
+) -> None:
+    async def use(link: Link, far: Far) -> None:
+        heard: list[bytes] = []
+        all_heard = asyncio.Event()
+
+        def on_frame(frame: FrameBytes) -> None:
+            heard.append(bytes(frame))
+            link.send(b"heard")  # what is said meanwhile must not bring the next frame into this one
+            assert heard[-1] == frame
+            if frame == b"last":
+                all_heard.set()
+
+        numbered = [b"%d" % number for number in range(200)]
+        for frame in numbered[:100]:
+            await far.send(frame)
+        assert await link.receive() == numbered[0]  # others may have arrived by now, and wait
+        handing = asyncio.create_task(link.hand_over(on_frame))
+        for frame in [*numbered[100:], b"last"]:
+            await far.send(frame)
+        await all_heard.wait()
+        far.close()
+        with pytest.raises(LinkBroken):
+            await handing
+        assert heard == [*numbered[1:], b"last"]
+        with pytest.raises(LinkBroken):
+            await link.hand_over(on_frame)
+
+    await use_link(setting, tmp_path, use)
+
+
+async def test_after_a_fault_nothing_more_is_handed_over(setting: str, tmp_path: Path) -> None:
+    async def use(link: Link, far: Far) -> None:
+        heard: list[bytes] = []
+
+        def on_frame(frame: FrameBytes) -> None:
+            heard.append(bytes(frame))
+            link.close()
+            raise ValueError("it makes no sense")
+
+        handing = asyncio.create_task(link.hand_over(on_frame))
+        await asyncio.sleep(0)
+        await far.send(b"first")
+        await far.send(b"second")
+        with pytest.raises(ValueError, match="no sense"):
+            await handing
+        assert heard == [b"first"]
+
+    await use_link(setting, tmp_path, use)
+
+
+async def test_who_no_longer_wants_them_handed_over_may_ask_for_the_next(
+    setting: str, tmp_path: Path
+) -> None:
+    async def use(link: Link, far: Far) -> None:
+        heard: list[FrameBytes] = []
+        handing = asyncio.create_task(link.hand_over(heard.append))
+        await asyncio.sleep(0)
+        handing.cancel()
+        await asyncio.gather(handing, return_exceptions=True)
+        await far.send(b"frame")
+        assert await link.receive() == b"frame"
+        assert not heard
+
+    await use_link(setting, tmp_path, use)
+
+
 async def test_links_of_one_connector_are_apart(setting: str, tmp_path: Path) -> None:
     async with SETTINGS[setting](tmp_path) as (connector, _), asyncio.timeout(20):
         first, second = await connector.connect(), await connector.connect()
