@@ -26,6 +26,7 @@ enum { STATUS_FD = 3, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127, OOM_SCORE_BYTES =
 
 // Well above init's, so that a container short of memory loses a process and not everything.
 #define OOM_SCORE "200"
+#define OOM_SCORE_BUILTIN "999"
 
 struct child {
 	uint32_t flags;
@@ -96,13 +97,15 @@ static void start_session(bool has_terminal)
 
 // So that the kernel, short of memory, ends these processes rather than PID 1. A file in /proc/self belongs to us
 // only while we are dumpable; every capability we still have keeps the container's root from tracing us meanwhile.
-static void offer_to_oom_killer(void)
+// Work on files goes first: what waits for the disk counts as the container's memory, and its own processes are not to
+// pay for that.
+static void offer_to_oom_killer(bool is_builtin)
 {
 	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		// Refused when ours is higher and may not be lowered: just as good.
-		ssize_t ignored = write(fd, OOM_SCORE, OOM_SCORE_BYTES);
+		ssize_t ignored = write(fd, is_builtin ? OOM_SCORE_BUILTIN : OOM_SCORE, OOM_SCORE_BYTES);
 		(void)ignored;
 		close(fd);
 	}
@@ -195,7 +198,7 @@ void child_main(struct request *request, const struct terminal *terminal, const 
 
 	arrange_descriptors(request, terminal);
 	start_session(terminal->slave >= 0);
-	offer_to_oom_killer();
+	offer_to_oom_killer((request->packet.arguments[0] & RUN_BUILTIN) != 0);
 	if (rlimits_clamp() < 0)
 		fail_setup("setting resource limits");
 	// From here on we read what the container wrote, with no more rights than its own processes have.

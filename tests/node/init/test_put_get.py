@@ -96,8 +96,8 @@ async def test_nothing_is_left_of_a_killed_put_without_nameless_files(launch_box
     (box.root / "file").write_text("old")
     job = await box.start("put", "/file", "644", builtin=True)
     assert job.stdin is not None
-    # More than a pipe holds, so that some of it has been written.
-    await write_all(job.stdin, bytes(1 << 20))
+    # More than any pipe holds, so that some of it has been written.
+    await write_all(job.stdin, bytes(4 << 20))
     await box.init.signal(job.id, signal.SIGKILL)
     assert (await box.finish(job)).code == -signal.SIGKILL
     assert (box.root / "file").read_text() == "old"
