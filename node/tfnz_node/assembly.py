@@ -149,7 +149,7 @@ def find_free_network(config: NodeConfig, executor: Executor) -> tuple[Network, 
     taken: NetworkInUse | None = None
     for lan in find_network(wanted, CANDIDATES):
         try:
-            firewall = NftablesFirewall(lan)
+            firewall = NftablesFirewall(lan, permitted=config.private_egress)
         except NetworkInUse as exc:
             taken = exc
             continue

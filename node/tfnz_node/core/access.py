@@ -229,12 +229,17 @@ def _answer(address: IPv4Address, answer: IPv4Address) -> Element:
 
 
 def plan_egress(
-    asked: list[str], *, private: tuple[IPv4Network, ...], forbidden: Iterable[IPv4Network]
+    asked: list[str],
+    *,
+    private: Iterable[IPv4Network],
+    permitted: tuple[IPv4Network, ...],
+    forbidden: Iterable[IPv4Network],
 ) -> Egress:
     """The policy that was asked for: ``["open"]``, nothing for none, or networks, addresses and names.
 
     Args:
-        private: the private networks that may be asked for.
+        private: the networks that are private. Of a larger one, what is private and not permitted stays closed.
+        permitted: what of them may be asked for.
         forbidden: networks that are never let through; to ask for them is a mistake, and said to be one.
 
     Raises:
@@ -249,7 +254,7 @@ def plan_egress(
         if network is None:
             names.append(_parse_name(entry))
         else:
-            _check_network(network, private, forbidden)
+            _check_network(network, private, permitted, forbidden)
             networks.append(network)
     if len(networks) > MAX_NETWORKS or len(names) > MAX_NAMES:
         raise InvalidArgument(
@@ -269,15 +274,19 @@ def _parse_network(entry: str) -> IPv4Network | None:
 
 
 def _check_network(
-    network: IPv4Network, private: tuple[IPv4Network, ...], forbidden: Iterable[IPv4Network]
+    network: IPv4Network,
+    private: Iterable[IPv4Network],
+    permitted: tuple[IPv4Network, ...],
+    forbidden: Iterable[IPv4Network],
 ) -> None:
     for never in forbidden:
         if network.overlaps(never) and network.prefixlen:
             raise InvalidArgument(f"egress has {network}, and no container may reach {never}: leave it out")
-    if network.is_private and not any(network.subnet_of(one) for one in private):
+    is_private = any(network.subnet_of(one) for one in private)
+    if is_private and not any(network.subnet_of(one) for one in permitted):
         raise InvalidArgument(
             f"egress has {network}: this node lets containers reach no private network but "
-            f"{', '.join(map(str, private)) or 'none'} (private_egress in node.toml)"
+            f"{', '.join(map(str, permitted)) or 'none'} (private_egress in node.toml)"
         )
 
 

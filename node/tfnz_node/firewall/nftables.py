@@ -7,6 +7,8 @@ mark any more that leads to containers and back, see `links`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Network
+from typing import TypeAlias
 
 from tfnz_node.core.access import Change
 from tfnz_node.core.lan import Lan
@@ -15,11 +17,15 @@ from tfnz_node.kernel.nftables import Nftables, NftablesFailed, NftablesMissing
 from .base import FirewallUnavailable, NetworkInUse
 from .ruleset import render_change, render_table
 
+#: Makes the text of the table: of which network, and what private networks containers may be let out to.
+Render: TypeAlias = Callable[[Lan, tuple[IPv4Network, ...]], str]
+
 
 class NftablesFirewall:
     """The firewall of one network.
 
     Args:
+        permitted: what of the private networks a container may be let out to.
         render: makes the text of the table.
 
     Raises:
@@ -27,7 +33,9 @@ class NftablesFirewall:
         FirewallUnavailable: there is no nftables, or it refuses the table.
     """
 
-    def __init__(self, lan: Lan, render: Callable[[Lan], str] = render_table) -> None:
+    def __init__(
+        self, lan: Lan, *, permitted: tuple[IPv4Network, ...] = (), render: Render = render_table
+    ) -> None:
         self.lan = lan
         try:
             self._nftables = Nftables()
@@ -36,7 +44,7 @@ class NftablesFirewall:
                 f'{exc}: install it with `apt-get install nftables`, or set network = "none" in node.toml'
             ) from exc
         try:
-            self._nftables.run(render(lan))
+            self._nftables.run(render(lan, permitted))
         except NftablesFailed as exc:
             self._nftables.close()
             if "File exists" in str(exc) or "Operation not permitted" in str(exc):

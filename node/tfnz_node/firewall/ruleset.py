@@ -35,8 +35,12 @@ _QUESTIONS: Final = "limit rate over 50/second burst 200 packets"
 _PAIR: Final = "ct original ip saddr . ct original ip daddr"
 
 
-def render_table(lan: Lan) -> str:
+def render_table(lan: Lan, permitted: Iterable[IPv4Network] = ()) -> str:
     """The whole table, which must not be there yet.
+
+    Args:
+        lan: the network that it is for.
+        permitted: what of the private networks a container may be let out to.
 
     A connection is judged by its first packet's addresses, at each of its packets: when a permission is withdrawn, the
     next packet finds it gone. What is not from a container or to one passes untouched.
@@ -47,6 +51,8 @@ def render_table(lan: Lan) -> str:
         f"        meta l4proto {protocol} {_PAIR} . ct original proto-dst @{name} accept"
         for protocol, name in PORT_SETS.items()
     )
+    closed = _take_out(PRIVATE, permitted)
+    unpermitted = f"        ct original ip daddr {{ {_join(closed)} }} drop\n" if closed else ""
     sets = "\n".join(f"    set {name} {{ {kind} }}" for name, kind in _SETS.items())
     return f"""\
 create table inet {lan.table} {{ flags owner; }}
@@ -65,7 +71,8 @@ table inet {lan.table} {{
         meta nfproto != ipv4 drop
         {mark}
         fib saddr . mark . iif oif missing drop
-        ip daddr {{ {_join(network for network in NEVER)} }} drop
+        ip daddr {{ {_join(NEVER)} }} drop
+        fib daddr type local drop
     }}
     # Answers from outside, whose address was the host's until now.
     chain returning {{
@@ -92,12 +99,14 @@ table inet {lan.table} {{
         ct direction original update @asking {{ ip saddr {_QUESTIONS} }} drop
         accept
     }}
-    # What has no ports, translated to the host's address, would stand in the way of the host's own: a tunnel, say.
+    # What has no ports, translated to the host's address, would stand in the way of the host's own: a tunnel, say. What
+    # others have given another target may lead anywhere.
     chain outside {{
         meta l4proto != {{ tcp, udp, icmp, sctp }} drop
+        ct status dnat drop
         ct original ip saddr != {lan.network} drop
         ct original ip daddr {{ {_join((*NEVER, lan.network))} }} drop
-        {_PAIR} @egress accept
+{unpermitted}        {_PAIR} @egress accept
         ct original ip daddr {{ {_join(PRIVATE)} }} drop
         ct original ip saddr @open accept
         {_PAIR} @answers accept
@@ -138,6 +147,20 @@ def _render_elements(verb: str, lan: Lan, elements: Iterable[Element]) -> Iterab
         by_set[element.set].append(" . ".join(element.key))
     for name, keys in sorted(by_set.items()):
         yield f"{verb} element inet {lan.table} {name} {{ {', '.join(sorted(keys))} }}\n"
+
+
+def _take_out(networks: Iterable[IPv4Network], holes: Iterable[IPv4Network]) -> list[IPv4Network]:
+    """What is left of networks without the holes."""
+    left = list(networks)
+    for hole in holes:
+        left = [part for network in left for part in _without(network, hole)]
+    return sorted(left)
+
+
+def _without(network: IPv4Network, hole: IPv4Network) -> Iterable[IPv4Network]:
+    if network.subnet_of(hole):
+        return ()
+    return network.address_exclude(hole) if hole.subnet_of(network) else (network,)
 
 
 def _join(networks: Iterable[IPv4Network]) -> str:

@@ -14,7 +14,7 @@ from tfnz.protocol.messages import (
     SetEgress,
 )
 from tfnz_node.core.access import CLOSED, OPEN, Egress, Permission, plan_egress
-from tfnz_node.firewall.ruleset import NEVER
+from tfnz_node.firewall.ruleset import NEVER, PRIVATE
 from tfnz_node.gateway.session import Session
 
 from .context import Node
@@ -63,9 +63,8 @@ async def set_egress(node: Node, session: Session, request: SetEgress) -> Done:
 def parse_egress(node: Node, asked: list[str]) -> Egress:
     """The policy that was asked for. Raises InvalidArgument or NoCapacity when this node grants it to nobody."""
     network = node.host.network
-    if network.lan is None:
-        egress = plan_egress(asked, private=network.private_egress, forbidden=NEVER)
-        if egress not in (OPEN, CLOSED):
-            network.check_network()
-        return egress
-    return plan_egress(asked, private=network.private_egress, forbidden=(*NEVER, network.lan.network))
+    forbidden = NEVER if network.lan is None else (*NEVER, network.lan.network)
+    egress = plan_egress(asked, private=PRIVATE, permitted=network.private_egress, forbidden=forbidden)
+    if egress not in (OPEN, CLOSED):
+        network.check_network()
+    return egress

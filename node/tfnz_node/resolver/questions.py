@@ -47,6 +47,8 @@ def parse_question(data: bytes) -> dns.message.Message | None:
         return None
     if message.flags & dns.flags.QR or len(message.question) != 1 or message.opcode() != 0:
         return None
+    if any(b"." in label for label in message.question[0].name.labels):
+        return None  # written out, it would look like another name
     return message
 
 

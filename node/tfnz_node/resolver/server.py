@@ -37,7 +37,7 @@ class Directory(Protocol):
     def find_member(self, address: IPv4Address) -> Party | None: ...
     def find_server(self, client: Party, name: str) -> IPv4Address | None: ...
     def egress_of(self, party: Party) -> Egress: ...
-    async def answer(self, party: Party, given: Iterable[IPv4Address]) -> None: ...
+    async def answer(self, party: Party, egress: Egress, given: Iterable[IPv4Address]) -> bool: ...
 
 
 class Resolver:
@@ -138,10 +138,8 @@ class Resolver:
         self, party: Party, egress: Egress, question: dns.message.Message, answer: bytes
     ) -> bytes | None:
         """Before it hears of the addresses, it can reach them."""
-        if self._directory.egress_of(party) != egress:
-            return fail(question)  # it may have been closed while we asked
-        await self._directory.answer(party, find_addresses(question, answer))
-        return answer
+        opened = await self._directory.answer(party, egress, find_addresses(question, answer))
+        return answer if opened else fail(question)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

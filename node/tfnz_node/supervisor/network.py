@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import Any, TypeVar
 
 from tfnz.protocol.errors import NoCapacity, ObjectDead
 from tfnz_node.core.access import Access, Change, Egress, Party, Permission, opening
@@ -14,6 +14,8 @@ from tfnz_node.core.lan import Lan
 from tfnz_node.core.slots import Slot
 from tfnz_node.firewall.base import Firewall
 from tfnz_node.links.base import Links
+
+T = TypeVar("T")
 
 
 class Network:
@@ -44,7 +46,7 @@ class Network:
         self._access = Access()
         self._members: dict[IPv4Address, Party] = {}
         self._changing = asyncio.Lock()
-        self._changes: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     # --- for sandboxes, on worker threads
 
@@ -143,15 +145,25 @@ class Network:
         """Whom a container may connect to by this name."""
         return self._access.find_server(client.id, name)
 
-    async def answer(self, party: Party, given: Iterable[IPv4Address]) -> None:
-        """Let a container reach what a name that it may ask for stands for."""
-        await self._see_through(self._answer(party, given))
+    async def answer(self, party: Party, egress: Egress, given: Iterable[IPv4Address]) -> bool:
+        """Let a container reach what a name that it may ask for stands for.
 
-    async def _answer(self, party: Party, given: Iterable[IPv4Address]) -> None:
-        self._check_alive(party)
+        Args:
+            egress: the policy by which it may ask for it. If that is its policy no more, or it has ended, nothing is
+                opened.
+
+        Returns:
+            Whether it can reach them.
+        """
+        return await self._see_through(self._answer(party, egress, given))
+
+    async def _answer(self, party: Party, egress: Egress, given: Iterable[IPv4Address]) -> bool:
+        if self._members.get(party.address) != party or self.egress_of(party) != egress:
+            return False
         change = self._access.answer(party.address, given)
         await self._apply(change)
         self._access.commit_answer(party.address, change)
+        return True
 
     # --- all of it
 
@@ -174,15 +186,15 @@ class Network:
             if self._members.get(party.address) != party:
                 raise ObjectDead(f"container {party.id} has ended")
 
-    async def _see_through(self, change: Coroutine[Any, Any, None]) -> None:
+    async def _see_through(self, change: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(self._in_turn(change))
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    async def _in_turn(self, change: Coroutine[Any, Any, None]) -> None:
+    async def _in_turn(self, change: Coroutine[Any, Any, T]) -> T:
         async with self._changing:
-            await change
+            return await change
 
     async def _apply(self, change: Change) -> None:
         if change:

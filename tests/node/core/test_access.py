@@ -25,7 +25,8 @@ from tfnz_node.core.access import (
 
 PARTIES = [Party(name, IPv4Address(f"10.200.0.{number}")) for number, name in enumerate("abcd", start=1)]
 SERVER, CLIENT, OTHER, _ = PARTIES
-PRIVATE = (IPv4Network("10.0.0.0/8"),)
+PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+PERMITTED = (IPv4Network("10.0.0.0/8"),)
 NEVER = (IPv4Network("127.0.0.0/8"), IPv4Network("10.200.0.0/16"))
 
 
@@ -189,11 +190,13 @@ def test_what_is_removed_was_there_and_nothing_is_left(operations: list[tuple[ob
         (["10.1.0.0/17", "10.1.128.0/17", "10.1.2.0/24"], Egress(networks=(IPv4Network("10.1.0.0/16"),))),
         (["Example.org.", "example.org", "*.a-b.de"], Egress(names=("example.org", "*.a-b.de"))),
         (["1and1.com"], Egress(names=("1and1.com",))),
+        # What is private in them, the firewall knows.
         (["0.0.0.0/0"], Egress(networks=(IPv4Network("0.0.0.0/0"),))),
+        (["172.0.0.0/8"], Egress(networks=(IPv4Network("172.0.0.0/8"),))),
     ],
 )
 def test_a_policy_is_planned(asked: list[str], expected: Egress) -> None:
-    assert plan_egress(asked, private=PRIVATE, forbidden=NEVER) == expected
+    assert plan_egress(asked, private=PRIVATE, permitted=PERMITTED, forbidden=NEVER) == expected
 
 
 @pytest.mark.parametrize(
@@ -206,6 +209,7 @@ def test_a_policy_is_planned(asked: list[str], expected: Egress) -> None:
         (["127.0.0.1"], "no container may reach 127.0.0.0/8"),
         (["10.0.0.0/8"], "no container may reach 10.200.0.0/16"),
         (["192.168.1.0/24"], "no private network but 10.0.0.0/8"),
+        (["172.16.0.0/12"], "no private network but 10.0.0.0/8"),
         (["a b"], "use"),
         (["*"], "use"),
         (["a..b"], "use"),
@@ -217,7 +221,7 @@ def test_a_policy_is_planned(asked: list[str], expected: Egress) -> None:
 )
 def test_a_policy_that_cannot_be(asked: list[str], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
-        plan_egress(asked, private=PRIVATE, forbidden=NEVER)
+        plan_egress(asked, private=PRIVATE, permitted=PERMITTED, forbidden=NEVER)
 
 
 def test_which_names_a_policy_allows() -> None:

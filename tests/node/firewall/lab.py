@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from tfnz_node.core.access import Change, Party, Permission, opening
 from tfnz_node.core.lan import Lan
-from tfnz_node.firewall.nftables import NftablesFirewall
+from tfnz_node.firewall.nftables import NftablesFirewall, Render
 from tfnz_node.firewall.ruleset import render_table
 from tfnz_node.kernel.netns import make_netns, open_own_netns, visiting
 from tfnz_node.kernel.syscalls import CLONE_NEWNET, unshare
@@ -27,6 +27,8 @@ from tfnz_node.links.routed import RoutedLinks
 T = TypeVar("T")
 
 LAN: Final = Lan(IPv4Network("10.200.0.0/16"))
+#: Private networks that this node permits; the place "private" is in one, and "closed" is not.
+PERMITTED: Final = (IPv4Network("10.9.0.0/16"), IPv4Network("192.168.0.0/16"))
 CONTAINERS: Final = ("server", "client", "stranger", "resolver")
 #: Where everything is. All addresses from "outside" on are on the one machine outside.
 ADDRESSES: Final = {
@@ -38,9 +40,13 @@ ADDRESSES: Final = {
     "outside": "198.51.100.2",
     "public": "8.8.8.8",
     "private": "10.9.9.9",
+    "closed": "10.8.8.8",
     "metadata": "169.254.169.254",
     "nobody": "10.200.7.7",
+    #: The outside, under an address that a container might have.
+    "elsewhere": "10.200.7.8",
 }
+OUTSIDE: Final = ("public", "private", "closed", "metadata", "elsewhere")
 
 
 class Lab:
@@ -50,7 +56,7 @@ class Lab:
         render: makes the firewall's text, perhaps without one of its rules.
     """
 
-    def __init__(self, render: Callable[[Lan], str] = render_table) -> None:
+    def __init__(self, render: Render = render_table) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._netns: dict[str, int] = {}
         self._home = self.on_host(_leave)
@@ -119,12 +125,12 @@ class Lab:
 
     # --- on the host's thread
 
-    def _set_up(self, render: Callable[[Lan], str]) -> None:
+    def _set_up(self, render: Render) -> None:
         _run("ip", "link", "set", "lo", "up")
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         # Only what the links ask for themselves is to count.
         Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("0")
-        self.firewall = NftablesFirewall(LAN, render)
+        self.firewall = NftablesFirewall(LAN, permitted=PERMITTED, render=render)
         self._make_outside()
         self.links = RoutedLinks(LAN)
         for name in CONTAINERS:
@@ -144,7 +150,7 @@ class Lab:
             _run("ip", "link", "set", "lo", "up")
             _run("ip", "link", "set", "eth0", "up")
             _run("ip", "address", "add", f"{ADDRESSES['outside']}/24", "dev", "eth0")
-            for name in ("public", "private", "metadata"):
+            for name in OUTSIDE:
                 _run("ip", "address", "add", f"{ADDRESSES[name]}/32", "dev", "lo")
             # It knows the way to containers, and would take it if it were let.
             _run("ip", "route", "add", str(LAN.network), "via", ADDRESSES["host"])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
-from tests.node.firewall.lab import ADDRESSES, LAN, Lab
+from tests.node.firewall.lab import ADDRESSES, LAN, OUTSIDE, Lab
 
 PORT: Final = 5432
 #: What arrives at all does so while it is sent, unless the machine is very busy.
@@ -32,10 +32,10 @@ def udp(lab: Lab, source: str, target: str, *, port: int = PORT) -> bool:
         return _hears(receiver, lambda data: data == word)
 
 
-def tcp(lab: Lab, source: str, target: str, *, port: int = PORT) -> bool:
-    """Whether a connection is made."""
+def tcp(lab: Lab, source: str, target: str, *, port: int = PORT, listener_at: str | None = None) -> bool:
+    """Whether a connection is made; by somebody's translation the listener may be elsewhere."""
     with (
-        _listening(lab, target, socket.SOCK_STREAM, port) as listener,
+        _listening(lab, listener_at or target, socket.SOCK_STREAM, port) as listener,
         lab.socket(source, socket.AF_INET, socket.SOCK_STREAM) as client,
     ):
         listener.listen()
@@ -114,7 +114,7 @@ KINDS: Final[dict[str, Callable[[Lab, str, str], bool]]] = {
 
 def place_of(target: str) -> str:
     """In which namespace an address is."""
-    return "outside" if target in ("public", "private", "metadata") else target
+    return "outside" if target in OUTSIDE else target
 
 
 def _listening(lab: Lab, target: str, kind: int, port: int) -> socket.socket:

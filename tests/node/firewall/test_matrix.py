@@ -9,8 +9,8 @@ import select
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -19,14 +19,18 @@ from tests.node.firewall.probes import KINDS, PORT, icmp, spoofed, tcp, udp
 from tests.system.waiting import wait_for
 from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
 from tfnz_node.core.lan import Lan
+from tfnz_node.firewall.nftables import Render
 from tfnz_node.firewall.ruleset import render_table
+from tfnz_node.links.routed import LAST_METRIC
 
 #: From where to where packets of every kind pass when nobody has allowed anything.
 BY_DEFAULT = {("client", "public"), ("client", "outside"), ("host", "public"), ("outside", "host")}
 SOURCES = ("client", "host", "outside")
+#: Of IPv4, and of TCP with the time in it.
+HEADERS = 52
 #: What a container may send to the outside at all.
 OUTWARD = {"tcp", "udp", "icmp", "sctp"}
-TARGETS = ("server", "client", "host", "public", "outside", "private", "metadata", "nobody")
+TARGETS = ("server", "client", "host", "public", "outside", "private", "closed", "metadata", "nobody")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +50,12 @@ def reachable(lab: Lab, source: str, target: str) -> set[str]:
 def test_who_reaches_what_by_default(lab: Lab, source: str, target: str) -> None:
     if source == target or (source, target) in {
         ("host", "private"),
+        ("host", "closed"),
         ("host", "metadata"),
         ("host", "outside"),
     }:
         return  # not ours to say
-    if source == "outside" and target in ("public", "private", "metadata"):
+    if source == "outside" and target in ("public", "private", "closed", "metadata"):
         return  # itself
     expected = set(KINDS) if (source, target) in BY_DEFAULT else set()
     assert reachable(lab, source, target) == (expected & OUTWARD if source == "client" else expected)
@@ -142,6 +147,12 @@ def test_egress(lab: Lab) -> None:
         assert reachable(lab, "client", "public") == OUTWARD
         assert reachable(lab, "client", "outside") == set()
         assert reachable(lab, "server", "private") == set()
+    with policy(lab, Egress(networks=(IPv4Network("0.0.0.0/0"),))):
+        for target in ("public", "outside", "private"):
+            assert reachable(lab, "client", target) == OUTWARD
+        # What this node permits nobody, however large the network is that was asked for.
+        for target in ("closed", "metadata", "host", "server"):
+            assert reachable(lab, "client", target) == set()
     with policy(lab, Egress(names=("example.org",))) as (access, address):
         assert reachable(lab, "client", "public") == set()
         change = access.answer(
@@ -259,6 +270,64 @@ def test_groups_and_broadcasts_reach_nobody(lab: Lab) -> None:
         assert select.select([receiver], [], [], 0.2)[0] == []
 
 
+def test_ports_that_others_translate_lead_nowhere(lab: Lab) -> None:
+    """Those that docker publishes, say: at the host's address is a service elsewhere, or on the host itself."""
+    with translated(lab):
+        assert not tcp(lab, "client", "host", listener_at="private")
+        assert not tcp(lab, "client", "public", listener_at="private")
+        assert not tcp(lab, "client", "outside", listener_at="host")
+    assert tcp(lab, "client", "public")
+
+
+@contextlib.contextmanager
+def translated(lab: Lab) -> Iterator[None]:
+    """Inside, somebody has others pass to a private service when they mean the host, or something public."""
+    lab.run(
+        "host",
+        "nft",
+        "add table ip others { chain prerouting { type nat hook prerouting priority dstnat; "
+        f"fib daddr type local tcp dport {PORT} dnat to {ADDRESSES['private']}; "
+        f"ip daddr {ADDRESSES['public']} tcp dport {PORT} dnat to {ADDRESSES['private']}; "
+        f"ip daddr {ADDRESSES['outside']} tcp dport {PORT} redirect; }}; }}",
+    )
+    try:
+        yield
+    finally:
+        lab.run("host", "nft", "delete", "table", "ip", "others")
+
+
+def test_an_error_in_answer_to_what_is_allowed_passes(lab: Lab) -> None:
+    """Between containers that may connect: nobody listens there, so the sender is told by an error."""
+    with lab.allowed(port=PORT), lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect((ADDRESSES["server"], PORT))
+        client.send(b"is anybody there?")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(10)
+
+
+def test_connections_to_the_outside_know_how_large_its_packets_may_be(lab: Lab) -> None:
+    lab.run("host", "ip", "link", "set", "ext0", "mtu", "1300")
+    try:
+        assert find_largest_segment(lab) == 1300 - HEADERS
+    finally:
+        lab.run("host", "ip", "link", "set", "ext0", "mtu", "1500")
+
+
+def find_largest_segment(lab: Lab) -> int:
+    """What the outside hears a container announce, in bytes."""
+    with (
+        lab.socket("outside", socket.AF_INET, socket.SOCK_STREAM) as listener,
+        lab.socket("client", socket.AF_INET, socket.SOCK_STREAM) as client,
+    ):
+        listener.bind((ADDRESSES["public"], 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            return accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+
+
 # --- what happens to the host
 
 
@@ -325,11 +394,11 @@ def test_without_routes_nothing_passes(lab: Lab) -> None:
 # --- what each protection is good for
 
 
-def without(*patterns: str) -> Callable[[Lan], str]:
+def without(*patterns: str) -> Render:
     """The table without the lines that match."""
 
-    def render(lan: Lan) -> str:
-        lines = render_table(lan).splitlines(keepends=True)
+    def render(lan: Lan, permitted: tuple[IPv4Network, ...]) -> str:
+        lines = render_table(lan, permitted).splitlines(keepends=True)
         kept = [line for line in lines if not any(re.search(pattern, line) for pattern in patterns)]
         assert len(lines) - len(kept) >= len(patterns)
         return "".join(kept)
@@ -345,7 +414,7 @@ def no_rp_filter(lab: Lab) -> None:
 
 def test_the_last_word_between_containers_matters() -> None:
     with Lab(
-        lambda lan: render_table(lan).replace(
+        lambda lan, permitted: render_table(lan, permitted).replace(
             "ct state related accept\n        drop", "ct state related accept"
         )
     ) as lab:
@@ -354,7 +423,11 @@ def test_the_last_word_between_containers_matters() -> None:
 
 def test_the_last_word_to_the_outside_matters() -> None:
     with (
-        Lab(lambda lan: render_table(lan).replace("@answers accept\n        drop", "@answers accept")) as lab,
+        Lab(
+            lambda lan, permitted: render_table(lan, permitted).replace(
+                "@answers accept\n        drop", "@answers accept"
+            )
+        ) as lab,
         policy(lab, CLOSED),
     ):
         assert reachable(lab, "client", "public") == OUTWARD
@@ -369,8 +442,9 @@ def test_the_last_word_to_the_outside_matters() -> None:
             "client",
             "private",
         ),
-        (("iifgroup .* drop$",), "client", "host"),
+        (("fib daddr", "iifgroup .* drop$"), "client", "host"),
         (("10.0.0.0/8.* drop",), "client", "private"),
+        (("10.0.0.0/13.* drop", "10.0.0.0/8.* drop"), "client", "closed"),
         (("ip daddr .* drop", "ct original ip daddr .*0.0.0.0/8.* drop"), "client", "metadata"),
     ],
 )
@@ -387,6 +461,42 @@ def test_each_guard_against_false_senders_matters() -> None:
     with Lab() as lab, lab.allowed():
         no_rp_filter(lab)
         assert not spoofed(lab, "stranger", "server", pretended="client")
+
+
+def test_what_is_said_against_others_translations_matters() -> None:
+    with Lab(without("fib daddr", "ct status dnat")) as lab, translated(lab):
+        assert tcp(lab, "client", "host", listener_at="private")
+    with Lab(without("ct status dnat")) as lab, translated(lab):
+        assert not tcp(lab, "client", "host", listener_at="private")
+        assert tcp(lab, "client", "public", listener_at="private")
+
+
+def test_to_announce_how_large_packets_may_be_matters() -> None:
+    with Lab(without("maxseg")) as lab:
+        lab.run("host", "ip", "link", "set", "ext0", "mtu", "1300")
+        assert find_largest_segment(lab) == 1500 - HEADERS
+
+
+def test_to_let_errors_pass_between_containers_matters() -> None:
+    with (
+        Lab(without("ct state related")) as lab,
+        lab.allowed(port=PORT),
+        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(0.5)
+        client.connect((ADDRESSES["server"], PORT))
+        client.send(b"is anybody there?")
+        with pytest.raises(TimeoutError):
+            client.recv(10)
+
+
+def test_a_packet_for_nobody_does_not_leave_the_host(lab: Lab) -> None:
+    assert not udp(lab, "host", "elsewhere")
+    lab.run("host", "ip", "route", "delete", "unreachable", str(LAN.network), "metric", str(LAST_METRIC))
+    try:
+        assert udp(lab, "host", "elsewhere")
+    finally:
+        lab.on_host(lab.links.repair_routes)
 
 
 def test_the_mark_matters() -> None:

@@ -43,8 +43,11 @@ class Directory:
     def egress_of(self, party: Party) -> Egress:
         return self.egress
 
-    async def answer(self, party: Party, given: Iterable[IPv4Address]) -> None:
+    async def answer(self, party: Party, egress: Egress, given: Iterable[IPv4Address]) -> bool:
+        if egress != self.egress:
+            return False
         self.given += given
+        return True
 
 
 class StubUpstream(Upstream):

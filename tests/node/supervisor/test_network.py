@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from tfnz.protocol.errors import ObjectDead
-from tfnz_node.core.access import CLOSED, Change, Element, Party, Permission
+from tfnz_node.core.access import CLOSED, OPEN, Change, Egress, Element, Party, Permission
 from tfnz_node.core.lan import Lan
 from tfnz_node.core.slots import Slot
 from tfnz_node.firewall.base import MemoryFirewall
@@ -98,19 +98,38 @@ async def test_whoever_has_left_gets_no_permission(network: Network, firewall: H
     firewall.may_apply.clear()
     leaving = asyncio.create_task(network.leave(ONE))
     allowing = asyncio.create_task(network.allow(PERMISSION))
-    answering = asyncio.create_task(network.answer(ONE, [IPv4Address("8.8.8.8")]))
+    answering = asyncio.create_task(network.answer(ONE, OPEN, [IPv4Address("8.8.8.8")]))
     await asyncio.sleep(0)
     firewall.may_apply.set()
     await leaving
-    for late in (allowing, answering):
-        with pytest.raises(ObjectDead):
-            await late
+    with pytest.raises(ObjectDead):
+        await allowing
+    assert not await answering
     assert network.find_member(ONE.address) is None
     # Its address is another's now, and that other does not leave with the one before.
     heir = Party("heir", ONE.address)
     network.enter(heir)
     await network.leave(ONE)
     assert network.find_member(ONE.address) == heir
+
+
+async def test_a_name_opens_nothing_when_the_policy_has_changed_meanwhile(
+    network: Network, firewall: HeldFirewall
+) -> None:
+    named = Egress(names=("example.org",))
+    await network.set_egress(ONE, named)
+    assert await network.answer(ONE, named, [IPv4Address("9.9.9.9")])
+    firewall.may_apply.clear()
+    firewall.applying.clear()
+    closing = asyncio.create_task(network.set_egress(ONE, CLOSED))
+    await asyncio.to_thread(firewall.applying.wait)
+    assert network.egress_of(ONE) == named  # it is not closed yet, so the answer is on its way
+    answering = asyncio.create_task(network.answer(ONE, named, [IPv4Address("8.8.8.8")]))
+    await asyncio.sleep(0)
+    firewall.may_apply.set()
+    await closing
+    assert not await answering
+    assert not any(element.set == "answers" for element in firewall.elements)
 
 
 async def test_the_egress_of_a_container_is_not_its_heir_s(network: Network) -> None:
