@@ -29,6 +29,7 @@ def test_a_container_runs_and_is_gone(location: Location) -> None:
         container.run("true")
     with pytest.raises(ValueError, match="ended"):
         location.node().destroy_container(container)
+    container.destroy()
 
 
 def test_the_least_that_may_be_asked_for_is_enough(location: Location) -> None:

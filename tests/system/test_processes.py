@@ -294,6 +294,7 @@ def test_destroying_takes_its_children_and_calls_back_once(container: Container)
     ]
     with pytest.raises(ProcessNotFound, match=process.uuid):
         container.destroy_process(process)
+    process.destroy()
     assert len(ends) == 1
 
 

@@ -28,6 +28,7 @@ from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
     Cancel,
     DestroyContainer,
+    DestroyProcess,
     RebootContainer,
     ResizeContainer,
     SignalContainer,
@@ -109,9 +110,24 @@ def test_destroy_calls_back_on_the_calling_thread_before_it_returns(location: Lo
     assert container.dead and container.exit == Exit(Cause.DESTROYED) and node.all_containers() == []
     assert process.dead
     with pytest.raises(ObjectDead, match="has ended: destroyed"):
-        container.destroy()
+        node.destroy_container(container)
     with pytest.raises(ValueError, match="has ended"):
         container.put("/x", b"")
+
+
+def test_to_destroy_what_is_gone_is_quiet(scripted: ScriptedNode, location: Location) -> None:
+    ends: list[int] = []
+    container = location.node().spawn("busybox", termination_callback=lambda _, code: ends.append(code))
+    process = container.spawn("sleep")
+    for _ in range(2):
+        process.destroy()
+    for _ in range(2):
+        container.destroy()
+    process.destroy()
+    location.disconnect()
+    container.destroy()
+    assert ends == [0]
+    assert len(scripted.find(DestroyContainer)) == len(scripted.find(DestroyProcess)) == 1
 
 
 def test_an_exit_is_told_once_after_all_output(scripted: ScriptedNode, location: Location) -> None:

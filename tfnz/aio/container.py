@@ -137,18 +137,16 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
             self._mark_ready()
 
     async def destroy(self, *, grace_s: float = 0.0, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
-        """End it and remove all of it; the same as `Node.destroy_container`. Does not wait until it is ready.
+        """End it and remove all of it; of one that has ended, nothing is left to do. Does not wait until it is ready.
 
-        Its termination callback, and those of its processes, have run when this returns.
+        Its termination callback, and those of its processes, have run when this returns, if this is what ended it.
 
         Args:
             grace_s: seconds that the main process has to end by itself, after the image's StopSignal.
             timeout_s: how long to wait beyond that.
-
-        Raises:
-            ObjectDead: it has ended.
         """
-        self.ensure_alive()
+        if self.dead:
+            return
         limit_s = None if timeout_s is None else timeout_s + grace_s
         await self._session.taking(self._line, self._destroy(grace_s, limit_s))
 

@@ -229,14 +229,15 @@ class Node:
     async def destroy_container(
         self, container: Container, *, grace_s: float = 0.0, timeout_s: float | None = REQUEST_TIMEOUT_S
     ) -> None:
-        """End a container of this node and remove all of it; the same as `Container.destroy`.
+        """End a container of this node and remove all of it, as `Container.destroy`, but not one that has ended.
 
         Raises:
-            ObjectDead: it has ended; a ValueError.
+            ObjectDead: it has ended; a ValueError, which programs of old expect.
             InvalidArgument: it is none of this node.
         """
         if container.parent() is not self:
             raise InvalidArgument(f"container {container.uuid} is none of node {self.name}")
+        container.ensure_alive()
         await container.destroy(grace_s=grace_s, timeout_s=timeout_s)
 
     def _forget(self, container: Container) -> None:

@@ -145,14 +145,12 @@ class Process(Lifetime):
     # --- its end
 
     async def destroy(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
-        """End it, the same as `Container.destroy_process`; of one that has ended, nothing is left to do.
+        """End it; of one that has ended, or was destroyed before, nothing is left to do.
 
-        Its termination callback has run when this returns.
-
-        Raises:
-            ProcessNotFound: it was destroyed before.
+        Its termination callback has run when this returns, if this is what ended it.
         """
-        await self._container.destroy_process(self, timeout_s=timeout_s)
+        self._destroyed = True
+        await self._end(timeout_s)
 
     async def _end(self, timeout_s: float | None) -> None:
         """What `destroy_process` does once it has looked at its argument."""

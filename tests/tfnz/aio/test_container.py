@@ -140,3 +140,20 @@ async def test_two_tasks_destroy_at_once(scripted: ScriptedNode, core: aio.Locat
         )
         await asyncio.gather(container.destroy(), container.destroy())
     assert ends == [0]
+
+
+async def test_to_destroy_what_is_gone_is_quiet(scripted: ScriptedNode, core: aio.Location) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        process = await container.spawn("sleep")
+        await asyncio.gather(process.destroy(), process.destroy())
+        await process.destroy()
+        ended = await core.node().spawn("busybox")
+        scripted.end_container(ended.uuid, Exit(Cause.EXITED, 3))
+        assert (await ended.wait(10)).code == 3
+        await ended.destroy()
+        assert ended.exit == Exit(Cause.EXITED, 3)
+        await container.destroy()
+        await container.destroy()
+        await process.destroy()
+    await container.destroy()
