@@ -249,6 +249,11 @@ def parse_target(port: int | str) -> int | str:
     """
     if isinstance(port, str) and port.startswith("/"):
         return parse_path(port)
+    if isinstance(port, str) and not port.isdigit():
+        raise InvalidArgument(
+            f"port is {port!r:.100}: give the number that the service in the container listens at, or the absolute "
+            "path of its unix socket, which begins with /"
+        )
     number = parse_port(port, what="port")
     if number == 0:
         raise InvalidArgument("port is 0: give the number that the service in the container listens at")

@@ -95,16 +95,18 @@ class ContainerConnections(Lifetime, ABC):
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, longest)
         except TimeoutError:
-            raise give_reason(f"{_name(target)} of {self}", timeout_s, reason) from None
+            raise give_reason(
+                f"{name_target(target)} of {self} could not be reached", timeout_s, reason
+            ) from None
         except TfnzError:
             self.ensure_alive()
             raise
 
 
 def give_reason(what: str, timeout_s: float, reason: Exception | None) -> NotServing:
-    """The error for a service that could not be reached in time."""
+    """The error for what a service did not do in time."""
     last = reason or "the container was not ready for it"
-    return NotServing(f"{what} could not be reached within {timeout_s:g} s; at last: {last}")
+    return NotServing(f"{what} within {timeout_s:g} s; at last: {last}")
 
 
 def give_up(inflow: Inflow, outflow: Outflow) -> None:
@@ -124,5 +126,5 @@ def _was_refused(pending: Pending) -> bool:
     return answer.done() and not answer.cancelled() and answer.exception() is not None
 
 
-def _name(target: int | str) -> str:
+def name_target(target: int | str) -> str:
     return target if isinstance(target, str) else f"port {target}"

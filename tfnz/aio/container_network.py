@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from tfnz.protocol.errors import InvalidArgument, NotFound, ObjectDead
+from tfnz.protocol.ids import is_id
 from tfnz.protocol.messages import AllowConnection, DisallowConnection, RequestBody, SetEgress
 from tfnz.protocol.messages import Result as Answer
 
@@ -101,6 +102,11 @@ class ContainerNetwork(ContainerBase, Connectable):
 
 def find_uuid(other: Any) -> str:
     """Which container is meant, by whatever has its uuid."""
+    if isinstance(other, str) and other and not is_id(other):
+        raise InvalidArgument(
+            f"{other!r:.200} is no uuid of a container: pass the container itself; one of another session that has "
+            f"this tag is location.external_container({other!r:.200})"
+        )
     uuid = other if isinstance(other, str) else getattr(other, "uuid", None)
     if isinstance(uuid, bytes):
         uuid = uuid.decode(errors="replace")

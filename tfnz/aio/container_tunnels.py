@@ -9,7 +9,7 @@ from typing import Final
 from tfnz.protocol.errors import ConnectionBroken, InvalidArgument, NobodyListens, TfnzError, TimedOut
 
 from .arguments import parse_port, parse_seconds, parse_target
-from .container_connections import PAUSES_S, ContainerConnections, give_reason, leave
+from .container_connections import PAUSES_S, ContainerConnections, give_reason, leave, name_target
 from .http_probe import ask, build_request
 from .listener import listen
 from .tunnel import Tunnel
@@ -110,16 +110,17 @@ class ContainerTunnels(ContainerConnections):
         """
         service = port if dest_port is None else dest_port
         target, limit_s = parse_target(service), parse_limit(timeout_s)
-        request = build_request(fqdn or "localhost", path or "/")
+        page = path or "/"
+        request = build_request(fqdn or "localhost", page)
         tunnel = await self.attach_tunnel(target, localport)
         try:
-            await self._wait_http_200(target, request, limit_s)
+            await self._wait_http_200(target, page, request, limit_s)
         except BaseException:
             await tunnel.close()
             raise
         return tunnel
 
-    async def _wait_http_200(self, target: int | str, request: bytes, timeout_s: float) -> None:
+    async def _wait_http_200(self, target: int | str, page: str, request: bytes, timeout_s: float) -> None:
         reason: Exception | None = None
         pause, longest = PAUSES_S
         try:
@@ -137,7 +138,8 @@ class ContainerTunnels(ContainerConnections):
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, longest)
         except TimeoutError:
-            raise give_reason(f"a page of {target} of {self}", timeout_s, reason) from None
+            what = f"{name_target(target)} of {self} did not answer a request for {page} with 200"
+            raise give_reason(what, timeout_s, reason) from None
         except TfnzError:
             self.ensure_alive()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -112,9 +113,21 @@ async def listen(bind: str, port: int) -> socket.socket:
         listening.setblocking(False)
     except OSError as exc:
         listening.close()
-        error = ListenFailed(
-            f"cannot listen on {bind} port {port}: {exc.strerror or exc}. Choose another localport, or 0 for any"
-        )
+        error = ListenFailed(_describe_failure(bind, port, exc))
         error.errno, error.strerror = exc.errno, exc.strerror
         raise error from exc
     return listening
+
+
+def _describe_failure(bind: str, port: int, error: OSError) -> str:
+    where = f"{bind} port {port}" if port else f"any port of {bind}"
+    match error.errno:
+        case errno.EADDRNOTAVAIL:
+            advice = ". Choose an address that this machine has, such as 127.0.0.1"
+        case errno.EACCES if port:
+            advice = ". Choose a higher local port, or 0 for any that is free"
+        case _ if port:
+            advice = ". Choose another local port, or 0 for any that is free"
+        case _:
+            advice = ""  # the system has chosen
+    return f"cannot listen on {where}: {error.strerror or error}{advice}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
 from typing import Final, Literal, TypeAlias
 
 from tfnz.protocol.errors import InvalidArgument
@@ -270,7 +270,18 @@ def _parse_network(entry: str) -> IPv4Network | None:
     try:
         return IPv4Network(entry)
     except ValueError as exc:
-        raise InvalidArgument(f"egress has {entry[:80]!r}, which is no IPv4 network: {exc}") from exc
+        raise InvalidArgument(
+            f"egress has {entry[:80]!r}, which is no IPv4 network: {_explain(entry, exc)}"
+        ) from exc
+
+
+def _explain(entry: str, error: ValueError) -> str:
+    """What is wrong with a network; an address within one was probably meant as the whole of it, or alone."""
+    try:
+        within = IPv4Interface(entry)
+    except ValueError:
+        return str(error)
+    return f"it is an address within {within.network}; give that, or {within.ip} alone"
 
 
 def _check_network(

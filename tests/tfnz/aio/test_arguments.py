@@ -153,6 +153,13 @@ def test_where_a_connection_leads() -> None:
         parse_target("/../x")
 
 
+def test_a_relative_path_leads_nowhere() -> None:
+    with pytest.raises(
+        InvalidArgument, match="port is 'rel.sock': .* or the absolute path of its unix socket"
+    ):
+        parse_target("rel.sock")
+
+
 @pytest.mark.parametrize("port", [0, 65536, -1, "http", "", "8 0", "80.0", 80.0, None, True, b"80", "\u0663"])
 def test_where_no_connection_leads(port: Any) -> None:
     with pytest.raises(InvalidArgument, match="port is"):

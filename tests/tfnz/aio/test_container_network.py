@@ -79,9 +79,17 @@ async def test_it_may_be_asked_before_they_are_ready(scripted: ScriptedNode, cor
         assert scripted.find(AllowConnection) == [AllowConnection(server.uuid, client.uuid, 80)]
 
 
-@pytest.mark.parametrize("other", ["abc", SimpleNamespace(uuid="abc"), SimpleNamespace(uuid=b"abc")])
+ID = "a2" * 11
+
+
+@pytest.mark.parametrize("other", [ID, SimpleNamespace(uuid=ID), SimpleNamespace(uuid=ID.encode())])
 def test_whatever_has_a_uuid_names_a_container(other: Any) -> None:
-    assert find_uuid(other) == "abc"
+    assert find_uuid(other) == ID
+
+
+def test_for_a_tag_the_way_to_its_container_is_named() -> None:
+    with pytest.raises(InvalidArgument, match=r"'web' is no uuid .*location\.external_container\('web'\)"):
+        find_uuid("web")
 
 
 @pytest.mark.parametrize("other", [None, 3, "", SimpleNamespace(uuid=None), SimpleNamespace(uuid="")])

@@ -120,3 +120,11 @@ async def test_a_port_that_is_taken_says_so() -> None:
         with pytest.raises(ListenFailed, match=f"127.0.0.1 port {number}: Address already in use") as caught:
             await listen("127.0.0.1", number)
     assert caught.value.errno == errno.EADDRINUSE
+
+
+async def test_no_other_port_is_advised_when_the_address_is_at_fault() -> None:
+    for port in (0, 8080):
+        with pytest.raises(ListenFailed, match=r"Choose an address that this machine has") as caught:
+            await listen("192.0.2.1", port)
+        assert caught.value.errno == errno.EADDRNOTAVAIL
+        assert "port, or 0" not in str(caught.value)
