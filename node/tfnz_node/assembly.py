@@ -40,7 +40,7 @@ from .handlers.nodes import read_stats
 from .images.catalogue import Catalogue
 from .images.limits import ImportLimits
 from .init_binary import find_init
-from .instance import is_dead_instance, lock_data_dir, name_instance
+from .instance import is_dead_instance, is_own_instance, lock_data_dir, name_instance
 from .kernel.netns import make_netns
 from .keys import NodeKeys, load_keys
 from .links.base import NoLinks
@@ -88,7 +88,11 @@ async def start_node(
     keys = load_keys(data_dir)
     storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)
     stack.callback(storage.close)
-    sweep_instances(lambda name, busy: is_dead_instance(name, data_dir, has_processes=busy))
+    await asyncio.to_thread(
+        sweep_instances,
+        lambda name, busy: is_dead_instance(name, data_dir, has_processes=busy),
+        is_ours=lambda name: is_own_instance(name, data_dir),
+    )
     stack.enter_context(open_staging(data_dir / STAGING))
     cgroups = open_cgroups(name_instance(data_dir))
     stack.callback(cgroups.close)

@@ -66,12 +66,18 @@ def is_dead_instance(name: str, data_dir: Path, *, has_processes: bool) -> bool:
     match = _NAME.fullmatch(name)
     if match is None:
         return False
-    owner, pid, start_time = match.groups()
+    _, pid, start_time = match.groups()
     if int(pid) == os.getpid() and int(start_time) == find_start_time(os.getpid()):
         return False
-    if owner == _digest(data_dir):
+    if is_own_instance(name, data_dir):
         return True
     return not has_processes and find_start_time(int(pid)) != int(start_time)
+
+
+def is_own_instance(name: str, data_dir: Path) -> bool:
+    """Whether a daemon of this data directory has, or had, this name."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match[1] == _digest(data_dir)
 
 
 def find_start_time(pid: int) -> int | None:

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from tfnz.protocol.errors import InvalidArgument, NoCapacity
-from tfnz_node.instance import find_start_time, is_dead_instance, lock_data_dir, name_instance
+from tfnz_node.instance import (
+    find_start_time,
+    is_dead_instance,
+    is_own_instance,
+    lock_data_dir,
+    name_instance,
+)
 
 
 @pytest.fixture
@@ -144,6 +150,12 @@ def test_another_nodes_daemon_may_be_out_of_sight_while_something_of_it_runs(
 ) -> None:
     assert not is_dead_instance(make_name(other, dead, 1), tmp_path, has_processes=True)
     assert is_dead_instance(make_name(tmp_path, dead, 1), tmp_path, has_processes=True)
+
+
+def test_which_are_our_own(tmp_path: Path, other: Path, dead: int) -> None:
+    assert is_own_instance(make_name(tmp_path, dead, 1), tmp_path)
+    assert not is_own_instance(make_name(other, dead, 1), tmp_path)
+    assert not is_own_instance("user.slice", tmp_path)
 
 
 def test_a_directory_is_known_by_what_it_is_and_not_by_its_path(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-_REMOVAL_TIMEOUT_S = 5.0
+REMOVAL_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.02
 _MAX_VALUE_BYTES = 1 << 16
@@ -129,7 +129,7 @@ class CgroupTree:
         finally:
             os.close(fd)
 
-    def end(self, group: Path, *, timeout_s: float = _REMOVAL_TIMEOUT_S) -> None:
+    def end(self, group: Path, *, timeout_s: float = REMOVAL_TIMEOUT_S) -> None:
         """Kill all members of a cgroup and of those below it, and remove them; nothing happens when there is none.
 
         A process leaves its cgroup some time after it is dead, and there is nothing to wait on in v1: hence the

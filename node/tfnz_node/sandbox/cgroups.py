@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 from tfnz.protocol.errors import InternalError
-from tfnz_node.kernel.cgroupfs import CgroupTree, KeyedFile
+from tfnz_node.kernel.cgroupfs import REMOVAL_TIMEOUT_S, CgroupTree, KeyedFile
 from tfnz_node.kernel.mountinfo import Mount, list_mounts
 from tfnz_node.sandbox import cgroups_v1, cgroups_v2
 from tfnz_node.sandbox.cgroup_entry import Entry
@@ -17,6 +18,8 @@ from tfnz_node.sandbox.cgroups_v1 import CgroupsV1
 from tfnz_node.sandbox.cgroups_v2 import CgroupsV2
 
 __all__ = ["OOM_KILLS", "CgroupLimits", "Cgroups", "find_leftovers", "open_cgroups", "sweep_instances"]
+
+log = logging.getLogger(__name__)
 
 
 class Cgroups(Protocol):
@@ -68,11 +71,24 @@ def find_leftovers(instance: str) -> list[str]:
     return sorted({name for home in _find_homes() for name in tree.children(home / instance)})
 
 
-def sweep_instances(is_dead: Callable[[str, bool], bool]) -> list[str]:
+def sweep_instances(
+    is_dead: Callable[[str, bool], bool],
+    *,
+    is_ours: Callable[[str], bool],
+    timeout_s: float = REMOVAL_TIMEOUT_S,
+) -> list[str]:
     """Remove all that dead daemons left, processes included; the instances that were removed.
+
+    What another node has left may have processes in a pid namespace that we cannot see into, which hold it: it is
+    passed over, with a warning, and is no reason not to start.
 
     Args:
         is_dead: Whether the daemon of an instance is certainly gone; given whether any process is in its cgroups.
+        is_ours: Whether an instance was of this node, whose containers must have ended before there are new ones.
+        timeout_s: How long to try with each.
+
+    Raises:
+        TimeoutError: something that this node has left does not die.
     """
     tree = CgroupTree()
     homes = _find_homes()
@@ -80,12 +96,32 @@ def sweep_instances(is_dead: Callable[[str, bool], bool]) -> list[str]:
     dead = sorted(
         name for name in names if is_dead(name, any(_is_populated(tree, home / name) for home in homes))
     )
+    removed = [name for name in dead if _sweep(tree, homes, name, needed=is_ours(name), timeout_s=timeout_s)]
     for home in homes:
-        for name in dead:
-            tree.end(home / name)
         with contextlib.suppress(OSError):  # Others live there, or it was never made.
             tree.remove(home)
-    return dead
+    return removed
+
+
+def _sweep(tree: CgroupTree, homes: Sequence[Path], name: str, *, needed: bool, timeout_s: float) -> bool:
+    """Remove an instance from every hierarchy; False when that fails and need not succeed."""
+    held: TimeoutError | None = None
+    for home in homes:
+        try:
+            # What holds it in one hierarchy holds it in the others: they are tried once, without waiting.
+            tree.end(home / name, timeout_s=timeout_s if held is None else 0)
+        except TimeoutError as exc:
+            if needed:
+                raise
+            held = held or exc
+    if held is not None:
+        log.warning(
+            "what the node instance %s has left stays, and others do without it: %s. Perhaps it runs in another pid "
+            "namespace, such as a container's",
+            name,
+            held,
+        )
+    return held is None
 
 
 def _is_populated(tree: CgroupTree, group: Path) -> bool:

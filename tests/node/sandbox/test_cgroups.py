@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -50,6 +51,10 @@ def move(entry: Entry, pid: int) -> None:
             procs = os.open("cgroup.procs", os.O_WRONLY, dir_fd=fd)
             os.write(procs, str(pid).encode())
             os.close(procs)
+
+
+def is_ours(_name: str) -> bool:
+    return False
 
 
 def _count_oom(cgroups: Cgroups) -> int:
@@ -201,11 +206,43 @@ def test_what_a_dead_daemon_left_is_found_and_swept(instance: str) -> None:
     left.create("c2", LIMITS)
     with _start_in(left, "c2", ["sleep", "1000"]) as process:
         assert find_leftovers(instance) == ["c1", "c2"]
-        assert sweep_instances(lambda name, busy: name == instance and not busy) == []
-        assert sweep_instances(lambda name, busy: name == instance and busy) == [instance]
+        assert sweep_instances(lambda name, busy: name == instance and not busy, is_ours=is_ours) == []
+        assert sweep_instances(lambda name, busy: name == instance and busy, is_ours=is_ours) == [instance]
         assert process.wait() == -signal.SIGKILL
     assert find_leftovers(instance) == []
-    assert sweep_instances(lambda name, busy: name == instance) == []
+    assert sweep_instances(lambda name, busy: name == instance, is_ours=is_ours) == []
+
+
+#: Sweeps what an instance has left, from a pid namespace in which none of its processes can be seen.
+SWEEP_BLINDLY = """
+import logging, sys
+from tfnz_node.sandbox.cgroups import sweep_instances
+
+logging.basicConfig(format="%(levelname)s %(message)s")
+_, instance, ours = sys.argv
+print(sweep_instances(lambda name, _: name == instance, is_ours=lambda _: ours == "ours", timeout_s=0.05))
+"""
+
+
+@pytest.mark.parametrize("ours", ["ours", "another's"])
+def test_only_what_another_node_has_left_and_we_cannot_end_is_passed_over(instance: str, ours: str) -> None:
+    left = open_cgroups(instance)
+    left.create("c1", LIMITS)
+    if left.version == "v2":
+        left.close()
+        pytest.skip("version 2 ends also those that we cannot see")
+    with _start_in(left, "c1", ["sleep", "1000"]) as process:
+        sweep = ["unshare", "--pid", "--fork", sys.executable, "-c", SWEEP_BLINDLY, instance, ours]
+        done = subprocess.run(sweep, capture_output=True, text=True, timeout=60, check=False)
+        assert process.poll() is None
+        assert find_leftovers(instance) == ["c1"]
+        if ours == "ours":
+            assert "TimeoutError" in done.stderr
+        else:
+            assert done.stdout == "[]\n", done.stderr
+            assert re.search(f"^WARNING .*{instance} has left stays", done.stderr, re.MULTILINE)
+        left.close()
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_closing_leaves_other_instances_alone(cgroups: Cgroups, instance: str) -> None:
