@@ -215,7 +215,7 @@ def test_it_reaches_what_another_program_runs_until_that_is_gone(
             assert tunnel.wait(SOON_S) == 0
             assert tunnel.stdout is not None and tunnel.stdout.read() == b""
             words = read_words(tunnel)
-            assert "leads to port 80 of site" in words and "has ended" in words
+            assert words == "tfnz: container site has ended: destroyed\n"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import IO, Final
 
 from tfnz.protocol.messages import ImageInfo
 
+from .output import say
 from .sdk import Progress, SomeLocation
 
 _ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -29,10 +30,13 @@ def is_path(image: str) -> bool:
 def import_with_progress(
     location: SomeLocation, source: str | IO[bytes], *, name: str | None, show: bool
 ) -> ImageInfo:
-    """Imports an archive, with a bar on stderr if that is a terminal and `show` is set."""
-    if not (show and sys.stderr.isatty()):
+    """Imports an archive; if `show` is set, with a bar on stderr, or one line where that is no terminal."""
+    if not show:
         return location.import_image(source, name)
     title = Path(source).name if isinstance(source, str) else "standard input"
+    if not sys.stderr.isatty():
+        say(f"tfnz: importing {title}")
+        return location.import_image(source, name)
     with _progress_bar(f"importing {title}") as progress:
         return location.import_image(source, name, progress)
 

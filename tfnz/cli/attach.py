@@ -84,7 +84,9 @@ def _publish(container: SomeContainer, log: RunLog, publications: Sequence[Publi
             tunnel = container.attach_tunnel(one.target, one.local, one.bind)
         except ObjectDead:  # it is over already
             return
-        log.info("%s port %d leads to %s of the container", one.bind, tunnel.localport(), one.destination)
+        # A number that the user has given needs no telling.
+        tell = log.info if one.local else log.tell
+        tell("%s port %d leads to %s of the container", one.bind, tunnel.localport(), one.destination)
 
 
 @contextlib.contextmanager
@@ -109,7 +111,7 @@ def _join_input(
     inlet = Inlet(stdio.stdin, deliver=deliver, at_end=container.close_stdin)
     with contextlib.ExitStack() as stack:
         if interactive:
-            log.info("This terminal is the container's now; three ^] in a row leave, and end it")
+            log.tell("this terminal is the container's now; three ^] in a row leave, and end it")
             stack.enter_context(raw_terminal(stdio.stdin))
             stack.enter_context(log.for_raw_terminal())
             stack.enter_context(watch_size(lambda: news.put(News.RESIZED)))

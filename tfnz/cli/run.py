@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tfnz.protocol.errors import ImageNotFound
+from tfnz.protocol.errors import CommandNotFound, ImageNotFound
 
 from .archives import ensure_imported, is_path
 from .arguments import Publication, convert_size, parse_env, parse_publications, read_files
@@ -129,7 +129,8 @@ def run(
     follows it replace the image's own command.
 
     The container's output comes on standard output and standard error, its exit code is passed on, and however this
-    command ends, the container ends with it and is removed.
+    command ends, the container ends with it and is removed. Of our own there is nothing on standard error but what is
+    needed: the progress of an import, a port that was chosen, warnings and errors.
     """
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose contradict each other: give one of them")
@@ -179,6 +180,13 @@ def _run_in(
             publications=publications,
             options=options,
         )
+    except CommandNotFound as exc:
+        if command and command[0].startswith("-") and command[0] in str(exc):
+            raise CommandNotFound(
+                f"{exc}. Options go before the image, for what follows it is the command: tfnz run {command[0]} "
+                f"... {image}"
+            ) from exc
+        raise
     except ImageNotFound as exc:
         if not is_path(image) and os.path.exists(image):
             raise ImageNotFound(f"{exc}; if the file is meant: tfnz run ./{image}") from exc

@@ -1,4 +1,4 @@
-"""The SDK's log on stderr, for `tfnz run`: its lines are phrases that scripts look for."""
+"""What `tfnz run` and `tunnel` say on stderr; with -v that is the SDK's log, in phrases that scripts look for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Final, TextIO
 
 _logger = logging.getLogger("tfnz")
+#: More than a detail, and less than a warning.
+_NEEDED: Final = logging.INFO + 5
+logging.addLevelName(_NEEDED, "INFO")
 
 
 class _Formatter(logging.Formatter):
@@ -26,8 +29,12 @@ class RunLog:
         self._handler = handler
 
     def info(self, message: str, *values: object) -> None:
-        """Adds a line of our own."""
+        """Adds a detail of our own."""
         _logger.info(message, *values)
+
+    def tell(self, message: str, *values: object) -> None:
+        """Adds a line that is needed to go on: left out only if the user wants to hear nothing."""
+        _logger.log(_NEEDED, message, *values)
 
     @contextlib.contextmanager
     def for_raw_terminal(self) -> Iterator[None]:
@@ -41,12 +48,16 @@ class RunLog:
 
 @contextlib.contextmanager
 def run_log(*, quiet: bool, verbose: bool) -> Iterator[RunLog]:
-    """Shows the log of `tfnz` on stderr until the context ends: nothing of it, the story, or every detail."""
+    """Shows the log of `tfnz` on stderr until the context ends: nothing of it, what is needed, or every detail."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(
+        _Formatter("%(asctime)s %(levelname)-7s %(message)s")
+        if verbose
+        else logging.Formatter("tfnz: %(message)s")
+    )
     saved = _logger.level, _logger.propagate
     # Quietly, the log says nothing of errors either: they are raised too, and told once.
-    _logger.setLevel(logging.CRITICAL + 1 if quiet else logging.DEBUG if verbose else logging.INFO)
+    _logger.setLevel(logging.CRITICAL + 1 if quiet else logging.DEBUG if verbose else _NEEDED)
     _logger.propagate = False  # or a handler of the root's would say it twice
     _logger.addHandler(handler)
     try:

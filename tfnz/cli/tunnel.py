@@ -86,6 +86,7 @@ def _hold_open(container: SomeExternal, log: RunLog, wanted: Sequence[Publicatio
         news.get()
     if container.exit is None or container.exit.cause is Cause.NODE_LOST:
         raise SessionLost(f"the way to container {container.tag} was lost: {container.exit}")
+    log.tell("container %s has ended: %s", container.tag, container.exit)
 
 
 def _tell(container: SomeExternal, one: Publication, localport: int, *, as_json: bool) -> None:

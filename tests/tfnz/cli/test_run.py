@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -154,10 +155,36 @@ def test_the_log_of_the_sdk_is_shown_with_its_time(tfnz: Tool) -> None:
     assert result.stdout == ""
 
 
-def test_details_need_verbose(tfnz: Tool) -> None:
-    stderr = tfnz("run", "busybox").stderr
-    assert "Message loop started" not in stderr
-    assert "Container is running" in stderr
+def test_by_default_nothing_is_said_that_is_not_needed(tfnz: Tool) -> None:
+    assert tfnz("run", "-p", "8080:80", "busybox").stderr == ""
+
+
+def test_a_warning_is_needed(tfnz: Tool) -> None:
+    def live(container: FakeContainer) -> None:
+        logging.getLogger("tfnz.aio").warning("a connection is cut off")
+        container.finish()
+
+    tfnz.location.script = live
+    assert tfnz("run", "busybox").stderr == "tfnz: a connection is cut off\n"
+
+
+def test_an_import_is_needed_and_told_once(tfnz: Tool, tmp_path: Path) -> None:
+    (tmp_path / "app.tar").write_bytes(b"one")
+    assert tfnz("run", str(tmp_path / "app.tar")).stderr == "tfnz: importing app.tar\n"
+    assert tfnz("run", str(tmp_path / "app.tar")).stderr == ""
+    (tmp_path / "app.tar").write_bytes(b"two")
+    assert tfnz("run", "-q", str(tmp_path / "app.tar")).stderr == ""
+
+
+def test_options_behind_the_image_are_recognised(tfnz: Tool) -> None:
+    tfnz.location.script = lambda container: None
+    tfnz.location.start_error = CommandNotFound("no '-e' in the image")
+    result = tfnz("run", "busybox", "-e", "A=1")
+    assert result.exit_code == 127
+    assert "Options go before the image" in result.stderr
+    assert "tfnz run -e ... busybox" in result.stderr
+    tfnz.location.start_error = CommandNotFound("no 'frob' in the image")
+    assert "before the image" not in tfnz("run", "busybox", "frob").stderr
 
 
 def test_quiet_is_silent(tfnz: Tool) -> None:
@@ -425,8 +452,10 @@ def test_ports_are_published_while_it_runs(tfnz: Tool) -> None:
         ("::1", 8080, 80),
         ("127.0.0.1", 40000, "/run/app.sock"),
     ]
-    assert "127.0.0.1 port 8080 leads to port 80 of the container" in result.stderr
-    assert "127.0.0.1 port 40000 leads to /run/app.sock of the container" in result.stderr
+    assert result.stderr == "tfnz: 127.0.0.1 port 40000 leads to /run/app.sock of the container\n"
+    shown = tfnz("run", "-v", *(word for one in words for word in ("-p", one)), "nginx").stderr
+    assert "INFO    127.0.0.1 port 8080 leads to port 80 of the container" in shown
+    assert "INFO    127.0.0.1 port 40000 leads to /run/app.sock of the container" in shown
 
 
 @pytest.mark.parametrize(

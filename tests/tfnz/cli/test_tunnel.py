@@ -93,6 +93,12 @@ def test_it_says_where_it_listens_until_the_container_is_gone(tfnz: Tool) -> Non
     assert result.exit_code == 0
     assert tfnz.location.sought == ["id:web"]
     assert result.stdout.splitlines() == ["127.0.0.1:8080", "[::1]:81", "127.0.0.1:40000"]
+    assert result.stderr == "tfnz: container web has ended: exited with code 3\n"
+
+
+def test_details_need_verbose(tfnz: Tool) -> None:
+    tfnz.location.external = FakeExternal(GONE)
+    result = tfnz("tunnel", "-v", "web", "8080:80", "0:/run/app.sock")
     assert "127.0.0.1 port 8080 leads to port 80 of web" in result.stderr
     assert "127.0.0.1 port 40000 leads to /run/app.sock of web" in result.stderr
 
