@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Where each of our packages is found.
-PACKAGES = {"tfnz": ROOT, "tfnz_node": ROOT / "node", "bench": ROOT}
+PACKAGES = {"tfnz": ROOT, "tfnz_command": ROOT, "tfnz_node": ROOT / "node", "bench": ROOT}
 
 #: Adapters: one room for each outside thing. They know the core's words and the kernel, and not each other.
 ADAPTERS = {"sandbox", "rootfs", "storage", "images", "store", "links", "firewall", "resolver"}
@@ -42,6 +42,8 @@ ROOMS: dict[str, set[str]] = {
 TOP = ("assembly", "daemon", "cli", "__main__")
 for _index, _room in enumerate(TOP):
     ROOMS[_room] = {*ROOMS} - {*TOP[_index:]}
+#: What `tfnz_command` begins.
+COMMANDS = ("tfnz.cli", "tfnz_node.cli")
 #: What the daemon shares with the SDK; it knows neither side, and may know the protocol.
 SHARED = {"tfnz.framing", "tfnz.joint", "tfnz.protocol"}
 #: What the purest rooms may import that is neither ours nor Python's.
@@ -139,6 +141,11 @@ def judge_import(module: str, target: str) -> Iterator[str]:
             yield "the benchmark is a program: it imports tfnz, and runs the daemon as others do"
     elif target_top == "bench":
         yield "what is measured knows nothing of it"
+    elif top == "tfnz_command":
+        if not target.startswith(COMMANDS):
+            yield "the beginning of the commands imports nothing else of ours, so that it begins at once"
+    elif target_top == "tfnz_command":
+        yield "commands begin there; nobody else does"
     elif top == "tfnz" and target_top == "tfnz_node":
         yield "the SDK knows the daemon by its messages only"
     elif top == "tfnz_node" and target_top == "tfnz":
@@ -211,6 +218,8 @@ def test_every_room_is_in_the_table() -> None:
         ("bench/planted.py", "from tfnz_node import core", "runs the daemon as others do"),
         ("bench/planted.py", "from tfnz.protocol import errors", "it imports tfnz"),
         ("tfnz/planted.py", "from bench import planted", "knows nothing of it"),
+        ("tfnz_command/planted.py", "from tfnz.protocol import errors", "begins at once"),
+        ("tfnz/planted.py", "import tfnz_command", "nobody else does"),
     ],
 )
 def test_a_planted_back_edge_is_found(tmp_path: Path, path: str, text: str, reason: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -37,7 +38,20 @@ class Fatal(click.ClickException):
     """One line on standard error, and exit code 1."""
 
 
-@click.group(epilog="Exit codes: 0 done, 1 failed (standard error says why), 2 wrong usage.")
+class Commands(click.Group):
+    """A group whose commands an interrupt ends without a word, with a shell's code for that."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+@click.group(
+    cls=Commands,
+    epilog="Exit codes: 0 done, 1 failed (standard error says why), 2 wrong usage, 130 interrupted.",
+)
 @click.version_option(version("tfnz"), prog_name="tfnz-node")
 @click.option(
     "--config",

@@ -94,6 +94,15 @@ def test_an_unknown_option_is_wrong_usage(tmp_path: Path) -> None:
     assert run(tmp_path, "serve", "--fast").exit_code == 2
 
 
+def test_an_interrupt_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_config: NodeConfig) -> list[Finding]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "check_host", interrupt)
+    result = run(tmp_path, "doctor")
+    assert (result.exit_code, result.output) == (130, "")
+
+
 # --- key
 
 
