@@ -50,9 +50,10 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed (standard error says why), 2 wrong usage, 130 interrupted.",
 )
-@click.version_option(version("tfnz"), prog_name="tfnz-node")
+@click.version_option(version("tfnz"), message="tfnz-node %(version)s")
 @click.option(
     "--config",
     "config_path",

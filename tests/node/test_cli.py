@@ -16,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from tfnz.cli.main import cli as tfnz
 from tfnz.protocol.errors import NoCapacity
 from tfnz_node import cli
 from tfnz_node.cli import main
@@ -59,11 +60,23 @@ def test_every_command_explains_itself(tmp_path: Path, words: tuple[str, ...]) -
     assert not (tmp_path / "data").exists()
 
 
+def test_help_is_short_too(tmp_path: Path) -> None:
+    for words in ((), ("account",), ("account", "ls")):
+        assert run(tmp_path, *words, "-h").stdout == run(tmp_path, *words, "--help").stdout != ""
+
+
+def test_both_commands_tell_their_release_alike(tmp_path: Path) -> None:
+    node = run(tmp_path, "--version").stdout
+    assert node.removeprefix("tfnz-node ") == (
+        CliRunner().invoke(tfnz, ["--version"]).stdout.removeprefix("tfnz ")
+    )
+
+
 def test_it_is_a_module_too() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tfnz_node", "--version"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("tfnz-node, version ")
+    assert done.stdout.startswith("tfnz-node 2")
 
 
 # --- configuration
