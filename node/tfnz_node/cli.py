@@ -24,7 +24,7 @@ from .daemon import run_daemon
 from .doctor.check import check_host
 from .doctor.findings import is_fit, render_findings
 from .kernel.tools import ToolFailed
-from .keys import KeyDamaged, load_keys
+from .keys import IDENTITY_FILE, SEAL_FILE, KeyDamaged, load_keys
 from .loop_watch import watch_loops
 from .notify import tell_parent_failed
 from .store.base import StoreError
@@ -158,12 +158,19 @@ def doctor(config: NodeConfig, as_json: bool) -> None:
 @main.command()
 @click.pass_obj
 def key(config: NodeConfig) -> None:
-    """Print this node's public key, which clients need to be sure that they talk to this node."""
+    """Print this node's public key, which clients need to be sure that they talk to this node.
+
+    A node that has no keys yet is given them now.
+    """
+    files = [config.data_dir / IDENTITY_FILE, config.data_dir / SEAL_FILE]
     try:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = [file for file in files if not file.exists()]
         keys = load_keys(config.data_dir)
     except HOST_ERRORS as exc:
         raise Fatal(str(exc)) from exc
+    if made:
+        click.echo(f"made the node's keys: {', '.join(map(str, made))}", err=True)
     click.echo(base64.b64encode(bytes(keys.identity.public_key)).decode())
 
 

@@ -123,6 +123,9 @@ def test_the_key_is_the_nodes_public_one_and_stays(tmp_path: Path) -> None:
     first, second = run(tmp_path, "key"), run(tmp_path, "key")
     assert first.exit_code == 0
     assert first.stdout == second.stdout
+    data = tmp_path / "data"
+    assert first.stderr == f"made the node's keys: {data}/identity.key, {data}/seal.key\n"
+    assert second.stderr == ""
     public = bytes(load_keys(tmp_path / "data").identity.public_key)
     assert first.stdout == base64.b64encode(public).decode() + "\n"
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
