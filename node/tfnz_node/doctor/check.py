@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tfnz_node.config import NodeConfig
+from tfnz_node.kernel.tools import ToolFailed
 
 from . import cgroups, host, ids, kernel, network
 from .findings import Finding, fail
@@ -22,6 +23,7 @@ def _checks(config: NodeConfig) -> dict[str, Callable[[], Finding]]:
         "privileges": host.check_privileges,
         "kernel": kernel.check_kernel,
         "namespaces": lambda: kernel.check_namespaces(config.id_count),
+        "making namespaces": kernel.check_making_namespaces,
         "system calls": kernel.check_calls,
         "seccomp": kernel.check_seccomp,
         "cgroups": cgroups.check_cgroups,
@@ -49,5 +51,5 @@ def _run(name: str, check: Callable[[], Finding]) -> Finding:
     # What cannot even be looked at is a finding too, and must not keep the others from being looked at.
     try:
         return check()
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, ToolFailed) as exc:
         return fail(name, f"cannot be looked at: {exc}", "see that /proc and /sys are mounted and readable")

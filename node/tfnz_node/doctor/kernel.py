@@ -19,6 +19,9 @@ NEEDED_VERSION: Final = (5, 19)
 TRIED_VERSION: Final = (6, 1)
 NAMESPACES: Final = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
+#: What forbids to make user namespaces when it is 0, and the value that allows it.
+_SWITCHED_ON: Final = {"kernel.unprivileged_userns_clone": 1, "user.max_user_namespaces": 15000}
+
 _VERSION: Final = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
@@ -71,6 +74,48 @@ def check_namespaces(id_count: int) -> Finding:
         if bound.exists():
             maxima[kind] = int(bound.read_text())
     return judge_namespaces(present, maxima, id_count)
+
+
+def judge_making_namespaces(problem: int, *, in_chroot: bool, switches: dict[str, int]) -> Finding:
+    """Judges a real try to make a container's namespaces.
+
+    Args:
+        problem: the number of the error; 0 is none.
+        in_chroot: whether the root directory is the reason.
+        switches: sysctls that may forbid it with 0, with their values.
+    """
+    name = "making namespaces"
+    if not problem:
+        return ok(name, "works")
+    what = f"does not work: {os.strerror(problem)}"
+    if in_chroot:
+        return fail(
+            name,
+            f"{what}, because this is a chroot",
+            "start the node outside of it, or enter its files by pivot_root instead, as systemd-nspawn does",
+        )
+    off = sorted(switch for switch, value in switches.items() if value == 0)
+    if off:
+        remedy = "sysctl -w " + " ".join(f"{switch}={_SWITCHED_ON[switch]}" for switch in off)
+        return fail(
+            name,
+            f"{what}, switched off by {' and '.join(f'{switch} = 0' for switch in off)}",
+            f"{remedy} (and in /etc/sysctl.d to keep it)",
+        )
+    return fail(
+        name,
+        what,
+        "run on the host itself as root, not in a container; RestrictNamespaces= of a systemd unit, AppArmor and "
+        "SELinux can forbid it, too",
+    )
+
+
+def check_making_namespaces() -> Finding:
+    # In a process of its own, because making a namespace changes the one that makes it.
+    answer = run_tool([sys.executable, "-m", "tfnz_node.doctor.namespace_probe"], timeout_s=20).split()
+    switches = {switch: Path("/proc/sys", *switch.split(".")) for switch in _SWITCHED_ON}
+    values = {switch: int(path.read_text()) for switch, path in switches.items() if path.exists()}
+    return judge_making_namespaces(int(answer[0]), in_chroot=b"chroot" in answer, switches=values)
 
 
 def judge_seccomp(actions: str | None, library: bool) -> Finding:

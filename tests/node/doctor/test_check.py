@@ -19,7 +19,7 @@ def test_a_machine_that_runs_these_tests_can_run_containers(tmp_path: Path) -> N
 def test_every_finding_is_called_what_it_is_listed_as(tmp_path: Path) -> None:
     findings = check_host(NodeConfig(data_dir=tmp_path, init="/absent"))
     names = [finding.name for finding in findings]
-    assert len(set(names)) == len(names) == 17
+    assert len(set(names)) == len(names) == 18
     assert [finding.name for finding in findings if finding.what.endswith("/absent")] == ["tfnz-init"]
     assert all(finding.remedy for finding in findings if finding.level != "ok")
 

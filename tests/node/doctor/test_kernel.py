@@ -1,5 +1,6 @@
 """What is said about kernels, by what was seen of them."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tfnz_node.doctor.kernel import (
     judge_calls,
     judge_idmap,
     judge_kernel,
+    judge_making_namespaces,
     judge_namespaces,
     judge_seccomp,
     parse_version,
@@ -118,3 +120,44 @@ def test_a_real_try_on_what_is_not_there_says_so(tmp_path: Path) -> None:
     finding = check_idmap(tmp_path / "absent", 1_000_000, needed=True)
     assert finding.level == "fail"
     assert "No such file or directory" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("problem", "in_chroot", "switches", "what", "remedy"),
+    [
+        (errno.EPERM, True, {}, "Operation not permitted, because this is a chroot", "outside of it"),
+        (
+            errno.EPERM,
+            False,
+            {"kernel.unprivileged_userns_clone": 0, "user.max_user_namespaces": 100},
+            "switched off by kernel.unprivileged_userns_clone = 0",
+            "sysctl -w kernel.unprivileged_userns_clone=1 ",
+        ),
+        (
+            errno.ENOSPC,
+            False,
+            {"kernel.unprivileged_userns_clone": 1, "user.max_user_namespaces": 0},
+            "switched off by user.max_user_namespaces = 0",
+            "sysctl -w user.max_user_namespaces=15000 ",
+        ),
+        (
+            errno.EPERM,
+            False,
+            {"user.max_user_namespaces": 9},
+            "Operation not permitted",
+            "RestrictNamespaces=",
+        ),
+    ],
+)
+def test_why_namespaces_cannot_be_made(
+    problem: int, in_chroot: bool, switches: dict[str, int], what: str, remedy: str
+) -> None:
+    finding = judge_making_namespaces(problem, in_chroot=in_chroot, switches=switches)
+    assert finding.level == "fail"
+    assert finding.what.startswith("does not work: ") and what in finding.what
+    assert remedy in finding.remedy
+
+
+def test_namespaces_that_can_be_made() -> None:
+    switches = {"kernel.unprivileged_userns_clone": 0}  # which binds others than root
+    assert judge_making_namespaces(0, in_chroot=False, switches=switches).level == "ok"
