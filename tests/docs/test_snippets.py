@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from scripts.image_builder.recipes import RECIPES
 from tfnz.cli.main import cli as tfnz
 from tfnz_node.cli import main as tfnz_node
 
@@ -50,6 +51,23 @@ def test_python_compiles_and_imports_what_there_is(place: str, source: str) -> N
             module = importlib.import_module(node.module or "")
             for name in node.names:
                 assert hasattr(module, name.name), f"{node.module} has no {name.name}"
+
+
+def test_the_guide_says_first_where_its_images_come_from() -> None:
+    text = (ROOT / "docs" / "guide.md").read_text()
+    made = set(
+        " ".join(re.findall(r"^\S+ scripts/build_images\.py build/images ([a-z ]+)", text, re.M)).split()
+    )
+    assert made and made <= set(RECIPES)
+    archives = {RECIPES[name][0] for name in made}
+    imports = re.findall(r"^tfnz image import build/images/(\S+) --name (\w+)$", text, re.M)
+    assert {archive for archive, _ in imports} == archives
+    used = list(
+        re.finditer(r"""spawn\(\s*"(\w+)"|^tfnz run [^#\n]*?\b(busybox|nginx|debian|python)\b""", text, re.M)
+    )
+    first = min(match.start() for match in used if "nginx" in match[0])
+    assert {match[1] or match[2] for match in used} <= {name for _, name in imports}
+    assert text.index("tfnz image import build/images/nginx") < first
 
 
 def test_commands_are_found() -> None:
