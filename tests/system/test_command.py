@@ -133,6 +133,19 @@ def test_variables_and_files_are_there(tfnz: Shell, tmp_path: Path) -> None:
     assert done.stdout == b"hello\na=b\n"
 
 
+def test_who_it_is_where_it_starts_and_what_it_may_reach(tfnz: Shell) -> None:
+    show = ["sh", "-c", "id -un; pwd; exec sleep 1000"]
+    process = tfnz.start("run", "-u", "nobody", "-w", "/etc", "--egress", "none", "busybox", *show)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == [b"nobody\n", b"/etc\n"]
+    assert [one["egress"] for one in tfnz.containers()] == [[]]
+    process.terminate()
+    process.communicate(timeout=SOON_S)
+    done = tfnz("run", "--egress", "9.9.9.9/24", "busybox", "true")
+    assert done.returncode == 125
+    assert b"an address within 9.9.9.0/24" in done.stderr
+
+
 def test_a_reader_that_leaves_ends_the_container(tfnz: Shell) -> None:
     process = tfnz.start("run", "-q", "busybox", "yes")
     assert process.stdout is not None and process.stderr is not None

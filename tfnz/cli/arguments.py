@@ -68,6 +68,20 @@ def read_files(words: Sequence[str]) -> dict[str, bytes]:
     return files
 
 
+def parse_egress(words: Sequence[str]) -> str | list[str]:
+    """What `--egress` gives: one of the words "open" and "none", or networks and names.
+
+    Raises:
+        click.BadParameter: one of the words is among others.
+    """
+    alone = [word for word in words if word in ("open", "none")]
+    if alone and len(words) > 1:
+        raise click.BadParameter(
+            f"--egress {alone[0]} says all there is to say: give it alone, or leave it out"
+        )
+    return alone[0] if alone else list(words)
+
+
 @dataclass(frozen=True)
 class Publication:
     """A local port that is to lead to a port, or the path of a unix socket, in the container."""

@@ -10,7 +10,7 @@ import click
 from tfnz.protocol.errors import CommandNotFound, ImageNotFound
 
 from .archives import ensure_imported, is_path
-from .arguments import Publication, convert_size, parse_env, parse_publications, read_files
+from .arguments import Publication, convert_size, parse_egress, parse_env, parse_publications, read_files
 from .attach import attach
 from .interrupts import interrupts
 from .lasting import LastingCommand
@@ -38,6 +38,7 @@ Examples:
   tfnz run -ti debian bash
   tfnz run -e LANG -f ./site.conf:/etc/nginx/conf.d/ --memory 256M nginx
   tfnz run -p 8080:80 nginx
+  tfnz run -u www-data -w /srv --egress api.example.org nginx
   tar c . | tfnz run -q busybox sh -c 'tar x && make' >build.log
   tfnz run --embedded build/images/busybox.tar uname -a
 """,
@@ -93,8 +94,17 @@ Examples:
 @click.option(
     "--disk", callback=convert_size, metavar="SIZE", help="Limit of what it may write to disk.  [default: 4G]"
 )
-@click.option("--user", metavar="USER", help="Run as this user (name or number, with :GROUP if need be).")
-@click.option("--workdir", metavar="PATH", help="Start in this directory.  [default: the image's]")
+@click.option(
+    "-u", "--user", metavar="USER", help="Run as this user (name or number, with :GROUP if need be)."
+)
+@click.option("-w", "--workdir", metavar="DIR", help="Start in this directory.  [default: the image's]")
+@click.option(
+    "--egress",
+    multiple=True,
+    metavar="WHAT",
+    help='What it may reach outside: "open" is everything but private networks, "none" nothing; or a network, address '
+    "or name, such as 10.1.2.0/24 or *.example.org. Repeatable.  [default: open]",
+)
 @click.option("--tag", metavar="NAME", help="A name for the container, unique in the account.")
 @click.option(
     "--timeout",
@@ -117,6 +127,7 @@ def run(
     env: tuple[str, ...],
     files: tuple[str, ...],
     publish: tuple[str, ...],
+    egress: tuple[str, ...],
     interactive: bool,
     quiet: bool,
     verbose: bool,
@@ -140,6 +151,8 @@ def run(
     options = {name: value for name, value in limits.items() if value is not None}
     options["env"] = parse_env(env, os.environ)
     options["pre_boot_files"] = read_files(files)
+    if egress:
+        options["egress"] = parse_egress(egress)
     publications = parse_publications(publish)
     with interrupts(), run_log(quiet=quiet, verbose=verbose) as log, settings.open() as location:
         code = _run_in(

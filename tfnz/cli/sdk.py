@@ -71,6 +71,7 @@ class SomeNode(Protocol):
         pty: bool = ...,
         interactive: bool = ...,
         size: tuple[int, int] = ...,
+        egress: str | Sequence[str] = ...,
         stdout_callback: Callable[[Any, bytes], object] | None = ...,
         stderr_callback: Callable[[Any, bytes], object] | None = ...,
         termination_callback: Callable[[Any, int], object] | None = ...,

@@ -236,9 +236,28 @@ def test_options_reach_the_node(tfnz: Tool, tmp_path: Path, monkeypatch: pytest.
     }.items() <= options.items()
 
 
+def test_short_options(tfnz: Tool) -> None:
+    tfnz("run", "-u", "nobody:nogroup", "-w", "/srv", "busybox")
+    assert {"user": "nobody:nogroup", "workdir": "/srv"}.items() <= tfnz.location.container.options.items()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["none"], "none"),
+        (["open"], "open"),
+        (["10.1.2.0/24"], ["10.1.2.0/24"]),
+        (["9.9.9.9", "*.example.org"], ["9.9.9.9", "*.example.org"]),
+    ],
+)
+def test_egress(tfnz: Tool, words: list[str], meant: object) -> None:
+    tfnz("run", *(f"--egress={word}" for word in words), "busybox")
+    assert tfnz.location.container.options["egress"] == meant
+
+
 def test_what_is_not_given_is_left_to_the_sdk(tfnz: Tool) -> None:
     tfnz("run", "busybox")
-    assert not {"memory", "cpus", "pids", "disk", "user", "workdir", "tag", "timeout_s"} & set(
+    assert not {"memory", "cpus", "pids", "disk", "user", "workdir", "tag", "timeout_s", "egress"} & set(
         tfnz.location.container.options
     )
 
@@ -259,6 +278,7 @@ def test_what_is_not_given_is_left_to_the_sdk(tfnz: Tool) -> None:
         (["--cpus", "0", "i"], "0"),
         (["--pids", "none", "i"], "none"),
         (["--timeout", "-1", "i"], "-1"),
+        (["--egress", "none", "--egress", "9.9.9.9", "i"], "--egress none says all"),
         (["--frob", "i"], "--frob"),
         ([], "IMAGE"),
         (["--data-dir", "/x", "i"], "add --embedded"),
