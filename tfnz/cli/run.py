@@ -38,7 +38,7 @@ Examples:
   tfnz run -ti debian bash
   tfnz run -e LANG -f ./site.conf:/etc/nginx/conf.d/ --memory 256M nginx
   tfnz run -p 8080:80 nginx
-  tfnz run -u www-data -w /srv --egress api.example.org nginx
+  tfnz run -u www-data --workdir /srv --egress api.example.org nginx
   tar c . | tfnz run -q busybox sh -c 'tar x && make' >build.log
   tfnz run --embedded build/images/busybox.tar uname -a
 """,
@@ -97,7 +97,7 @@ Examples:
 @click.option(
     "-u", "--user", metavar="USER", help="Run as this user (name or number, with :GROUP if need be)."
 )
-@click.option("-w", "--workdir", metavar="DIR", help="Start in this directory.  [default: the image's]")
+@click.option("--workdir", metavar="DIR", help="Start in this directory.  [default: the image's]")
 @click.option(
     "--egress",
     multiple=True,

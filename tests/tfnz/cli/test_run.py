@@ -237,7 +237,7 @@ def test_options_reach_the_node(tfnz: Tool, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_short_options(tfnz: Tool) -> None:
-    tfnz("run", "-u", "nobody:nogroup", "-w", "/srv", "busybox")
+    tfnz("run", "-u", "nobody:nogroup", "--workdir", "/srv", "busybox")
     assert {"user": "nobody:nogroup", "workdir": "/srv"}.items() <= tfnz.location.container.options.items()
 
 
