@@ -87,15 +87,19 @@ class Sandbox:
         self.init = await self._pool.launch(self.slot, join=(old.userns_fd, old.netns_fd))
         old.close()
 
-    async def close(self) -> None:
-        """End everything inside and give the slot back."""
+    async def close(self, finish: Callable[[], None] | None = None) -> None:
+        """End everything inside and give the slot back.
+
+        Args:
+            finish: what else is to be done that blocks once everything has ended, in the same trip to a worker thread.
+        """
         self.init.kill()
         await self.init.ended()
         self.init.close()
         if self._oom is not None:
             self._oom.close()
             self._oom = None
-        await self._pool.remove(self.slot)
+        await self._pool.remove(self.slot, finish)
 
 
 class Pool:
@@ -184,14 +188,18 @@ class Pool:
             connect=partial(self._wiring.connect, slot) if join is None else None,
         )
 
-    async def remove(self, slot: Slot) -> None:
-        """Nothing runs in `slot` any more: remove its cgroups and let others have it."""
-        await self.work(self._clear, slot)
+    async def remove(self, slot: Slot, finish: Callable[[], None] | None = None) -> None:
+        """Nothing runs in `slot` any more: remove its cgroups and let others have it; see `Sandbox.close`."""
+        await self.work(self._clear, slot, finish)
         self._slots.release(slot)
 
-    def _clear(self, slot: Slot) -> None:
-        self._wiring.disconnect(slot)
-        self.cgroups.remove(slot.name)
+    def _clear(self, slot: Slot, finish: Callable[[], None] | None) -> None:
+        try:
+            self._wiring.disconnect(slot)
+            self.cgroups.remove(slot.name)
+        finally:
+            if finish is not None:
+                finish()
 
     async def close(self) -> None:
         """End all that wait."""

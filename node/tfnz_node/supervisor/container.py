@@ -16,7 +16,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from tfnz.protocol.errors import (
     ErrorInfo,
@@ -46,9 +45,6 @@ from .processes import MAIN_NUMBER, Processes, run_plan
 from .spec import Host, Spec
 
 log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 #: How long a reboot waits for the output of what it has ended to be read: who asked for it may be the very reader.
 LAST_WORDS_S = 1.0
@@ -292,11 +288,13 @@ class Container:
         try:
             # Before another can have its address.
             await self._host.network.leave(self.party)
-            await self._sandbox.close()
+            await self._sandbox.close(finish=self._delete_scratch)
         except Exception:
             log.exception("container %s: its sandbox could not be removed", self.id)
+
+    def _delete_scratch(self) -> None:
         try:
-            await self._work(self._host.storage.delete_scratch, self.id)
+            self._host.storage.delete_scratch(self.id)
         except Exception:
             log.exception("container %s: its disk could not be removed", self.id)
 
@@ -474,9 +472,3 @@ class Container:
         task = asyncio.create_task(work)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
-
-    async def _work(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do something that blocks, off the loop."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._host.executor, partial(function, *args, **kwargs)
-        )

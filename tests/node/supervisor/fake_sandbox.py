@@ -178,9 +178,11 @@ class FakeSandbox:
             raise self.renewal
         self.init = FakeInit()
 
-    async def close(self) -> None:
+    async def close(self, finish: Callable[[], None] | None = None) -> None:
         self.init.kill()
         self.closed = True
+        if finish is not None:
+            finish()
 
 
 class FakeStorage:
