@@ -153,10 +153,9 @@ class RoutedLinks:
                 kernel.request(rt.delete_link(name), ignored=_GONE)
                 kernel.request(wire)
             switch_ipv6_off(name)
-            kernel.request(rt.set_link(name, up=True, settings=_SETTINGS))
+            kernel.request(rt.set_link(name, up=True, settings=_SETTINGS), self._make_route(address))
             with visiting(netns_fd, self._host):
                 set_up_inside(address)
-            kernel.request(self._make_route(address))
 
     def _make_route(self, address: IPv4Address) -> rt.Message:
         """Raises OSError when the interface is not there."""
@@ -213,16 +212,21 @@ def sweep(kernel: rt.RouteSocket, network: IPv4Network) -> None:
 def switch_ipv6_off(interface: str) -> None:
     """In the current network namespace; a kernel without IPv6 has it off already."""
     with contextlib.suppress(FileNotFoundError):
-        Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").write_text("1")
+        setting = os.open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(setting, b"1")
+        finally:
+            os.close(setting)
 
 
 def set_up_inside(address: IPv4Address) -> None:
     """The container's end, in its namespace: its address, and everything else by way of the gateway."""
     switch_ipv6_off(INSIDE)
     with rt.RouteSocket() as kernel:
-        kernel.request(rt.set_link("lo", up=True), rt.set_link(INSIDE, up=True))
         inside = socket.if_nametoindex(INSIDE)
         kernel.request(
+            rt.set_link("lo", up=True),
+            rt.set_link(INSIDE, up=True),
             rt.new_address(inside, address),
             rt.new_route(IPv4Network(GATEWAY), protocol=PROTOCOL, link=inside),
             rt.new_route(_ANYWHERE, protocol=PROTOCOL, link=inside, gateway=GATEWAY),
