@@ -58,7 +58,7 @@ class CgroupTree:
 
     def open(self, group: Path, file: str) -> int:
         """A descriptor to write a control file by, the caller's to close."""
-        return os.open(group / file, os.O_WRONLY | os.O_CLOEXEC)
+        return os.open(f"{group}/{file}", os.O_WRONLY | os.O_CLOEXEC)
 
     def open_directory(self, group: Path) -> int:
         """A descriptor of the cgroup itself, the caller's to close."""
@@ -81,7 +81,7 @@ class CgroupTree:
 
     def read(self, group: Path, file: str) -> str:
         """The value of a control file."""
-        fd = os.open(group / file, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{group}/{file}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.read(fd, _MAX_VALUE_BYTES).decode().strip()
         finally:
@@ -94,11 +94,11 @@ class CgroupTree:
 
     def keyed(self, group: Path, file: str) -> KeyedFile:
         """A file of "key value" lines, the caller's to close."""
-        return KeyedFile(os.open(group / file, os.O_RDONLY | os.O_CLOEXEC))
+        return KeyedFile(os.open(f"{group}/{file}", os.O_RDONLY | os.O_CLOEXEC))
 
     def has(self, group: Path, file: str) -> bool:
         """Whether this kernel offers a control file."""
-        return (group / file).exists()
+        return os.path.exists(f"{group}/{file}")
 
     def members(self, group: Path) -> list[int]:
         """The processes in the cgroup itself."""
