@@ -135,7 +135,7 @@ def test_variables_and_files_are_there(tfnz: Shell, tmp_path: Path) -> None:
 
 def test_who_it_is_where_it_starts_and_what_it_may_reach(tfnz: Shell) -> None:
     show = ["sh", "-c", "id -un; pwd; exec sleep 1000"]
-    process = tfnz.start("run", "-u", "nobody", "-w", "/etc", "--egress", "none", "busybox", *show)
+    process = tfnz.start("run", "-u", "nobody", "--workdir", "/etc", "--egress", "none", "busybox", *show)
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == [b"nobody\n", b"/etc\n"]
     assert [one["egress"] for one in tfnz.containers()] == [[]]
