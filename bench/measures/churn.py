@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from bench.contender import Contender
 from bench.measures.rhythm import Turns
@@ -11,6 +13,10 @@ from bench.measures.trials import Trial
 from bench.outcome import Outcome
 from bench.plan import Plan
 from bench.statistics import summarise
+
+#: So many threads, and so many lives of all of them together.
+TOGETHER: Final = 4
+LIVES: Final = 40
 
 
 class Churning(Trial):
@@ -20,13 +26,44 @@ class Churning(Trial):
         self._contender = contender
 
     def once(self) -> float:
+        return live(self._contender)
+
+
+class ChurningTogether(Trial):
+    """The same by several threads at once, as a service does that has a container for each of its tasks."""
+
+    def __init__(self, contender: Contender) -> None:
+        self._contender = contender
+        self._threads = ThreadPoolExecutor(TOGETHER, thread_name_prefix="bench-churn")
+
+    def warm_up(self) -> None:
+        self._live(TOGETHER)
+
+    def once(self) -> float:
+        return self._live(LIVES)
+
+    def _live(self, times: int) -> float:
         started = time.perf_counter()
-        box = self._contender.spawn()
-        try:
-            box.run_true()
-        finally:
-            box.destroy()
+        lives = [self._threads.submit(live, self._contender) for _ in range(times)]
+        for one in lives:
+            one.exception()  # all have ended when any failure is raised
+        for one in lives:
+            one.result()
         return time.perf_counter() - started
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+def live(contender: Contender) -> float:
+    """One life: how many seconds it took."""
+    started = time.perf_counter()
+    box = contender.spawn()
+    try:
+        box.run_true()
+    finally:
+        box.destroy()
+    return time.perf_counter() - started
 
 
 def measure_churn(plan: Plan) -> Iterator[Outcome]:
@@ -42,6 +79,18 @@ def measure_churn(plan: Plan) -> Iterator[Outcome]:
         who: summarise(count_by_second(lives), "higher") for who, lives in turns.samples.items() if lives
     }
     yield Outcome("churn", "1/s", "higher", rates.pop(plan.ours.name), rates)
+    plan.say(f"churn, {LIVES} lives by {TOGETHER} threads")
+    with Turns(plan, ChurningTogether) as turns:
+        for _ in range(plan.sizes.repeats):
+            for name in turns.names:
+                time.sleep(1.0)
+                turns.take(name)
+    rates = {
+        who: summarise([LIVES / seconds for seconds in times], "higher")
+        for who, times in turns.samples.items()
+        if times
+    }
+    yield Outcome("churn", "1/s", "higher", rates.pop(plan.ours.name), rates, detail=f"{TOGETHER} at a time")
 
 
 def count_by_second(lives: list[float]) -> list[float]:
