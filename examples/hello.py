@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from tfnz import Cause, CommandNotFound, Container, Exit, Location, Node, Secret
 
@@ -43,7 +44,7 @@ def say_hello(node: Node) -> None:
             found.append(f"{said[container.uuid].decode().strip()}, and {end}")
 
 
-def work_in(box: Container) -> None:
+def work_in(box: Container, words: SimpleQueue[bytes]) -> None:
     with step("the file and the secret were there before it started; the secret is in memory only") as found:
         assert box.fetch("/etc/motd") == b"be kind\n"
         assert box.run("cat /run/password", check=True).stdout == b"correct horse"
@@ -66,7 +67,7 @@ def work_in(box: Container) -> None:
         address = box.ip
         box.reboot()
         assert box.ip == address and box.fetch("/srv/data") == megabyte
-        assert box.fetch("/boots") == b"boot\nboot\n"
+        assert words.get(timeout=30) == b"up\n"
         found.append(f"still at {address}")
 
 
@@ -102,12 +103,19 @@ def main() -> None:
         with step(f"the image in {options.image.name}"):
             location.import_image(options.image, "busybox")
         say_hello(node)
-        with step("a container that stays, from spawn to running"):
+        with step("a container that stays, from spawn to its first word"):
             password = Secret("correct horse")
             files: dict[str, str | Secret] = {"/etc/motd": "be kind\n", "/run/password": password}
-            box = node.spawn("busybox", "echo boot >>/boots; exec sleep 1000", pre_boot_files=files)
+            words = SimpleQueue[bytes]()
+            box = node.spawn(
+                "busybox",
+                "echo up; exec sleep 1000",
+                pre_boot_files=files,
+                stdout_callback=lambda _, data: words.put(data),
+            )
             box.wait_until_ready()
-        work_in(box)
+            assert words.get(timeout=30) == b"up\n"
+        work_in(box, words)
         fail_well(node)
         with step("the end of the session, of the node, and of all they made"):
             location.disconnect()
