@@ -63,6 +63,7 @@ WITHOUT_MIRROR = {
     "examples",
     "guard",
     "init",
+    "library",
     "scripts",
     "system",
     "systemd",

@@ -230,6 +230,8 @@ class Location:
     def run(self) -> None:
         """Block until `complete` or `disconnect`, the loss of the session, or Ctrl-C; then disconnect.
 
+        A service of systemd is ready when it calls this, and is known to be alive until it returns.
+
         Raises:
             SessionLost: the node has ended the session, or is out of reach.
             Exception: what escaped a callback.

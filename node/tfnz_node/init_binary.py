@@ -1,14 +1,17 @@
-"""Where tfnz-init is: built beside the daemon's sources, or installed by hand or by a package of the system."""
+"""Where tfnz-init is: built beside the daemon's sources, in its environment, or installed on the system."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from tfnz.protocol.errors import InvalidArgument
 
 CANDIDATES = (
     Path(__file__).parent.parent / "init" / "build" / "tfnz-init",
+    # Of a daemon in an environment of its own: it is of the same release then.
+    Path(sys.prefix, "libexec", "20ft", "tfnz-init"),
     Path("/usr/libexec/20ft/tfnz-init"),
     Path("/usr/local/libexec/20ft/tfnz-init"),
 )

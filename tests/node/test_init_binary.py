@@ -1,5 +1,6 @@
 """Where tfnz-init is looked for."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def test_what_cannot_be_executed_is_not_it(tmp_path: Path) -> None:
 
 def test_in_a_checkout_it_is_beside_the_package() -> None:
     assert CANDIDATES[0] == Path(init_binary.__file__).parents[1] / "init" / "build" / "tfnz-init"
+
+
+def test_that_of_the_daemons_own_environment_comes_before_the_systems() -> None:
+    assert CANDIDATES[1] == Path(sys.prefix) / "libexec" / "20ft" / "tfnz-init"
+    assert all(str(path).startswith("/usr/") for path in CANDIDATES[2:])
 
 
 @pytest.mark.parametrize(("there", "found"), [([0, 1], 0), ([1], 1)])

@@ -218,6 +218,13 @@ def test_public_files_may_be_readable(home: Path) -> None:
     assert find_account("there") == made
 
 
+def test_credentials_of_a_service_are_systemds_business(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create_account("there", server_key=SERVER)
+    (home / "there").chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(home))
+    assert find_account("there") == made
+
+
 def test_a_directory_in_place_of_a_key_is_named(home: Path) -> None:
     (home / "there").mkdir(parents=True)
     with pytest.raises(NoAccount, match=f"{home / 'there'} cannot be read"):

@@ -39,6 +39,7 @@ from .location_tunnels import LocationTunnels
 from .logs import configure_logging
 from .node import Node
 from .requests import REQUEST_TIMEOUT_S, expect
+from .service import serving
 from .session import Session
 from .targets import find_target
 
@@ -257,6 +258,8 @@ class Location(LocationImages, LocationTunnels):
     async def run(self) -> None:
         """Return when the session is over, by `complete` or `disconnect` or its loss; it is disconnected then.
 
+        A service of systemd is ready when it calls this, and is known to be alive until it returns.
+
         Raises:
             SessionLost: the node has ended the session, or is out of reach.
             Exception: what escaped a callback.
@@ -269,7 +272,8 @@ class Location(LocationImages, LocationTunnels):
 
     async def _wait_finished(self) -> None:
         """Return when `run` is to return."""
-        await self._finished.wait()
+        async with serving():
+            await self._finished.wait()
 
     def _raise_failure(self) -> None:
         """Raise what ended the session, if anything did; once."""

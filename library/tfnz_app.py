@@ -1,0 +1,422 @@
+"""Ansible module: a program that uses containers runs as a systemd unit of its own."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tfnz_app
+short_description: An application of 20ft as a systemd unit
+version_added: "2.0.0"
+description:
+  - Installs what M(tfnz_bundle) has made, writes the unit and its environment, and restarts the application if anything of that
+    has changed.
+  - An application that does not become ready is taken back to what was deployed last and did. The task has failed then, and
+    says which is running.
+  - Used by the role tfnz_app, which makes the bundle, the user and the account besides.
+options:
+  name:
+    description: Name of the application. The unit and the user are called C(tfnz-app-NAME).
+    type: str
+    required: true
+  state:
+    description:
+      - V(started) also starts it with the host, V(stopped) does not.
+      - V(absent) removes it, with its environment, its account and its data.
+    type: str
+    choices: [started, stopped, absent]
+    default: started
+  src:
+    description: Path of the bundle on the target host. Needed unless O(state=absent).
+    type: path
+  command:
+    description:
+      - What to run, with its arguments. First comes a file of the source that ends in C(.py), or C(-m) and a module, or a command
+        of the bundle's projects.
+      - Needed unless O(state=absent).
+    type: list
+    elements: str
+  environment:
+    description: Environment variables.
+    type: dict
+    default: {}
+  secret_environment:
+    description: Environment variables whose values are not shown.
+    type: dict
+    default: {}
+  location:
+    description:
+      - The location that it uses, whose key files are in C(/etc/20ft/apps/NAME/account). They are handed over as credentials of
+        systemd, so that only the application can read them. It is then its default location.
+      - By default it uses the node on its own host, through the unix socket.
+    type: str
+  socket_group:
+    description: The group that may use the socket of the node on its own host.
+    type: str
+    default: tfnz
+  ready:
+    description:
+      - When it counts as started. V(notified) is when it calls C(Location.run()), or tells systemd otherwise; V(started) is
+        when its program has been executed.
+    type: str
+    choices: [notified, started]
+    default: notified
+  ready_timeout_s:
+    description: How many seconds it may take until it is ready.
+    type: int
+    default: 60
+  watchdog_s:
+    description: It is killed and started again when it has not been heard of for so many seconds. V(0) is never.
+    type: int
+    default: 30
+  stop_timeout_s:
+    description: How many seconds it has to end when it is interrupted.
+    type: int
+    default: 30
+  memory:
+    description: Limit of memory of the program itself, such as V(512M). Its containers have their own.
+    type: str
+  cpus:
+    description: Limit of processor time of the program itself, in processors.
+    type: float
+  keep:
+    description: How many releases to keep, the one in use among them.
+    type: int
+    default: 3
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows release, unit and environment before and after; of secrets, that there are any.
+  idempotent:
+    support: full
+    description: A second run changes nothing.
+author: the 20ft authors
+"""
+
+EXAMPLES = r"""
+- name: Run the application
+  tfnz_app:
+    name: gateway
+    src: /opt/20ft/bundles/gateway.tar.gz
+    command: [gateway.py, --port, "8080"]
+    environment:
+      LANG: C.UTF-8
+    secret_environment:
+      API_TOKEN: "{{ vault_api_token }}"
+
+- name: Remove it
+  tfnz_app:
+    name: gateway
+    state: absent
+"""
+
+RETURN = r"""
+release:
+  description: The release in use afterwards.
+  returned: unless O(state=absent)
+  type: str
+previous:
+  description: The release that was deployed before; nothing if none was.
+  returned: always
+  type: str
+restarted:
+  description: Whether it was started, or started again.
+  returned: unless O(state=absent)
+  type: bool
+rolled_back:
+  description: Whether the deployment before is running again, because the new one did not become ready.
+  returned: on failure to become ready
+  type: bool
+journal:
+  description: The last it had to say.
+  returned: on failure to become ready
+  type: list
+  elements: str
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tfnz_apps import (
+    NAME,
+    App,
+    Deployment,
+    parse_deployment,
+    render_deployment,
+    render_environment,
+    render_unit,
+)
+from ansible.module_utils.tfnz_commands import describe_change
+from ansible.module_utils.tfnz_releases import (
+    BadBundle,
+    check_python,
+    find_current,
+    find_others,
+    install_release,
+    read_bundle,
+    switch,
+)
+from ansible.module_utils.tfnz_units import control_unit, read_journal, read_unit
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+    "src": {"type": "path"},
+    "command": {"type": "list", "elements": "str"},
+    "environment": {"type": "dict", "default": {}},
+    "secret_environment": {"type": "dict", "default": {}, "no_log": True},
+    "location": {"type": "str"},
+    "socket_group": {"type": "str", "default": "tfnz"},
+    "ready": {"type": "str", "choices": ["notified", "started"], "default": "notified"},
+    "ready_timeout_s": {"type": "int", "default": 60},
+    "watchdog_s": {"type": "int", "default": 30},
+    "stop_timeout_s": {"type": "int", "default": 30},
+    "memory": {"type": "str"},
+    "cpus": {"type": "float"},
+    "keep": {"type": "int", "default": 3},
+}
+#: Files that others may read; the rest is for root alone.
+_PUBLIC = ".service"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is on the host: what is in use, what was deployed last, and how the unit does."""
+
+    current: str | None
+    files: Mapping[str, str | None]
+    good: Deployment | None
+    active: bool
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be done."""
+
+    deploy: bool
+    start: bool
+    stop: bool
+    enable: bool
+    disable: bool
+
+    @property
+    def changed(self) -> bool:
+        return self.deploy or self.start or self.stop or self.enable or self.disable
+
+
+def plan_changes(state: str, wanted: Deployment, observed: Observed) -> Plan:
+    """What makes the host what it should be.
+
+    What is deployed and was never seen to be ready counts as not deployed: whoever was at it has not finished.
+    """
+    as_wanted = observed.current == wanted.release and dict(observed.files) == dict(wanted.files)
+    deploy = not as_wanted or (state == "started" and observed.good != wanted)
+    return Plan(
+        deploy=deploy,
+        start=state == "started" and (deploy or not observed.active),
+        stop=state == "stopped" and observed.active,
+        enable=state == "started" and not observed.enabled,
+        disable=state == "stopped" and observed.enabled,
+    )
+
+
+def show_deployment(release: str | None, files: Mapping[str, str | None], secrets: set[str]) -> str:
+    """A deployment for people: without the values of secret variables."""
+    lines = [f"release {release or '(none)'}\n"]
+    for path, content in sorted(files.items()):
+        lines.append(f"--- {path}\n")
+        lines += [hide(line, secrets) for line in (content or "").splitlines(keepends=True)]
+    return "".join(lines)
+
+
+def hide(line: str, secrets: set[str]) -> str:
+    """A line of an environment file, without what it sets a secret variable to."""
+    name, equals, _ = line.partition("=")
+    return f"{name}=(not shown)\n" if equals and name in secrets else line
+
+
+# --- the host -----------------------------------------------------------------------------------------------------
+
+
+def read_text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(draft, 0o644 if path.suffix == _PUBLIC else 0o600)
+    os.replace(draft, path)
+
+
+def observe(module: Any, app: App) -> Observed:
+    unit = read_unit(module, app.unit)
+    good = read_text(app.good)
+    return Observed(
+        current=find_current(app.link),
+        files={str(path): read_text(path) for path in (app.unit_file, app.environment_file)},
+        good=parse_deployment(good) if good is not None else None,
+        active=unit["ActiveState"] in ("active", "reloading"),
+        enabled=unit["UnitFileState"] == "enabled",
+    )
+
+
+def put_in_use(module: Any, app: App, deployment: Deployment) -> None:
+    """Has the host be as a deployment says, whose release is there already."""
+    for path, text in deployment.files.items():
+        write_text(Path(path), text)
+    switch(app.link, app.releases / deployment.release)
+    must(module, control_unit(module, "daemon-reload"))
+
+
+def must(module: Any, complaint: str | None) -> None:
+    if complaint is not None:
+        module.fail_json(msg=complaint)
+
+
+def restart(module: Any, app: App) -> str | None:
+    """Starts it anew and waits until it is ready; why it did not become so, or None."""
+    control_unit(module, "reset-failed", app.unit)  # fails when nothing has
+    complaint: str | None = control_unit(module, "restart", app.unit)
+    return complaint
+
+
+def go_back(module: Any, app: App, failed: str, previous: Deployment | None, began_s: float) -> None:
+    """After a failure: has the deployment before run again, and the module fail."""
+    journal = read_journal(module, app.unit, since=f"@{began_s:.0f}")
+    result = {"journal": journal, "failed_release": failed, "restarted": True}
+    ending = f": {journal[-1]}" if journal else ""
+    said = f"{app.unit}: release {failed} did not become ready{ending}"
+    if previous is None:
+        control_unit(module, "disable", "--now", app.unit)
+        module.fail_json(
+            msg=f"{said}; there is none before it to go back to, so it is stopped. See journal",
+            rolled_back=False,
+            **result,
+        )
+        return
+    put_in_use(module, app, previous)
+    complaint = restart(module, app)
+    if complaint is not None:
+        module.fail_json(
+            msg=f"{said}; release {previous.release}, which was there before, does not start any more either: {complaint}",
+            rolled_back=False,
+            **result,
+        )
+    kind = "what was deployed before" if previous.release == failed else f"release {previous.release}"
+    module.fail_json(
+        msg=f"{said}; rolled back: {kind} is running again. See journal", rolled_back=True, **result
+    )
+
+
+def remove(module: Any, app: App) -> None:
+    """Stops it and takes everything of it away; its user is the role's."""
+    unit = read_unit(module, app.unit)
+    paths = [path for path in (app.unit_file, app.folder, app.settings, app.data) if os.path.lexists(path)]
+    changed = bool(paths) or unit["ActiveState"] not in ("inactive", "failed")
+    if changed and not module.check_mode:
+        if unit["LoadState"] == "loaded":
+            must(module, control_unit(module, "disable", "--now", app.unit))
+        for path in paths:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        must(module, control_unit(module, "daemon-reload"))
+        control_unit(module, "reset-failed", app.unit)
+    diff = describe_change("".join(f"{path}\n" for path in paths), "", app.unit)
+    module.exit_json(changed=changed, previous=find_current(app.link), diff=diff)
+
+
+def deploy(module: Any, app: App) -> None:
+    params = module.params
+    bundle = read_bundle(Path(params["src"]))
+    check_python(bundle, "{}.{}".format(*sys.version_info))
+    variables = {**params["environment"], **params["secret_environment"]}
+    wanted = Deployment(
+        bundle["id"],
+        {
+            str(app.unit_file): render_unit(app, params, has_source=bundle["source"]),
+            str(app.environment_file): render_environment(variables),
+        },
+    )
+    observed = observe(module, app)
+    plan = plan_changes(params["state"], wanted, observed)
+    previous = observed.good
+    secrets = set(params["secret_environment"])
+    result = {
+        "changed": plan.changed,
+        "release": wanted.release,
+        "previous": observed.current,
+        "restarted": plan.start,
+        "diff": describe_change(
+            show_deployment(observed.current, observed.files, secrets),
+            show_deployment(wanted.release, wanted.files, secrets),
+            app.unit,
+        ),
+    }
+    if module.check_mode:
+        module.exit_json(**result)
+    if plan.deploy:
+        install_release(Path(params["src"]), app.releases, sys.executable, app.link)
+        put_in_use(module, app, wanted)
+    if plan.enable:
+        must(module, control_unit(module, "enable", app.unit))
+    if plan.start:
+        began_s = time.time()
+        if restart(module, app) is not None:
+            go_back(module, app, wanted.release, previous, began_s)
+    if params["state"] == "started" and observed.good != wanted:
+        write_text(app.good, render_deployment(wanted))
+    if plan.stop or plan.disable:
+        must(module, control_unit(module, "disable", "--now", app.unit))
+    for path in find_others(app.releases, params["keep"], wanted.release, previous and previous.release):
+        shutil.rmtree(path)
+    module.exit_json(**result)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENT_SPEC,
+        supports_check_mode=True,
+        required_if=[("state", "started", ["src", "command"]), ("state", "stopped", ["src", "command"])],
+    )
+    name = module.params["name"]
+    if not NAME.fullmatch(name):
+        module.fail_json(
+            msg=f"name {name!r}: an application is called by up to 23 small letters, digits and dashes, a letter first"
+        )
+    location = module.params["location"]
+    if location is not None and ":" in location:
+        module.fail_json(
+            msg=f"location {location!r}: a credential of systemd cannot have a colon in its name; use the node's usual port, "
+            "and leave it out here"
+        )
+    app = App(name)
+    if module.params["state"] == "absent":
+        remove(module, app)
+    if module.params["command"] == []:
+        module.fail_json(msg="command is empty: say what to run, such as [app.py]")
+    try:
+        deploy(module, app)
+    except (BadBundle, ValueError) as exc:
+        module.fail_json(msg=str(exc))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,405 @@
+"""Ansible module, for the controller: a Python program and all that it needs, as one file for another host's Python."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tfnz_bundle
+short_description: A Python program and all that it needs, as one file for another host
+version_added: "2.0.0"
+description:
+  - >-
+    Collects packages for the Python of the target host, whatever Python runs here, so that the target needs no compiler, no
+    package index and no way to the outside.
+  - Run it on the controller, by C(delegate_to=localhost). What was made once is kept, and taken as long as nothing changed.
+  - Installed by M(tfnz_release) and M(tfnz_app).
+options:
+  name:
+    description: Beginning of the file's name.
+    type: str
+    required: true
+  python:
+    description: The target's Python, such as V(3.11).
+    type: str
+    required: true
+  projects:
+    description: Directories with a C(pyproject.toml), whose packages are built. Their commands become the bundle's.
+    type: list
+    elements: path
+    default: []
+  requirements:
+    description:
+      - Requirements files. A file with hashes is taken to be complete, and each package must have one of its hashes.
+    type: list
+    elements: path
+    default: []
+  packages:
+    description: Further requirements, such as V(flask==3.1.2). Pin them, or the same bundle may differ tomorrow.
+    type: list
+    elements: str
+    default: []
+  source:
+    description: A file, or a directory, that goes along as it is.
+    type: path
+  init:
+    description: Directory of the sources of C(tfnz-init), which is built and goes along. Needs gcc and make.
+    type: path
+  cache:
+    description: Directory for what is made.
+    type: path
+    default: ~/.cache/20ft/bundles
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing. It makes the bundle all the same, since its name depends on what is in it.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+  idempotent:
+    support: full
+    description: A second run changes nothing.
+author: the 20ft authors
+"""
+
+EXAMPLES = r"""
+- name: Make the daemon's bundle for this host
+  tfnz_bundle:
+    name: node
+    python: "3.11"
+    projects: ["{{ playbook_dir }}/.."]
+    requirements: ["{{ playbook_dir }}/../requirements/node.txt"]
+    init: "{{ playbook_dir }}/../node/init"
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+path:
+  description: The bundle, on the controller.
+  returned: always
+  type: str
+  sample: /home/ops/.cache/20ft/bundles/node-3f1c0b7a9d2e4c55.tar.gz
+id:
+  description: Its name, which depends on all that is in it.
+  returned: always
+  type: str
+  sample: 3f1c0b7a9d2e4c55
+"""
+
+import configparser
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "python": {"type": "str", "required": True},
+    "projects": {"type": "list", "elements": "path", "default": []},
+    "requirements": {"type": "list", "elements": "path", "default": []},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "source": {"type": "path"},
+    "init": {"type": "path"},
+    "cache": {"type": "path", "default": "~/.cache/20ft/bundles"},
+}
+#: Changes when bundles of the same things are made in another way.
+RECIPE = "1"
+#: What Debian 12 and everything after it can run.
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+#: Directories that are no part of a program, besides those whose names begin with a dot.
+LEFT_OUT = {"__pycache__", "build", "dist", "node_modules", "venv"}
+
+
+class Failed(Exception):
+    """The bundle cannot be made; the message says why."""
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+def find_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a program, each with its name beneath `root`, in order. A file is itself all there is."""
+    if root.is_file():
+        yield root.name, root
+        return
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_left_out(name))
+        for name in sorted(files):
+            path = Path(folder, name)
+            if not name.endswith(".pyc") and path.is_file():
+                yield str(path.relative_to(root)), path
+
+
+def is_left_out(folder: str) -> bool:
+    """Whether a directory of this name is no part of a program."""
+    return folder.startswith(".") or folder in LEFT_OUT or folder.endswith(".egg-info")
+
+
+def fingerprint(parts: Iterable[tuple[str, bytes]]) -> str:
+    """A name for some named contents, in their order."""
+    digest = hashlib.sha256()
+    for name, content in parts:
+        digest.update(f"{len(name)} {name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def read_files(root: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of a program with what is in them; those that can be executed are told from others."""
+    for name, path in find_files(root):
+        yield f"{name}{'*' if os.access(path, os.X_OK) else ''}", path.read_bytes()
+
+
+def read_wheel(wheel: Path) -> Iterator[tuple[str, bytes]]:
+    """What is in a wheel, without the times at which it was made."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            yield name, archive.read(name)
+
+
+def find_commands(wheel: Path) -> dict[str, str]:
+    """The commands of a wheel, each with what it calls."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith(".dist-info/entry_points.txt"):
+                parser = configparser.ConfigParser(delimiters=("=",))
+                parser.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
+                parser.read_string(archive.read(name).decode())
+                return dict(parser["console_scripts"]) if "console_scripts" in parser else {}
+    return {}
+
+
+# --- pip ----------------------------------------------------------------------------------------------------------
+
+
+def pip_words(python: str) -> list[str]:
+    """The words that have pip collect for another Python: finished wheels only, no code of a package runs here."""
+    compact = python.replace(".", "")
+    words = ["--only-binary", ":all:", "--python-version", python, "--implementation", "cp"]
+    for abi in (f"cp{compact}", "abi3", "none"):
+        words += ["--abi", abi]
+    for platform in PLATFORMS:
+        words += ["--platform", platform]
+    return words
+
+
+def has_hashes(text: str) -> bool:
+    """Whether a requirements file has hashes, and is therefore complete."""
+    return "--hash=" in text
+
+
+def explain_pip(output: str) -> str:
+    """The lines of pip's output that say why it failed."""
+    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
+    return " ".join((errors or output.strip().splitlines()[-3:])[:4])
+
+
+def run_pip(*words: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *words]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
+    )
+    if done.returncode != 0:
+        raise Failed(f"pip {words[0]}: {explain_pip(done.stderr + done.stdout)}")
+
+
+def build_wheel(project: Path, cache: Path) -> Path:
+    """The wheel of a project, built from a copy, so that nothing is left in its directory."""
+    try:
+        description = tomllib.loads((project / "pyproject.toml").read_text())
+    except (OSError, ValueError) as exc:
+        raise Failed(f"{project} is no project: {exc}") from exc
+    folder = cache / "wheels" / fingerprint([("recipe", RECIPE.encode()), *read_files(project)])
+    if kept := list(folder.glob("*.whl")):
+        return kept[0]
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as scratch:
+        copy, out = Path(scratch, "project"), Path(scratch, "out")
+        for name, path in find_files(project):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy / name)
+        backend = (
+            description.get("build-system", {}).get("build-backend", "setuptools.build_meta").split(".")[0]
+        )
+        isolation = [] if importlib.util.find_spec(backend) is None else ["--no-build-isolation"]
+        run_pip("wheel", "--no-deps", *isolation, "--wheel-dir", str(out), str(copy))
+        put_in_place(out, folder)
+    return next(folder.glob("*.whl"))
+
+
+def put_in_place(draft: Path, final: Path) -> None:
+    """Moves what was made to where it is looked for; if another was faster, its is as good."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        draft.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+
+
+# --- making -------------------------------------------------------------------------------------------------------
+
+
+def build_init(sources: Path, folder: Path) -> None:
+    """Builds tfnz-init and puts it beneath `folder`."""
+    done = subprocess.run(
+        ["make", "-s", "-C", str(sources), "install", f"DESTDIR={folder}", "PREFIX="],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Failed(f"tfnz-init cannot be built in {sources}: {' '.join(done.stderr.split())[-300:]}")
+
+
+def collect(site: Path, params: Mapping[str, Any], wheels: Sequence[Path]) -> None:
+    """Puts all packages into `site`."""
+    for path in params["requirements"]:
+        text = Path(path).read_text()
+        complete = ["--require-hashes", "--no-deps"] if has_hashes(text) else []
+        run_pip(
+            "install",
+            "--no-compile",
+            "--target",
+            str(site),
+            *complete,
+            *pip_words(params["python"]),
+            "-r",
+            path,
+        )
+    if params["packages"]:
+        # In its own directory, or what is there already would not count as installed.
+        run_pip(
+            "install",
+            "--no-compile",
+            "--upgrade",
+            "--target",
+            str(site),
+            *pip_words(params["python"]),
+            *params["packages"],
+        )
+    if wheels:
+        run_pip("install", "--no-compile", "--upgrade", "--no-deps", "--target", str(site), *map(str, wheels))
+    shutil.rmtree(site / "bin", ignore_errors=True)
+    for record in site.glob("*.dist-info/direct_url.json"):
+        record.unlink()  # names a directory of this machine
+
+
+def compile_packages(site: Path, python: str) -> None:
+    """Compiles all modules, if this Python's code is the target's: its users may not write there, and would each time."""
+    if python != "{}.{}".format(*sys.version_info):
+        return
+    words = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    # What a package has that is no code for this Python stays as it is.
+    subprocess.run([*words, "-s", str(site), "-p", "/", str(site)], check=False, capture_output=True)
+
+
+def write_bundle(path: Path, folder: Path, description: Mapping[str, Any]) -> None:
+    """One tar of all that is in `folder`, the same for the same contents."""
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        text = json.dumps(description, indent=2, sort_keys=True).encode()
+        member = tarfile.TarInfo("bundle.json")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+        for part in sorted(folder.rglob("*")):
+            tar.add(part, arcname=str(part.relative_to(folder)), recursive=False, filter=normalise)
+
+
+def normalise(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without what differs from one machine to the next."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime = 0
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return member
+
+
+def name_bundle(params: Mapping[str, Any], wheels: Sequence[Path]) -> str:
+    """The bundle's id: of all that goes into it."""
+    parts = [("recipe", RECIPE.encode()), ("python", params["python"].encode())]
+    for wheel in wheels:
+        parts += [(f"wheel {name}", content) for name, content in read_wheel(wheel)]
+    parts += [("requirements", Path(path).read_bytes()) for path in params["requirements"]]
+    parts += [("package", package.encode()) for package in params["packages"]]
+    for what in ("source", "init"):
+        if params[what]:
+            parts += [(f"{what} {name}", content) for name, content in read_files(Path(params[what]))]
+    return fingerprint(parts)
+
+
+def make_bundle(params: Mapping[str, Any]) -> tuple[str, Path, bool]:
+    """The id of a bundle, its path, and whether it had to be made.
+
+    Raises:
+        Failed: it cannot be made.
+    """
+    cache = Path(params["cache"])
+    cache.mkdir(parents=True, exist_ok=True)
+    for what in ("source", "init"):
+        if params[what] and not Path(params[what]).exists():
+            raise Failed(f"{what}: there is no {params[what]} on the controller")
+    for path in params["requirements"]:
+        if not Path(path).is_file():
+            raise Failed(f"requirements: there is no file {path} on the controller")
+    wheels = [build_wheel(Path(project), cache) for project in params["projects"]]
+    identity = name_bundle(params, wheels)
+    path = cache / f"{params['name']}-{identity}.tar.gz"
+    if path.exists():
+        return identity, path, False
+    commands: dict[str, str] = {}
+    for wheel in wheels:
+        commands |= find_commands(wheel)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as scratch:
+        folder = Path(scratch, "bundle")
+        (folder / "site").mkdir(parents=True)
+        collect(folder / "site", params, wheels)
+        compile_packages(folder / "site", params["python"])
+        if params["init"]:
+            build_init(Path(params["init"]), folder)
+        if params["source"]:
+            for name, file in find_files(Path(params["source"])):
+                target = folder / "source" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+        description = {
+            "id": identity,
+            "python": params["python"],
+            "commands": commands,
+            "source": params["source"] is not None,
+        }
+        draft = Path(scratch, "bundle.tar.gz")
+        write_bundle(draft, folder, description)
+        put_in_place(draft, path)
+    return identity, path, True
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        identity, path, made = make_bundle(module.params)
+    except Failed as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(changed=made, id=identity, path=str(path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Ansible module: a bundle of Python programs is installed on a host, and in use through a link."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tfnz_release
+short_description: A bundle installed as a virtual environment, and in use through a link
+version_added: "2.0.0"
+description:
+  - Unpacks what M(tfnz_bundle) has made on the controller, next to earlier releases, and has a symbolic link lead to it.
+  - Used by the role tfnz_node; the module M(tfnz_app) does the same for applications.
+options:
+  src:
+    description: Path of the bundle on the target host. Needed for O(state=present).
+    type: path
+  folder:
+    description: Directory of the releases.
+    type: path
+    required: true
+  link:
+    description: Path of the symbolic link to the release in use. Commands in the release name their interpreter by it.
+    type: path
+    required: true
+  keep:
+    description: How many releases to keep, the one in use among them.
+    type: int
+    default: 2
+  state:
+    description: V(absent) removes the link and all releases.
+    type: str
+    choices: [present, absent]
+    default: present
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows the release in use before and after.
+  idempotent:
+    support: full
+    description: A second run changes nothing.
+author: the 20ft authors
+"""
+
+EXAMPLES = r"""
+- name: Install the daemon
+  tfnz_release:
+    src: /opt/20ft/bundles/node.tar.gz
+    folder: /opt/20ft/releases
+    link: /opt/20ft/venv
+"""
+
+RETURN = r"""
+release:
+  description: The release in use afterwards.
+  returned: if O(state=present)
+  type: str
+previous:
+  description: The release that was in use before; nothing if none was.
+  returned: always
+  type: str
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tfnz_commands import describe_change
+from ansible.module_utils.tfnz_releases import (
+    BadBundle,
+    check_python,
+    find_current,
+    find_others,
+    install_release,
+    read_bundle,
+    switch,
+)
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "src": {"type": "path"},
+    "folder": {"type": "path", "required": True},
+    "link": {"type": "path", "required": True},
+    "keep": {"type": "int", "default": 2},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENT_SPEC, supports_check_mode=True, required_if=[("state", "present", ["src"])]
+    )
+    folder, link = Path(module.params["folder"]), Path(module.params["link"])
+    current = find_current(link)
+    if module.params["state"] == "absent":
+        gone = [path for path in (link, folder) if path.is_symlink() or path.exists()]
+        if not module.check_mode:
+            link.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        diff = describe_change("".join(f"{path}\n" for path in gone), "", "releases")
+        module.exit_json(changed=bool(gone), previous=current, diff=diff)
+    try:
+        bundle = read_bundle(Path(module.params["src"]))
+        check_python(bundle, "{}.{}".format(*sys.version_info))
+        wanted = bundle["id"]
+        changed = current != wanted or not (folder / wanted).is_dir()
+        if changed and not module.check_mode:
+            install_release(Path(module.params["src"]), folder, sys.executable, link)
+            switch(link, folder / wanted)
+    except BadBundle as exc:
+        module.fail_json(msg=str(exc))
+    others = find_others(folder, module.params["keep"], wanted)
+    if not module.check_mode:
+        for path in others:
+            shutil.rmtree(path)
+    diff = describe_change(f"{current or ''}\n", f"{wanted}\n", str(link))
+    module.exit_json(changed=changed or bool(others), release=wanted, previous=current, diff=diff)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What modules ask of systemd, and what they tell it.
+
+Private to the modules of this project: it may change with any release.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "Result",
+    "MainPID",
+    "NRestarts",
+    "StatusText",
+)
+
+
+def parse_properties(text: str) -> dict[str, str]:
+    """What `systemctl show` prints; all that is asked for is there, if perhaps empty."""
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {name: found.get(name, "") for name in PROPERTIES}
+
+
+def read_unit(module: Any, unit: str) -> dict[str, str]:
+    """The state of a unit; of one that is not there, too."""
+    rc, out, err = module.run_command(["systemctl", "show", f"--property={','.join(PROPERTIES)}", unit])
+    if rc != 0:
+        module.fail_json(msg=f"systemctl show {unit}: {' '.join(err.split())}; does systemd run this host?")
+    return parse_properties(out)
+
+
+def control_unit(module: Any, verb: str, *words: str) -> str | None:
+    """Has systemd do something; what it had to say against it, or None."""
+    rc, out, err = module.run_command(["systemctl", verb, *words])
+    return None if rc == 0 else " ".join(f"{out} {err}".split()) or f"systemctl {verb} exited with {rc}"
+
+
+def read_journal(module: Any, unit: str, *, lines: int = 30, since: str | None = None) -> list[str]:
+    """The last lines of a unit's journal; none if there is no journal."""
+    moment = ["--since", since] if since else []
+    words = [
+        "journalctl",
+        "--quiet",
+        "--no-pager",
+        "--output=cat",
+        f"--lines={lines}",
+        *moment,
+        "--unit",
+        unit,
+    ]
+    rc, out, _ = module.run_command(words)
+    return str(out).splitlines() if rc == 0 else []
