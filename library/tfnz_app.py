@@ -20,18 +20,28 @@ options:
   state:
     description:
       - V(started) also starts it with the host, V(stopped) does not.
+      - V(installed) only puts the release there, and leaves what is in use as it is.
       - V(absent) removes it, with its environment, its account and its data.
     type: str
-    choices: [started, stopped, absent]
+    choices: [started, stopped, installed, absent]
     default: started
   src:
     description: Path of the bundle on the target host. Needed unless O(state=absent).
     type: path
+  id:
+    description:
+      - The id of the bundle, as M(tfnz_bundle) returned it.
+      - With it, check mode can tell what would change while the bundle is not on the target host yet.
+    type: str
+  has_source:
+    description: In check mode without the bundle, whether it has a source, in which the application then runs.
+    type: bool
+    default: true
   command:
     description:
       - What to run, with its arguments. First comes a file of the source that ends in C(.py), or C(-m) and a module, or a command
         of the bundle's projects.
-      - Needed unless O(state=absent).
+      - Needed if O(state=started) or O(state=stopped).
     type: list
     elements: str
   environment:
@@ -169,8 +179,10 @@ from ansible.module_utils.tfnz_units import control_unit, read_journal, read_uni
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+    "state": {"type": "str", "choices": ["started", "stopped", "installed", "absent"], "default": "started"},
     "src": {"type": "path"},
+    "id": {"type": "str"},
+    "has_source": {"type": "bool", "default": True},
     "command": {"type": "list", "elements": "str"},
     "environment": {"type": "dict", "default": {}},
     "secret_environment": {"type": "dict", "default": {}, "no_log": True},
@@ -343,10 +355,33 @@ def remove(module: Any, app: App) -> None:
     module.exit_json(changed=changed, previous=find_current(app.link), diff=diff)
 
 
+def expect_bundle(module: Any) -> dict[str, Any]:
+    """What the bundle says of itself; in check mode, what was said of it.
+
+    Raises:
+        BadBundle: what is there is none for this host, or another.
+    """
+    src, wanted = Path(module.params["src"]), module.params["id"]
+    if module.check_mode and wanted is not None:
+        return {"id": wanted, "source": module.params["has_source"]}
+    bundle: dict[str, Any] = read_bundle(src)
+    check_python(bundle, "{}.{}".format(*sys.version_info))
+    if wanted not in (None, bundle["id"]):
+        raise BadBundle(f"{src} is the bundle {bundle['id']}, and not {wanted}")
+    return bundle
+
+
+def install(module: Any, app: App) -> None:
+    release = expect_bundle(module)["id"]
+    changed = not (app.releases / release).is_dir()
+    if changed and not module.check_mode:
+        install_release(Path(module.params["src"]), app.releases, sys.executable)
+    module.exit_json(changed=changed, release=release, previous=find_current(app.link), restarted=False)
+
+
 def deploy(module: Any, app: App) -> None:
     params = module.params
-    bundle = read_bundle(Path(params["src"]))
-    check_python(bundle, "{}.{}".format(*sys.version_info))
+    bundle = expect_bundle(module)
     variables = {**params["environment"], **params["secret_environment"]}
     wanted = Deployment(
         bundle["id"],
@@ -373,7 +408,7 @@ def deploy(module: Any, app: App) -> None:
     if module.check_mode:
         module.exit_json(**result)
     if plan.deploy:
-        install_release(Path(params["src"]), app.releases, sys.executable, app.link)
+        install_release(Path(params["src"]), app.releases, sys.executable)
         put_in_use(module, app, wanted)
     if plan.enable:
         must(module, control_unit(module, "enable", app.unit))
@@ -394,7 +429,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENT_SPEC,
         supports_check_mode=True,
-        required_if=[("state", "started", ["src", "command"]), ("state", "stopped", ["src", "command"])],
+        required_if=[
+            ("state", "started", ["src", "command"]),
+            ("state", "stopped", ["src", "command"]),
+            ("state", "installed", ["src"]),
+        ],
     )
     name = module.params["name"]
     if not NAME.fullmatch(name):
@@ -413,6 +452,8 @@ def main() -> None:
     if module.params["command"] == []:
         module.fail_json(msg="command is empty: say what to run, such as [app.py]")
     try:
+        if module.params["state"] == "installed":
+            install(module, app)
         deploy(module, app)
     except (BadBundle, ValueError) as exc:
         module.fail_json(msg=str(exc))

@@ -13,12 +13,17 @@ options:
   src:
     description: Path of the bundle on the target host. Needed for O(state=present).
     type: path
+  id:
+    description:
+      - The id of the bundle, as M(tfnz_bundle) returned it.
+      - With it, check mode can tell what would change while the bundle is not on the target host yet.
+    type: str
   folder:
     description: Directory of the releases.
     type: path
     required: true
   link:
-    description: Path of the symbolic link to the release in use. Commands in the release name their interpreter by it.
+    description: Path of the symbolic link to the release in use.
     type: path
     required: true
   keep:
@@ -49,6 +54,7 @@ EXAMPLES = r"""
     src: /opt/20ft/bundles/node.tar.gz
     folder: /opt/20ft/releases
     link: /opt/20ft/venv
+    id: "{{ bundle.id }}"
 """
 
 RETURN = r"""
@@ -81,11 +87,28 @@ from ansible.module_utils.tfnz_releases import (
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "src": {"type": "path"},
+    "id": {"type": "str"},
     "folder": {"type": "path", "required": True},
     "link": {"type": "path", "required": True},
     "keep": {"type": "int", "default": 2},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
+
+
+def expect_bundle(module: Any) -> str:
+    """The id of the bundle that is to be installed.
+
+    Raises:
+        BadBundle: what is there is none for this host, or another.
+    """
+    src, wanted = Path(module.params["src"]), module.params["id"]
+    if module.check_mode and wanted is not None:
+        return str(wanted)
+    bundle = read_bundle(src)
+    check_python(bundle, "{}.{}".format(*sys.version_info))
+    if wanted not in (None, bundle["id"]):
+        raise BadBundle(f"{src} is the bundle {bundle['id']}, and not {wanted}")
+    return str(bundle["id"])
 
 
 def main() -> None:
@@ -102,12 +125,10 @@ def main() -> None:
         diff = describe_change("".join(f"{path}\n" for path in gone), "", "releases")
         module.exit_json(changed=bool(gone), previous=current, diff=diff)
     try:
-        bundle = read_bundle(Path(module.params["src"]))
-        check_python(bundle, "{}.{}".format(*sys.version_info))
-        wanted = bundle["id"]
+        wanted = expect_bundle(module)
         changed = current != wanted or not (folder / wanted).is_dir()
         if changed and not module.check_mode:
-            install_release(Path(module.params["src"]), folder, sys.executable, link)
+            install_release(Path(module.params["src"]), folder, sys.executable)
             switch(link, folder / wanted)
     except BadBundle as exc:
         module.fail_json(msg=str(exc))

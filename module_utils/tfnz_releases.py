@@ -70,12 +70,11 @@ def render_command(interpreter: Path, target: str) -> str:
     return f"#!{interpreter}\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
 
 
-def install_release(archive: Path, folder: Path, python: str, link: Path) -> bool:
+def install_release(archive: Path, folder: Path, python: str) -> bool:
     """Makes a release of a bundle, beside others in `folder`; whether there was none yet.
 
     Args:
         python: the interpreter that the environment is made with.
-        link: the path through which the release will be used, and which its commands therefore name.
 
     Raises:
         BadBundle: it is not one, or is damaged.
@@ -88,7 +87,7 @@ def install_release(archive: Path, folder: Path, python: str, link: Path) -> boo
     draft = folder / f".new-{description['id']}"
     shutil.rmtree(draft, ignore_errors=True)  # of a run that was interrupted
     try:
-        _fill(draft, archive, description, python, link)
+        _fill(draft, archive, description, python, release)
         os.sync()  # or the rename might be on the disk before what is renamed
         draft.rename(release)
     finally:
@@ -96,7 +95,7 @@ def install_release(archive: Path, folder: Path, python: str, link: Path) -> boo
     return True
 
 
-def _fill(draft: Path, archive: Path, description: Mapping[str, Any], python: str, link: Path) -> None:
+def _fill(draft: Path, archive: Path, description: Mapping[str, Any], python: str, release: Path) -> None:
     subprocess.run([python, "-I", "-m", "venv", "--without-pip", str(draft)], check=True, capture_output=True)
     with tarfile.open(archive) as tar:
         tar.extraction_filter = tarfile.data_filter
@@ -107,7 +106,7 @@ def _fill(draft: Path, archive: Path, description: Mapping[str, Any], python: st
         (draft / "site").rename(packages)
     for name, target in description["commands"].items():
         command = draft / "bin" / name
-        command.write_text(render_command(link / "bin" / "python", target))
+        command.write_text(render_command(release / "bin" / "python", target))
         command.chmod(0o755)
 
 

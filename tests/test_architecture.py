@@ -64,6 +64,7 @@ WITHOUT_MIRROR = {
     "guard",
     "init",
     "library",
+    "roles",
     "scripts",
     "system",
     "systemd",
