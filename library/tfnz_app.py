@@ -64,7 +64,7 @@ options:
     default: tfnz
   ready:
     description:
-      - When it counts as started. V(notified) is when it calls C(Location.run()), or tells systemd otherwise; V(started) is
+      - When it counts as started. V(notified) is when it calls C(Location.run), or tells systemd otherwise; V(started) is
         when its program has been executed.
     type: str
     choices: [notified, started]

@@ -98,7 +98,9 @@ def install_release(archive: Path, folder: Path, python: str) -> bool:
 def _fill(draft: Path, archive: Path, description: Mapping[str, Any], python: str, release: Path) -> None:
     subprocess.run([python, "-I", "-m", "venv", "--without-pip", str(draft)], check=True, capture_output=True)
     with tarfile.open(archive) as tar:
-        tar.extraction_filter = tarfile.data_filter
+        # Debian 12's Python has no filters yet. A bundle comes from the controller, which is root here anyway.
+        if hasattr(tarfile, "data_filter"):
+            tar.extraction_filter = tarfile.data_filter
         tar.extractall(draft)
     [packages] = (draft / "lib").glob("python*/site-packages")
     if (draft / "site").is_dir():

@@ -1,0 +1,6 @@
+"""A release that never becomes ready."""
+
+import sys
+
+print("cannot find my marbles", flush=True)
+sys.exit(3)

@@ -1,0 +1,1 @@
+"""A lab of virtual machines on this machine: Debian as users have it, for the roles to be tried on."""
