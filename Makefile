@@ -3,14 +3,16 @@
 #   make demo     containers as function calls: runs examples/hello.py on a private node
 #   make test     every test
 #   make lint     every static check
+#   make molecule the roles on virtual machines, which it makes of Debian's packages
 #   make bench    measurements, of docker, podman and crun too, which it installs
+#   make collection  an Ansible collection in dist/
 #   make setup    the set-up alone, with all that development needs
 #   make lock     requirements/*.txt anew from pyproject.toml
 #   make clean    back to a fresh checkout
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench setup lock clean
+.PHONY: help demo test lint molecule collection bench setup lock clean
 
 python := .venv/bin/python
 
@@ -38,6 +40,17 @@ test:
 lint:
 	@scripts/setup lint
 	@scripts/lint
+
+# MOLECULE_ARGS says what: make molecule MOLECULE_ARGS="converge" keeps the machines
+MOLECULE_ARGS := test
+molecule:
+	@scripts/setup molecule
+	@.venv/bin/python -m scripts.lab image
+	@PATH="$$PWD/.venv/bin:$$PATH" molecule $(MOLECULE_ARGS)
+
+collection:
+	@scripts/setup lint
+	@$(python) scripts/build_collection.py dist
 
 # BENCH_ARGS says what: make bench BENCH_ARGS="--quick --only spawn"
 bench:

@@ -89,8 +89,7 @@ class Lab:
         """Takes everything away; whether there was anything."""
         if not self.folder.exists():
             return False
-        for pid in self._pids():
-            self._kill(pid)
+        self._kill_all()
         shutil.rmtree(self.folder)
         return True
 
@@ -238,6 +237,10 @@ class Lab:
     def _pids(self) -> list[int]:
         path = self.folder / "pids"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def _kill_all(self) -> None:
+        for pid in self._pids():
+            self._kill(pid)
 
     def _kill(self, pid: int) -> None:
         """Kills a process of the lab's, and waits for its end; another one that has got its number is let be."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -11,10 +11,12 @@ UNITS = ("tfnz-node", "tfnz-app-near", "tfnz-app-far")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     host: Any = getattr(item, "funcargs", {}).get("host")
-    if report is not None and report.failed and host is not None:
+    if report.failed and host is not None:
         units = " ".join(f"--unit {unit}" for unit in UNITS)
         journal = host.run(f"journalctl --no-pager --lines 60 {units}").stdout
         report.sections.append(("the journal of the machine", journal))

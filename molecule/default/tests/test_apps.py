@@ -71,4 +71,6 @@ def test_the_containers_of_both_are_on_the_first_node(host: Any, app: tuple[str,
 
 def test_the_node_knows_who_may_come(host: Any, app: tuple[str, int]) -> None:
     known = json.loads(host.check_output("/opt/20ft/venv/bin/tfnz-node account ls --json"))
-    assert sorted(entry["name"] for entry in known) == (["far-node2", "root-node2"] if app[0] == "near" else [])
+    assert sorted(entry["name"] for entry in known) == (
+        ["far-node2", "root-node2"] if app[0] == "near" else []
+    )

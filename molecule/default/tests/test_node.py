@@ -14,7 +14,9 @@ BIN = "/opt/20ft/venv/bin"
 def test_the_unit_runs_and_starts_with_the_machine(host: Any) -> None:
     unit = host.service("tfnz-node")
     assert unit.is_running and unit.is_enabled
-    assert host.check_output("systemctl is-system-running") == "running", host.check_output("systemctl --failed")
+    assert host.check_output("systemctl is-system-running") == "running", host.check_output(
+        "systemctl --failed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,12 +53,16 @@ def test_it_listens_for_clients_elsewhere(host: Any) -> None:
 
 def test_containers_have_control_groups_of_the_unit(host: Any) -> None:
     assert host.file("/sys/fs/cgroup/cgroup.controllers").exists, "pure cgroup v2"
-    assert host.check_output("find /sys/fs/cgroup/system.slice/tfnz-node.service -mindepth 1 -type d | head -1")
+    assert host.check_output(
+        "find /sys/fs/cgroup/system.slice/tfnz-node.service -mindepth 1 -type d | head -1"
+    )
 
 
 def test_the_host_forwards_and_the_firewall_has_a_table(host: Any) -> None:
     assert host.sysctl("net.ipv4.ip_forward") == 1
-    assert "table inet tfnz_" in host.check_output("nft list tables") or "tfnz_" in host.check_output("nft list tables")
+    assert "table inet tfnz_" in host.check_output("nft list tables") or "tfnz_" in host.check_output(
+        "nft list tables"
+    )
 
 
 def test_a_container_runs(host: Any) -> None:
