@@ -14,6 +14,7 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE, NAME = "tfnz", "tfnz"
@@ -21,7 +22,7 @@ FULL = f"{NAMESPACE}.{NAME}"
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 ROLES = sorted(path.name for path in (ROOT / "roles").glob("tfnz_*"))
 #: What the daemon and the SDK are built of, beneath the role that does it.
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "tfnz", "node")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "node")
 _LEFT_OUT = shutil.ignore_patterns(
     "__pycache__", "build", "*.egg-info", "tests", "*apt.txt", "dev.txt", "bench.txt"
 )
@@ -41,9 +42,19 @@ def adapt_tasks(text: str) -> str:
     return re.sub(rf"^(\s+(?:- role|name): )({roles})$", rf"\1{FULL}.\2", text, flags=re.MULTILINE)
 
 
+def read_project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def find_packages() -> list[str]:
+    """The packages that are built from directories right here, as the project's description has them."""
+    found = read_project()["tool"]["setuptools"]["packages"]["find"]["include"]
+    return [name for name in found if (ROOT / name / "__init__.py").is_file()]
+
+
 def find_version() -> str:
     """The release, in the form that collections have: 2.0.0.dev0 is 2.0.0-dev0 there."""
-    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version: str = read_project()["project"]["version"]
     return re.sub(r"^(\d+\.\d+\.\d+)\.?(?=[a-z])", r"\1-", version)
 
 
@@ -77,7 +88,7 @@ def lay_out(folder: Path) -> None:
             path.write_text(adapt_tasks(path.read_text()))
     sources = folder / "roles" / "tfnz_node" / "files" / "source"
     sources.mkdir(parents=True)
-    for name in SOURCES:
+    for name in (*SOURCES, *find_packages()):
         path = ROOT / name
         if path.is_dir():
             shutil.copytree(path, sources / name, ignore=_LEFT_OUT)
