@@ -12,6 +12,7 @@ import click
 from tfnz.protocol.errors import TfnzError
 
 from .account import account
+from .deploy import apps, deploy, undeploy
 from .failures import FAILED, report
 from .firewall import firewall
 from .image import image
@@ -83,7 +84,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Settings)
 
 
-for command in (run, ps, tunnel, image, firewall, account, node):
+for command in (run, ps, tunnel, image, firewall, account, node, deploy, apps, undeploy):
     cli.add_command(command)
 
 

@@ -1,0 +1,359 @@
+"""`tfnz deploy`, `apps` and `undeploy`: programs on other hosts as systemd units, by the roles that Ansible runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfnz.protocol.errors import InvalidArgument
+
+from .arguments import parse_env
+from .output import print_json, print_table, say
+from .settings import debug_option, json_option
+
+#: The roles, beside the package in a checkout.
+DEPLOYMENT = Path(__file__).resolve().parents[2]
+_TARGET = re.compile(r"(?:([A-Za-z0-9_.-]+)@)?([A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])(?::([0-9]{1,5}))?")
+_APP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,21}[a-z0-9])?")
+
+#: What ssh says, and what to try.
+_SSH_HINTS = (
+    ("Permission denied", "let your key in with: ssh-copy-id {host}; or name another with --identity"),
+    ("Host key verification failed", "log in once with: ssh {host}; and compare the host's key"),
+    ("Could not resolve hostname", "check the name"),
+    ("Connection refused", "does ssh listen there, and on this port? USER@HOST:PORT names another"),
+    ("timed out", "is the host up, and does a firewall let ssh pass?"),
+)
+
+
+class DeployFailed(OSError):
+    """Something could not be done on another host; the message says what, and what to try."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where an application is to run, and how to get there."""
+
+    user: str | None
+    name: str
+    port: int | None
+    identity: str | None
+
+    @property
+    def login(self) -> str:
+        return f"{self.user}@{self.name}" if self.user else self.name
+
+    def ssh(self, *words: str) -> list[str]:
+        """A command line that runs another one there, and never asks."""
+        port = ["-p", str(self.port)] if self.port else []
+        key = ["-i", self.identity] if self.identity else []
+        return [
+            "ssh",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=10",
+            *port,
+            *key,
+            self.login,
+            "--",
+            *words,
+        ]
+
+    def inventory(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The host as Ansible has it, with what is to be known of it."""
+        known: dict[str, Any] = {"ansible_host": self.name.strip("[]"), "ansible_become": self.user != "root"}
+        if self.user:
+            known["ansible_user"] = self.user
+        if self.port:
+            known["ansible_port"] = self.port
+        if self.identity:
+            known["ansible_ssh_private_key_file"] = self.identity
+        return {"all": {"hosts": {self.name.strip("[]"): {**known, **variables}}}}
+
+
+def parse_target(text: str, identity: str | None) -> Host:
+    """What USER@HOST:PORT means.
+
+    Raises:
+        InvalidArgument: nothing.
+    """
+    match = _TARGET.fullmatch(text)
+    if match is None or (match[3] and int(match[3]) > 65535):
+        raise InvalidArgument(f"{text!r} is not USER@HOST or USER@HOST:PORT, such as ops@app1.example.com")
+    return Host(match[1], match[2], int(match[3]) if match[3] else None, identity)
+
+
+def choose_name(source: Path, name: str | None) -> str:
+    """What an application is called: what it is told to be, or as its file or directory.
+
+    Raises:
+        InvalidArgument: no unit can be called that.
+    """
+    chosen = name or re.sub(r"[^a-z0-9]+", "-", source.resolve().stem.lower()).strip("-")
+    if not _APP_NAME.fullmatch(chosen):
+        raise InvalidArgument(
+            f"an application cannot be called {chosen!r}: give it a name of up to 23 small letters, digits and dashes, "
+            "a letter first, with --name"
+        )
+    return chosen
+
+
+def explain_ssh(host: Host, said: str) -> str:
+    """Why one cannot log in, and what to try."""
+    words = " ".join(said.split()) or "it did not say why"
+    hint = next((hint for sign, hint in _SSH_HINTS if sign in said), "does this work: ssh {host}?")
+    return f"ssh to {host.login} does not work: {words}; {hint.format(host=host.login)}"
+
+
+def check_host(host: Host) -> None:
+    """That one can log in, and may become root, without being asked for anything.
+
+    Raises:
+        DeployFailed: one cannot; the message says what to try.
+    """
+    needs_sudo = host.user != "root"
+    done = _run(host.ssh("sudo", "-n", "true") if needs_sudo else host.ssh("true"))
+    if done.returncode == 255:
+        raise DeployFailed(explain_ssh(host, done.stderr))
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split())
+        raise DeployFailed(
+            f"{host.login} may not become root there without a password ({said}): allow it in sudoers, "
+            f"or use root@{host.name}"
+        )
+
+
+def run_playbook(playbook: str, host: Host, variables: Mapping[str, Any], *, debug: bool) -> None:
+    """Runs one of our playbooks for a host, and shows what it changes.
+
+    Raises:
+        DeployFailed: it did not come to its end.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfnz-deploy-") as scratch:
+        inventory = Path(scratch, "inventory.json")
+        inventory.touch(mode=0o600)
+        inventory.write_text(json.dumps(host.inventory(variables)))
+        words = ["-i", str(inventory), str(DEPLOYMENT / "playbooks" / playbook)]
+        done = subprocess.run(
+            _ansible("ansible-playbook", *words),
+            env=_environment(None if debug else "tfnz_progress"),
+            stdout=None if debug else subprocess.PIPE,
+            stderr=None,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise DeployFailed(explain_failure(done.stdout or ""))
+
+
+def explain_failure(output: str) -> str:
+    """What failed, from what `tfnz_progress` has written."""
+    for line in output.splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and "reason" in found:
+            return str(found["reason"])
+    return f"Ansible failed: {' '.join(output.split())[-400:] or 'see above'}"
+
+
+def _ansible(name: str, *words: str) -> list[str]:
+    if importlib.util.find_spec("ansible") is None:
+        raise DeployFailed("this needs Ansible on this machine: pip install 'tfnz[ansible]'")
+    if not (DEPLOYMENT / "roles" / "tfnz_app").is_dir():
+        raise DeployFailed(
+            f"the roles are not in {DEPLOYMENT}: run tfnz from a checkout that was installed with: "
+            "pip install -e '.[ansible]'"
+        )
+    return [
+        sys.executable,
+        "-m",
+        "ansible.cli." + {"ansible-playbook": "playbook", "ansible": "adhoc"}[name],
+        *words,
+    ]
+
+
+def _environment(callback: str | None) -> dict[str, str]:
+    """What Ansible is to know: ours, whatever configuration there is."""
+    ours = {
+        "ANSIBLE_CONFIG": str(DEPLOYMENT / "ansible.cfg"),
+        "ANSIBLE_CALLBACK_PLUGINS": str(DEPLOYMENT / "callback_plugins"),
+        "ANSIBLE_LOCALHOST_WARNING": "False",
+        "ANSIBLE_DEPRECATION_WARNINGS": "False",
+    }
+    if callback:
+        ours["ANSIBLE_STDOUT_CALLBACK"] = callback
+    return {**os.environ, **ours}
+
+
+def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    except FileNotFoundError as exc:
+        raise DeployFailed(f"{words[0]} is not on this machine: install it first") from exc
+
+
+_identity = click.option(
+    "--identity",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The private key for ssh.",
+)
+
+
+@click.command(
+    epilog="""\b
+SOURCE is a Python file, or a directory with pyproject.toml, whose command of the same name is run. It becomes the unit
+tfnz-app-NAME on HOST, with a user and an environment of its own, and starts with the host. It is ready when it calls
+Location.run(); one that does not become ready is taken back to the release before.
+
+\b
+ssh and sudo must work without a question. Without --location the application uses the node on HOST itself, through its
+socket; with it, its account there must be let in by whoever runs that node: use the playbooks for both at once.
+
+\b
+Examples:
+  tfnz deploy gateway.py ops@app1.example.com
+  tfnz deploy gateway.py root@10.1.2.3:2222 -e LANG=C.UTF-8 -r requirements.txt -- --port 8080
+""",
+)
+@click.argument("source", type=click.Path(exists=True))
+@click.argument("target", metavar="USER@HOST")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--name", metavar="NAME", help="What to call the application.  [default: as SOURCE]")
+@click.option(
+    "-r", "--requirements", type=click.Path(exists=True, dir_okay=False), help="Its requirements file."
+)
+@click.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set an environment variable; without =VALUE, to the value it has here. Repeatable.",
+)
+@click.option(
+    "--image", "images", multiple=True, metavar="NAME=ARCHIVE", help="An image that it needs. Repeatable."
+)
+@click.option(
+    "--ready",
+    type=click.Choice(["notified", "started"]),
+    default="notified",
+    show_default=True,
+    help="Whether it is ready when it calls Location.run(), or as soon as it is executed.",
+)
+@_identity
+@debug_option
+@click.pass_context
+def deploy(
+    ctx: click.Context, /, source: str, target: str, arguments: tuple[str, ...], **options: Any
+) -> None:
+    """Run the program SOURCE on another host, as a service."""
+    host = parse_target(target, options["identity"])
+    name = choose_name(Path(source), options["name"])
+    app = plan_app(Path(source), name, arguments, options)
+    check_host(host)
+    say(f"deploying {name} to {host.login}")
+    run_playbook("deploy_app.yml", host, {"tfnz_apps": [app]}, debug=ctx.obj.debug)
+    say(f"{name} runs; its journal: ssh {host.login} journalctl -u tfnz-app-{name}")
+
+
+def plan_app(source: Path, name: str, arguments: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The application as the playbook has it.
+
+    Raises:
+        InvalidArgument: an image is not NAME=ARCHIVE.
+    """
+    images = []
+    for image in options["images"]:
+        image_name, equals, archive = image.partition("=")
+        if not (image_name and equals and archive):
+            raise InvalidArgument(
+                f"--image {image!r} should be NAME=ARCHIVE, such as busybox=build/images/busybox.tar"
+            )
+        images.append({"name": image_name, "src": str(Path(archive).resolve())})
+    return {
+        "name": name,
+        "source": str(source.resolve()),
+        "command": [source.resolve().name, *arguments],
+        "requirements": str(Path(options["requirements"]).resolve()) if options["requirements"] else "",
+        # Nobody has said which of them are secret, so all of them are kept as if they were.
+        "secret_environment": parse_env(options["env"], os.environ),
+        "images": images,
+        "ready": options["ready"],
+    }
+
+
+@click.command(
+    epilog="--json prints an array of objects as the Ansible module tfnz_app_info returns them.",
+)
+@click.argument("target", metavar="USER@HOST")
+@_identity
+@json_option
+@debug_option
+def apps(target: str, identity: str | None, as_json: bool) -> None:
+    """List the applications of a host, and how they do."""
+    host = parse_target(target, identity)
+    check_host(host)
+    found = find_apps(host)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (app["name"], app["active"], str(app["restarts"]), app["release"] or "", str(len(app["releases"])))
+        for app in found
+    ]
+    print_table(("NAME", "STATE", "RESTARTS", "RELEASE", "KEPT"), rows)
+
+
+def find_apps(host: Host) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="tfnz-apps-") as scratch:
+        inventory = Path(scratch, "inventory.json")
+        inventory.write_text(json.dumps(host.inventory({})))
+        done = subprocess.run(
+            _ansible("ansible", "all", "-i", str(inventory), "-m", "tfnz_app_info"),
+            env=_environment("minimal"),
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    said = done.stdout.partition("=> ")[2]
+    if done.returncode != 0 or not said:
+        raise DeployFailed(
+            f"{host.login} cannot be asked: {' '.join((done.stdout + done.stderr).split())[-400:]}"
+        )
+    found: list[dict[str, Any]] = json.loads(said)["apps"]
+    return found
+
+
+@click.command()
+@click.argument("name")
+@click.argument("target", metavar="USER@HOST")
+@_identity
+@debug_option
+@click.pass_context
+def undeploy(ctx: click.Context, name: str, target: str, identity: str | None) -> None:
+    """Remove the application NAME from a host, with its environment and data."""
+    host = parse_target(target, identity)
+    choose_name(Path(name), name)
+    check_host(host)
+    if name not in [app["name"] for app in find_apps(host)]:
+        raise DeployFailed(f"{host.login} has no application {name!r}; tfnz apps {target} shows what it has")
+    run_playbook(
+        "deploy_app.yml", host, {"tfnz_apps": [{"name": name, "state": "absent"}]}, debug=ctx.obj.debug
+    )
+    say(f"{name} is gone from {host.login}")
