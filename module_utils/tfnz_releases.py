@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def read_bundle(archive: Path) -> dict[str, Any]:
             if file is None:
                 raise BadBundle(f"{archive} is no bundle: it does not begin with {DESCRIPTION}")
             description = json.loads(file.read(1 << 20))
-    except (OSError, tarfile.TarError, ValueError) as exc:
+    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as exc:
         raise BadBundle(f"{archive} is no bundle: {exc}") from exc
     if not isinstance(description, dict) or KEYS - set(description):
         raise BadBundle(f"{archive} is no bundle: its {DESCRIPTION} lacks one of {', '.join(sorted(KEYS))}")
@@ -77,7 +78,7 @@ def install_release(archive: Path, folder: Path, python: str) -> bool:
         python: the interpreter that the environment is made with.
 
     Raises:
-        BadBundle: it is not one, or is damaged.
+        BadBundle: it is not one, is damaged, or cannot be unpacked; nothing of it is left then.
     """
     description = read_bundle(archive)
     release = folder / description["id"]
@@ -90,6 +91,11 @@ def install_release(archive: Path, folder: Path, python: str) -> bool:
         _fill(draft, archive, description, python, release)
         os.sync()  # or the rename might be on the disk before what is renamed
         draft.rename(release)
+    except subprocess.CalledProcessError as exc:
+        said = " ".join(exc.stderr.decode(errors="replace").split())
+        raise BadBundle(f"{python} cannot make a virtual environment: {said}") from exc
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as exc:
+        raise BadBundle(f"{archive} cannot be unpacked to {folder}: {exc}") from exc
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return True
