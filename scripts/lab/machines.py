@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -251,8 +252,7 @@ class Lab:
         try:
             if str(self.folder) in Path(f"/proc/{pid}/cmdline").read_text():
                 signal.pidfd_send_signal(process, signal.SIGKILL)
-                while str(self.folder) in Path(f"/proc/{pid}/cmdline").read_text():
-                    time.sleep(0.02)
+                select.select([process], [], [])
         except (FileNotFoundError, ProcessLookupError):
             pass
         finally:

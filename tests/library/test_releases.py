@@ -97,3 +97,29 @@ def test_what_is_no_bundle_for_this_host_is_refused(
     )
     assert result["failed"] and "bundle" in result["msg"]
     assert not folder.exists(), "nothing is half changed"
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        (
+            {"packages": ["no-such-package==1"]},
+            "pip install: Could not find a version that satisfies the requirement",
+        ),
+        ({"requirements": ["/absent.txt"]}, "requirements: there is no file /absent.txt on the controller"),
+        ({"source": "/absent.py"}, "source: there is no /absent.py on the controller"),
+        ({"projects": ["/absent"]}, "/absent is no project"),
+    ],
+)
+def test_what_cannot_be_collected_is_said(
+    tmp_path: Path,
+    run_module: RunModule,
+    monkeypatch: pytest.MonkeyPatch,
+    params: dict[str, object],
+    reason: str,
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    cache = tmp_path / "cache"
+    result = run_module("tfnz_bundle", **{"name": "x", "python": PYTHON, "cache": str(cache), **params})
+    assert result["failed"] and reason in result["msg"]
+    assert list(cache.iterdir()) == []
