@@ -341,7 +341,7 @@ def go_back(module: Any, app: App, failed: str, previous: Deployment | None, beg
 
 def remove(module: Any, app: App) -> None:
     """Stops it and takes everything of it away; its user is the role's."""
-    unit = read_unit(module, app.unit)
+    unit, previous = read_unit(module, app.unit), find_current(app.link)
     paths = [path for path in (app.unit_file, app.folder, app.settings, app.data) if os.path.lexists(path)]
     changed = bool(paths) or unit["ActiveState"] not in ("inactive", "failed")
     if changed and not module.check_mode:
@@ -352,7 +352,7 @@ def remove(module: Any, app: App) -> None:
         must(module, control_unit(module, "daemon-reload"))
         control_unit(module, "reset-failed", app.unit)
     diff = describe_change("".join(f"{path}\n" for path in paths), "", app.unit)
-    module.exit_json(changed=changed, previous=find_current(app.link), diff=diff)
+    module.exit_json(changed=changed, previous=previous, diff=diff)
 
 
 def expect_bundle(module: Any) -> dict[str, Any]:
