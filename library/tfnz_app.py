@@ -257,6 +257,12 @@ def hide(line: str, secrets: set[str]) -> str:
     return f"{name}=(not shown)\n" if equals and name in secrets else line
 
 
+def find_last_words(journal: list[str], unit: str) -> str:
+    """The last that the application itself had to say; systemd's lines have the name of the unit in them."""
+    own = [line for line in journal if unit not in line]
+    return f": {own[-1]}" if own else ""
+
+
 # --- the host -----------------------------------------------------------------------------------------------------
 
 
@@ -315,8 +321,7 @@ def go_back(module: Any, app: App, failed: str, previous: Deployment | None, beg
     """After a failure: has the deployment before run again, and the module fail."""
     journal = read_journal(module, app.unit, since=f"@{began_s:.0f}")
     result = {"journal": journal, "failed_release": failed, "restarted": True}
-    ending = f": {journal[-1]}" if journal else ""
-    said = f"{app.unit}: release {failed} did not become ready{ending}"
+    said = f"{app.unit}: release {failed} did not become ready{find_last_words(journal, app.unit)}"
     if previous is None:
         control_unit(module, "disable", "--now", app.unit)
         module.fail_json(

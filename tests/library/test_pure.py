@@ -183,6 +183,16 @@ def test_an_application_is_changed_only_as_far_as_it_differs(state: str, seen: A
     assert plan.changed is bool(does)
 
 
+def test_the_last_words_are_the_applications_own() -> None:
+    journal = [
+        "Starting web.service - web...",
+        "cannot find my marbles",
+        "web.service: Failed with result 'exit-code'.",
+    ]
+    assert app.find_last_words(journal, "web.service") == ": cannot find my marbles"
+    assert app.find_last_words(journal[:1], "web.service") == ""
+
+
 def test_secrets_are_not_in_the_diff() -> None:
     shown = app.show_deployment("r1", {"/env": 'A="1"\nTOKEN="hush"\n', "/unit": None}, {"TOKEN"})
     assert shown == 'release r1\n--- /env\nA="1"\nTOKEN=(not shown)\n--- /unit\n'
