@@ -118,7 +118,9 @@ def sweep_storage(storage: Storage) -> None:
     storage.sweep()
 
 
-async def open_network(config: NodeConfig, executor: Executor, stack: contextlib.AsyncExitStack) -> Network:
+async def open_network(
+    config: NodeConfig, executor: ThreadPoolExecutor, stack: contextlib.AsyncExitStack
+) -> Network:
     """The network of containers, if they are to have one; `stack` ends it.
 
     Raises:
@@ -128,6 +130,8 @@ async def open_network(config: NodeConfig, executor: Executor, stack: contextlib
         return Network(None, NoLinks(), MemoryFirewall(), executor)
     network, links = await asyncio.to_thread(find_free_network, config, executor)
     stack.callback(network.close)
+    # A wire that is still being made when its pool was closed: whoever makes it must find the way back.
+    stack.callback(executor.shutdown)
     monitor = Monitor(links, executor)
     stack.push_async_callback(monitor.close)
     await open_resolver(config, network, links, stack)
