@@ -80,7 +80,9 @@ def test_down_ends_only_what_is_the_labs(tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     other = subprocess.Popen(["tail", "-f", "/dev/null"])
-    mine = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", str(folder)])
+    waiting = "import signal; print(flush=True); signal.pause()"
+    mine = subprocess.Popen([sys.executable, "-c", waiting, str(folder)], stdout=subprocess.PIPE)
+    assert mine.stdout is not None and mine.stdout.read(1)  # what it is called is to be seen from now on
     try:
         (folder / "pids").write_text(f"{gone.pid}\n{other.pid}\n{mine.pid}\n")
         lab._kill_all()
@@ -88,6 +90,7 @@ def test_down_ends_only_what_is_the_labs(tmp_path: Path) -> None:
         assert lab.down() and not folder.exists()
         assert not lab.down()
     finally:
+        mine.stdout.close()
         for process in (other, mine):
             process.kill()
             process.wait()

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tfnz import Location, Secret
-from tfnz.protocol.errors import NoCapacity, ObjectDead, TagInUse
+from tfnz.protocol.errors import ObjectDead, TagInUse
 from tfnz.protocol.exits import Cause, Exit
 
 #: For events that come at once, on a machine that is very busy.
@@ -41,18 +41,6 @@ def test_the_least_that_may_be_asked_for_is_enough(location: Location) -> None:
     assert container.fetch("/file") == bytes(1 << 20)
     container.reboot(reset_filesystem=True)
     assert container.run("true").exit_code == 0
-
-
-def test_a_file_for_which_memory_is_short_costs_the_operation_and_not_the_container(
-    location: Location,
-) -> None:
-    container = location.node().spawn("busybox", ["sleep", "1000"], memory="8M")
-    assert container.run("dd if=/dev/zero of=/dev/shm/full bs=64k count=112").exit_code == 0
-    with pytest.raises(NoCapacity, match="memory limit"):
-        for _ in range(100):  # until what waits for the disk is more than the rest
-            container.put("/file", bytes(16 << 20))
-    assert container.run("rm /dev/shm/full").exit_code == 0
-    container.put("/file", bytes(1 << 20))
 
 
 def test_output_and_the_end_arrive_in_callbacks_in_order(location: Location) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.system.waiting import wait_for
 
 if TYPE_CHECKING:
     from tests.node.init.conftest import Box, LaunchBox, MakeRoot
@@ -258,6 +261,14 @@ async def test_anybody_may_ping_and_listen_below_1024(box: Box) -> None:
 async def test_processes_go_before_init_when_memory_is_short(box: Box) -> None:
     assert (await box.shell("cat /proc/self/oom_score_adj")).strip() == "200"
     assert int(Path(f"/proc/{box.init.pid}/oom_score_adj").read_text()) < 200
+    # Work on files goes before the container's own processes: what it writes takes their memory.
+    job = await box.start("put", "/file", "644", builtin=True)
+    [worker] = Path(f"/proc/{box.init.pid}/task/{box.init.pid}/children").read_text().split()
+    wait_for(
+        lambda: Path(f"/proc/{worker}/oom_score_adj").read_text() == "999\n", 10.0, "it does not offer itself"
+    )
+    await box.init.signal(job.id, signal.SIGKILL)
+    await box.finish(job)
 
 
 @pytest.mark.asyncio
