@@ -168,11 +168,10 @@ from ansible.module_utils.tfnz_apps import (
 from ansible.module_utils.tfnz_commands import describe_change
 from ansible.module_utils.tfnz_releases import (
     BadBundle,
-    check_python,
+    expect_bundle,
     find_current,
     find_others,
     install_release,
-    read_bundle,
     switch,
 )
 from ansible.module_utils.tfnz_units import control_unit, read_journal, read_unit
@@ -360,24 +359,16 @@ def remove(module: Any, app: App) -> None:
     module.exit_json(changed=changed, previous=previous, diff=diff)
 
 
-def expect_bundle(module: Any) -> dict[str, Any]:
-    """What the bundle says of itself; in check mode, what was said of it.
-
-    Raises:
-        BadBundle: what is there is none for this host, or another.
-    """
-    src, wanted = Path(module.params["src"]), module.params["id"]
+def describe_bundle(module: Any) -> dict[str, Any]:
+    """What the bundle says of itself; in check mode, what was said of it. Raises BadBundle."""
+    wanted = module.params["id"]
     if module.check_mode and wanted is not None:
         return {"id": wanted, "source": module.params["has_source"]}
-    bundle: dict[str, Any] = read_bundle(src)
-    check_python(bundle, "{}.{}".format(*sys.version_info))
-    if wanted not in (None, bundle["id"]):
-        raise BadBundle(f"{src} is the bundle {bundle['id']}, and not {wanted}")
-    return bundle
+    return dict(expect_bundle(Path(module.params["src"]), wanted))
 
 
 def install(module: Any, app: App) -> None:
-    release = expect_bundle(module)["id"]
+    release = describe_bundle(module)["id"]
     changed = not (app.releases / release).is_dir()
     if changed and not module.check_mode:
         install_release(Path(module.params["src"]), app.releases, sys.executable)
@@ -386,7 +377,7 @@ def install(module: Any, app: App) -> None:
 
 def deploy(module: Any, app: App) -> None:
     params = module.params
-    bundle = expect_bundle(module)
+    bundle = describe_bundle(module)
     variables = {**params["environment"], **params["secret_environment"]}
     wanted = Deployment(
         bundle["id"],

@@ -77,11 +77,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tfnz_commands import describe_change
 from ansible.module_utils.tfnz_releases import (
     BadBundle,
-    check_python,
+    expect_bundle,
     find_current,
     find_others,
     install_release,
-    read_bundle,
     switch,
 )
 
@@ -95,20 +94,12 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 
 
-def expect_bundle(module: Any) -> str:
-    """The id of the bundle that is to be installed.
-
-    Raises:
-        BadBundle: what is there is none for this host, or another.
-    """
-    src, wanted = Path(module.params["src"]), module.params["id"]
+def find_wanted(module: Any) -> str:
+    """The id of the bundle that is to be installed; in check mode, what was said of it. Raises BadBundle."""
+    wanted = module.params["id"]
     if module.check_mode and wanted is not None:
         return str(wanted)
-    bundle = read_bundle(src)
-    check_python(bundle, "{}.{}".format(*sys.version_info))
-    if wanted not in (None, bundle["id"]):
-        raise BadBundle(f"{src} is the bundle {bundle['id']}, and not {wanted}")
-    return str(bundle["id"])
+    return str(expect_bundle(Path(module.params["src"]), wanted)["id"])
 
 
 def main() -> None:
@@ -125,7 +116,7 @@ def main() -> None:
         diff = describe_change("".join(f"{path}\n" for path in gone), "", "releases")
         module.exit_json(changed=bool(gone), previous=current, diff=diff)
     try:
-        wanted = expect_bundle(module)
+        wanted = find_wanted(module)
         changed = current != wanted or not (folder / wanted).is_dir()
         if changed and not module.check_mode:
             install_release(Path(module.params["src"]), folder, sys.executable)

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -63,6 +64,19 @@ def check_python(description: Mapping[str, Any], version: str) -> None:
         raise BadBundle(
             f"the bundle is for Python {description['python']}, and this host has {version}: make one for it"
         )
+
+
+def expect_bundle(archive: Path, identity: str | None) -> dict[str, Any]:
+    """What a bundle says of itself, which is for this Python and, if `identity` is given, has that id.
+
+    Raises:
+        BadBundle: what is there is none for this host, or another.
+    """
+    description = read_bundle(archive)
+    check_python(description, "{}.{}".format(*sys.version_info))
+    if identity not in (None, description["id"]):
+        raise BadBundle(f"{archive} is the bundle {description['id']}, and not {identity}")
+    return description
 
 
 def render_command(interpreter: Path, target: str) -> str:

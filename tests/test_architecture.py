@@ -45,12 +45,13 @@ for _index, _room in enumerate(TOP):
 #: What `tfnz_command` begins.
 COMMANDS = ("tfnz.cli", "tfnz_node.cli")
 #: What the daemon shares with the SDK; it knows neither side, and may know the protocol.
-SHARED = {"tfnz.framing", "tfnz.joint", "tfnz.protocol"}
+SHARED = {"tfnz.framing", "tfnz.joint", "tfnz.protocol", "tfnz.systemd"}
 #: What the purest rooms may import that is neither ours nor Python's.
 THIRD_PARTY: dict[str, set[str]] = {
     "tfnz.protocol": {"msgspec"},
     "tfnz.framing": set(),
     "tfnz.joint": set(),
+    "tfnz.systemd": set(),
     "tfnz_node.core": {"msgspec"},
     "tfnz_node.kernel": set(),
 }

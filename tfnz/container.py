@@ -8,11 +8,12 @@ from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from . import aio
 from .aio.arguments import Command, Egress, Env, TerminalSize
+from .connectable import Connectable
 from .container_tunnels import ContainerTunnels
 from .face import described, find_callback
+from .lifetime import Lifetime
 from .portal import Portal
 from .process import Process
-from .protocol.exits import Exit
 from .results import Result
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _REQUEST_TIMEOUT_S: Final = 60.0
 
 @final
 @described(aio.Container)
-class Container(ContainerTunnels):
+class Container(Lifetime, Connectable, ContainerTunnels):
     """An isolated root file system, process tree and network address, made by `Node.spawn`.
 
     Unless a method says otherwise it raises `ObjectDead` (a ValueError) when the container has ended, or what kept it
@@ -45,11 +46,6 @@ class Container(ContainerTunnels):
         self._portal = portal
 
     # --- what it is
-
-    @property
-    def uuid(self) -> str:
-        """Its name, 22 characters."""
-        return self._core.uuid
 
     @property
     def ip(self) -> str:
@@ -80,16 +76,6 @@ class Container(ContainerTunnels):
     def processes(self) -> dict[str, Process]:
         """What `spawn` and `spawn_shell` started in it and has not ended, by uuid."""
         return {uuid: self._portal.face(core) for uuid, core in list(self._core.processes.items())}
-
-    @property
-    def exit(self) -> Exit | None:
-        """How it ended, or None while it has not."""
-        return self._core.exit
-
-    @property
-    def dead(self) -> bool:
-        """Whether it has ended."""
-        return self._core.dead
 
     @property
     def stdout_callback(self) -> Callable[[Container, bytes], object] | None:
@@ -132,14 +118,8 @@ class Container(ContainerTunnels):
     def ensure_alive(self) -> None:
         self._core.ensure_alive()
 
-    def bail_if_dead(self) -> bool:
-        return self._core.bail_if_dead()
-
     def is_ready(self) -> bool:
         return self._core.is_ready()
-
-    def __repr__(self) -> str:
-        return repr(self._core)
 
     # --- its life
 
@@ -155,9 +135,6 @@ class Container(ContainerTunnels):
 
     def reboot(self, reset_filesystem: bool = False, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> None:
         self._portal.call(self._core.reboot(reset_filesystem, timeout_s=timeout_s))
-
-    def wait(self, timeout_s: float | None = None) -> Exit:
-        return self._portal.call(self._core.wait(timeout_s))
 
     def destroy(self, *, grace_s: float = 0.0, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> None:
         self._portal.call(self._core.destroy(grace_s=grace_s, timeout_s=timeout_s))
@@ -290,21 +267,6 @@ class Container(ContainerTunnels):
         self._portal.call(self._core.fetch_tree(path, local_dir, timeout_s=timeout_s))
 
     # --- the firewall
-
-    def allow_connection_from(
-        self,
-        other: Any,
-        port: int | None = None,
-        *,
-        alias: str | None = None,
-        timeout_s: float | None = _REQUEST_TIMEOUT_S,
-    ) -> None:
-        self._portal.call(self._core.allow_connection_from(other, port, alias=alias, timeout_s=timeout_s))
-
-    def disallow_connection_from(
-        self, other: Any, port: int | None = None, *, timeout_s: float | None = _REQUEST_TIMEOUT_S
-    ) -> None:
-        self._portal.call(self._core.disallow_connection_from(other, port, timeout_s=timeout_s))
 
     def set_egress(self, egress: Egress, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> None:
         self._portal.call(self._core.set_egress(egress, timeout_s=timeout_s))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from . import aio
 from .face import described, find_callback
+from .lifetime import Lifetime
 from .portal import Portal
-from .protocol.exits import Exit
 
 if TYPE_CHECKING:
     from .container import Container
@@ -18,7 +18,7 @@ _REQUEST_TIMEOUT_S: Final = 60.0
 
 @final
 @described(aio.Process)
-class Process:
+class Process(Lifetime):
     """A process that `Container.spawn` or `Container.spawn_shell` started.
 
     Example:
@@ -29,24 +29,11 @@ class Process:
         0
     """
 
+    _core: aio.Process
+
     def __init__(self, core: aio.Process, portal: Portal) -> None:
         self._core = core
         self._portal = portal
-
-    @property
-    def uuid(self) -> str:
-        """Its name."""
-        return self._core.uuid
-
-    @property
-    def exit(self) -> Exit | None:
-        """How it ended, or None while it runs."""
-        return self._core.exit
-
-    @property
-    def dead(self) -> bool:
-        """Whether it has ended."""
-        return self._core.dead
 
     @property
     def data_callback(self) -> Callable[[Process, bytes], object] | None:
@@ -79,15 +66,6 @@ class Process:
         container: Container = self._portal.face(self._core.parent())
         return container
 
-    def ensure_alive(self) -> None:
-        self._core.ensure_alive()
-
-    def bail_if_dead(self) -> bool:
-        return self._core.bail_if_dead()
-
-    def __repr__(self) -> str:
-        return repr(self._core)
-
     def stdin(self, data: bytes | str, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> None:
         self._portal.call(self._core.stdin(data, timeout_s=timeout_s))
 
@@ -105,9 +83,6 @@ class Process:
         self._core._want_output()
         while part := self._portal.call(self._core._read_output()):
             yield part
-
-    def wait(self, timeout_s: float | None = None) -> Exit:
-        return self._portal.call(self._core.wait(timeout_s))
 
     def destroy(self, *, timeout_s: float | None = _REQUEST_TIMEOUT_S) -> None:
         self._portal.call(self._core.destroy(timeout_s=timeout_s))

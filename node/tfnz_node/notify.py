@@ -5,24 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 
 from tfnz.protocol.errors import TfnzError
+from tfnz.systemd import send_state
 
 
 def notify_systemd(state: str) -> None:
     """Send `state` (such as ``READY=1``) as sd_notify(3) says; outside of systemd nothing happens."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with (
-        contextlib.closing(
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        ) as notifier,
-        contextlib.suppress(OSError),
-    ):
-        notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        send_state(address, state, may_wait=True)
 
 
 def tell_parent_ready(endpoint: str) -> None:

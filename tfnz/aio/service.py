@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+
+from tfnz.systemd import send_state
 
 
 @asynccontextmanager
@@ -46,10 +46,5 @@ async def _feed(address: str, interval_s: float) -> None:
 
 
 def _notify(address: str, state: str) -> None:
-    """Sends `state` as sd_notify(3) says. That nobody hears it is no reason to end."""
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier,
-        contextlib.suppress(OSError),
-    ):
-        notifier.setblocking(False)
-        notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    """The event loop does not wait for systemd."""
+    send_state(address, state, may_wait=False)

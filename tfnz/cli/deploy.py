@@ -9,7 +9,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tfnz.protocol.errors import InvalidArgument
 
 from .arguments import parse_env
 from .output import print_json, print_table, say
-from .settings import debug_option, json_option
+from .settings import debug_option, env_option, json_option
 
 #: The roles, beside the package in a checkout.
 DEPLOYMENT = Path(__file__).resolve().parents[2]
@@ -141,13 +142,9 @@ def run_playbook(playbook: str, host: Host, variables: Mapping[str, Any], *, deb
     Raises:
         DeployFailed: it did not come to its end.
     """
-    with tempfile.TemporaryDirectory(prefix="tfnz-deploy-") as scratch:
-        inventory = Path(scratch, "inventory.json")
-        inventory.touch(mode=0o600)
-        inventory.write_text(json.dumps(host.inventory(variables)))
-        words = ["-i", str(inventory), str(DEPLOYMENT / "playbooks" / playbook)]
+    with _written_inventory(host, variables) as inventory:
         done = subprocess.run(
-            _ansible("ansible-playbook", *words),
+            _ansible("playbook", "-i", inventory, str(DEPLOYMENT / "playbooks" / playbook)),
             env=_environment(None if debug else "tfnz_progress"),
             stdout=None if debug else subprocess.PIPE,
             stderr=None,
@@ -171,7 +168,18 @@ def explain_failure(output: str) -> str:
     return f"Ansible failed: {' '.join(output.split())[-400:] or 'see above'}"
 
 
-def _ansible(name: str, *words: str) -> list[str]:
+@contextmanager
+def _written_inventory(host: Host, variables: Mapping[str, Any]) -> Iterator[str]:
+    """Inside, there is an inventory at this path, which nobody else can read."""
+    with tempfile.TemporaryDirectory(prefix="tfnz-deploy-") as scratch:
+        inventory = Path(scratch, "inventory.json")
+        inventory.touch(mode=0o600)
+        inventory.write_text(json.dumps(host.inventory(variables)))
+        yield str(inventory)
+
+
+def _ansible(command: str, *words: str) -> list[str]:
+    """The command line of one of Ansible's commands, by the module that it is in."""
     if importlib.util.find_spec("ansible") is None:
         raise DeployFailed("this needs Ansible on this machine: pip install 'tfnz[ansible]'")
     if not (DEPLOYMENT / "roles" / "tfnz_app").is_dir():
@@ -179,12 +187,7 @@ def _ansible(name: str, *words: str) -> list[str]:
             f"the roles are not in {DEPLOYMENT}: run tfnz from a checkout that was installed with: "
             "pip install -e '.[ansible]'"
         )
-    return [
-        sys.executable,
-        "-m",
-        "ansible.cli." + {"ansible-playbook": "playbook", "ansible": "adhoc"}[name],
-        *words,
-    ]
+    return [sys.executable, "-m", f"ansible.cli.{command}", *words]
 
 
 def _environment(callback: str | None) -> dict[str, str]:
@@ -238,13 +241,7 @@ Examples:
 @click.option(
     "-r", "--requirements", type=click.Path(exists=True, dir_okay=False), help="Its requirements file."
 )
-@click.option(
-    "-e",
-    "--env",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set an environment variable; without =VALUE, to the value it has here. Repeatable.",
-)
+@env_option
 @click.option(
     "--image", "images", multiple=True, metavar="NAME=ARCHIVE", help="An image that it needs. Repeatable."
 )
@@ -320,11 +317,9 @@ def apps(target: str, identity: str | None, as_json: bool) -> None:
 
 
 def find_apps(host: Host) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="tfnz-apps-") as scratch:
-        inventory = Path(scratch, "inventory.json")
-        inventory.write_text(json.dumps(host.inventory({})))
+    with _written_inventory(host, {}) as inventory:
         done = subprocess.run(
-            _ansible("ansible", "all", "-i", str(inventory), "-m", "tfnz_app_info"),
+            _ansible("adhoc", "all", "-i", inventory, "-m", "tfnz_app_info"),
             env=_environment("minimal"),
             capture_output=True,
             text=True,

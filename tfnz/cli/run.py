@@ -16,7 +16,7 @@ from .interrupts import interrupts
 from .lasting import LastingCommand
 from .runlog import RunLog, run_log
 from .sdk import SomeLocation
-from .settings import Settings, connection_options, embedded_options
+from .settings import Settings, connection_options, embedded_options, env_option
 from .stdio import Stdio
 
 
@@ -45,13 +45,7 @@ Examples:
 )
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "-e",
-    "--env",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    help="Set an environment variable; without =VALUE, to the value it has here. Repeatable.",
-)
+@env_option
 @click.option(
     "-f",
     "--file",

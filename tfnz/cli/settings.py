@@ -107,6 +107,17 @@ def embedded_options(command: Command) -> Command:
     )(command)
 
 
+def env_option(command: Command) -> Command:
+    """Adds -e, which the command receives as `env`; `parse_env` says what it means."""
+    return click.option(
+        "-e",
+        "--env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Set an environment variable; without =VALUE, to the value it has here. Repeatable.",
+    )(command)
+
+
 def json_option(command: Command) -> Command:
     """Adds --json, which the command receives as `as_json`."""
     return click.option(

@@ -173,9 +173,8 @@ class ZmqLink:
     def _break(self, event: zmq.Event) -> None:
         if not self._handshake.done():
             self._handshake.set_exception(self._explain(event))
-        while not self._closed.done() and _readable(
-            self._socket
-        ):  # what arrived before the end is still read
+        # What arrived before the end is still read.
+        while not self._closed.done() and _readable(self._socket):
             self._take_frames()
         self.close()
 

@@ -87,7 +87,7 @@ class Session:
         self.account = account
         self.channel = open_node_channel()
         self.route: Route | None = None
-        self.hasten: Callable[[], None] = _do_nothing
+        self.hasten: Callable[[], None] | None = None
         self.ended = asyncio.Event()
         self.fault: ProtocolError | None = None
         self._handler = handler
@@ -118,7 +118,8 @@ class Session:
     def _send_on(self, body: NodeBody) -> None:
         """Send what came by a connection into a container: at its other end somebody may be waiting for each byte."""
         self.send(body)
-        self.hasten()
+        if self.hasten is not None:
+            self.hasten()
 
     def send_loose(self, frame: NodeFrame) -> None:
         """Send a frame outside of the channel; it is lost when the client is away."""
@@ -357,10 +358,6 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _do_nothing() -> None:
-    pass
 
 
 def find_streams(body: RequestBody) -> tuple[list[int], list[int]]:

@@ -304,7 +304,7 @@ class Sessions:
         if self._by_peer.get(key) is seat:
             del self._by_peer[key]
             self._hang_up(seat.peer)
-        seat.session.route = None
+        seat.session.route = seat.session.hasten = None
 
     def end_soon(self, session: Session) -> None:
         """Everything of the session has been released at its client's request; once that is answered it can go."""

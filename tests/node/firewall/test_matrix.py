@@ -298,12 +298,17 @@ def translated(lab: Lab) -> Iterator[None]:
 
 def test_an_error_in_answer_to_what_is_allowed_passes(lab: Lab) -> None:
     """Between containers that may connect: nobody listens there, so the sender is told by an error."""
-    with lab.allowed(port=PORT), lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+    with lab.allowed(port=PORT), pytest.raises(ConnectionRefusedError):
+        ask_nobody(lab, patience_s=5)
+
+
+def ask_nobody(lab: Lab, *, patience_s: float) -> None:
+    """Have the client send to a port of the server at which nobody listens, and wait for what comes back."""
+    with lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(patience_s)
         client.connect((ADDRESSES["server"], PORT))
         client.send(b"is anybody there?")
-        with pytest.raises(ConnectionRefusedError):
-            client.recv(10)
+        client.recv(10)
 
 
 def test_connections_to_the_outside_know_how_large_its_packets_may_be(lab: Lab) -> None:
@@ -478,16 +483,8 @@ def test_to_announce_how_large_packets_may_be_matters() -> None:
 
 
 def test_to_let_errors_pass_between_containers_matters() -> None:
-    with (
-        Lab(without("ct state related")) as lab,
-        lab.allowed(port=PORT),
-        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client,
-    ):
-        client.settimeout(0.5)
-        client.connect((ADDRESSES["server"], PORT))
-        client.send(b"is anybody there?")
-        with pytest.raises(TimeoutError):
-            client.recv(10)
+    with Lab(without("ct state related")) as lab, lab.allowed(port=PORT), pytest.raises(TimeoutError):
+        ask_nobody(lab, patience_s=0.5)
 
 
 def test_a_packet_for_nobody_does_not_leave_the_host(lab: Lab) -> None:
