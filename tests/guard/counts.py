@@ -33,7 +33,11 @@ FILE = os.urandom(4096)
 
 
 class CountedNode(RunningNode):
-    """A node that is counted from its first moment."""
+    """A node that is counted from its first moment.
+
+    Its network namespace is its own: for a change of the firewall libnftables looks at all tables that there are, and
+    other tests have nodes, too.
+    """
 
     @property
     def counters(self) -> Path:
@@ -41,7 +45,7 @@ class CountedNode(RunningNode):
 
     def command(self, *words: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "tests.guard.counted_node", str(self.counters)),
+            *("unshare", "--net", sys.executable, "-m", "tests.guard.counted_node", str(self.counters)),
             *("--config", str(self.config), *words),
         ]
 

@@ -32,14 +32,6 @@ def find_grown(counted: Counts, recorded: Counts) -> list[str]:
     ]
 
 
-def find_least(counted: Counts, again: Counts) -> Counts:
-    """The less of both, for each cost of each operation."""
-    return {
-        operation: {name: min(count, again[operation][name]) for name, count in costs.items()}
-        for operation, costs in counted.items()
-    }
-
-
 def record() -> None:
     """Keep what is counted now."""
     recorded = json.loads(FILE.read_text()) if FILE.exists() else {}

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.guard.counts import count_all
-from tests.guard.recorded import find_grown, find_least, read_recorded
+from tests.guard.recorded import find_grown, read_recorded
 from tests.guard.system_calls import CannotCount
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_nothing_costs_more_than_it_did(tmp_path: Path) -> None:
     try:
         version, counted = count_all(tmp_path)
@@ -25,17 +25,7 @@ def test_nothing_costs_more_than_it_did(tmp_path: Path) -> None:
     if recorded is None:
         pytest.skip(f"nothing has been recorded for cgroups {version}")
     grown = find_grown(counted, recorded)
-    if grown:  # a machine that is busy all the time makes it more every time: look once again
-        (again := tmp_path / "again").mkdir()
-        _, counted_again = count_all(again)
-        grown = find_grown(find_least(counted, counted_again), recorded)
     assert not grown, "\n".join(["these cost more than was recorded:", *grown])
-
-
-def test_the_less_of_two_counts_holds() -> None:
-    counted = {"spawn": {"daemon_calls": 109, "tasks": 3}}
-    again = {"spawn": {"daemon_calls": 104, "tasks": 4}}
-    assert find_least(counted, again) == {"spawn": {"daemon_calls": 104, "tasks": 3}}
 
 
 def test_what_grows_is_named_and_what_shrinks_is_not() -> None:
