@@ -30,10 +30,12 @@ demo:
 # PYTEST_ARGS narrows the run: make test PYTEST_ARGS="tests/node -k store"
 test:
 	@scripts/setup test
-	@echo "test: tfnz-init"
+	@echo "test: tfnz-init and tfnz-keeper"
 	@$(MAKE) -s -C node/init test
-	@echo "test: tfnz-init, under the address and undefined-behaviour sanitizers"
+	@$(MAKE) -s -C node/keeper test
+	@echo "test: the same, under the address and undefined-behaviour sanitizers"
 	@$(MAKE) -s -C node/init test-sanitize
+	@$(MAKE) -s -C node/keeper test-sanitize
 	@echo "test: pytest, in a private network and mount namespace"
 	@scripts/private-host $(python) -m pytest $(PYTEST_ARGS)
 

@@ -161,10 +161,10 @@ void control_failed(uint32_t id, const struct error *error)
 	control_reply(KIND_FAILED, id, (uint32_t)error->number, error->text, -1);
 }
 
-bool control_exited(uint32_t id, uint32_t status)
+bool control_report(uint32_t kind, uint32_t id, uint32_t argument)
 {
 	char bytes[PACKET_HEADER_BYTES];
 	if (waiting.size)
 		return false;
-	return send_packet(bytes, packet_build(bytes, sizeof bytes, KIND_EXITED, id, status, NULL), -1);
+	return send_packet(bytes, packet_build(bytes, sizeof bytes, kind, id, argument, NULL), -1);
 }

@@ -31,8 +31,8 @@ void control_reply(uint32_t kind, uint32_t id, uint32_t argument, const char *te
 void control_done(uint32_t id);
 void control_failed(uint32_t id, const struct error *error);
 
-// Sends the exit of a process. false: the socket is full or a reply is waiting, try later.
-bool control_exited(uint32_t id, uint32_t status);
+// Sends what nobody has asked for. false: the socket is full or a reply is waiting, try later.
+bool control_report(uint32_t kind, uint32_t id, uint32_t argument);
 
 // True while a reply waits for room; control_flush tries again.
 bool control_is_full(void);

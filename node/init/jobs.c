@@ -4,16 +4,22 @@
 
 #include "control.h"
 
-// An entry is free, running (pid > 0) or ended and not yet reported (pid == 0). The table is the queue of exits, so
-// none is ever lost and its size is bounded.
+// An entry is free, running (pid > 0) or ended (pid == 0). The table is the queue of exits, so none is ever lost and its
+// size is bounded. An end that was told stays in it when the daemon is to say that it will not need to be told again.
 static struct job {
-	bool used;
+	bool used, kept, told;
 	uint32_t id;
 	pid_t pid;
 	int status;
 } jobs[JOBS_MAX];
 
-static unsigned used_count, ended_count;
+static unsigned used_count;
+static unsigned untold_count; // have ended, and the daemon has not been told
+static struct {
+	bool begun;
+	uint32_t nonce;
+	unsigned next; // of the table: what comes before it has been told
+} resync;
 static unsigned top; // every entry from here on is free
 
 bool jobs_are_full(void)
@@ -34,12 +40,12 @@ bool jobs_has(uint32_t id)
 	return find_id(id) != NULL;
 }
 
-void jobs_add(uint32_t id, pid_t pid)
+void jobs_add(uint32_t id, pid_t pid, bool is_kept)
 {
 	unsigned i = 0;
 	while (jobs[i].used)
 		i++;
-	jobs[i] = (struct job){.used = true, .id = id, .pid = pid};
+	jobs[i] = (struct job){.used = true, .kept = is_kept, .id = id, .pid = pid};
 	used_count++;
 	if (i >= top)
 		top = i + 1;
@@ -58,7 +64,7 @@ static void note_end(pid_t pid, int status)
 			continue;
 		jobs[i].pid = 0;
 		jobs[i].status = status;
-		ended_count++;
+		untold_count++;
 		return;
 	}
 }
@@ -74,19 +80,71 @@ static void forget(struct job *job)
 {
 	job->used = false;
 	used_count--;
-	ended_count--;
 	while (top > 0 && !jobs[top - 1].used)
 		top--;
 }
 
+static void note_told(struct job *job)
+{
+	job->told = true;
+	untold_count--;
+	if (!job->kept)
+		forget(job);
+}
+
+void jobs_forget(uint32_t id)
+{
+	struct job *job = find_id(id);
+	if (job && job->pid == 0 && job->told)
+		forget(job);
+}
+
+void jobs_resync(uint32_t nonce)
+{
+	for (unsigned i = 0; i < top; i++) {
+		if (!jobs[i].used || !jobs[i].told)
+			continue;
+		jobs[i].told = false;
+		untold_count++;
+	}
+	resync.begun = true;
+	resync.nonce = nonce;
+	resync.next = 0;
+}
+
+// What runs is told before the ends are: it is true then that what is not told has ended, or never was.
+static bool report_running(void)
+{
+	for (; resync.next < top; resync.next++) {
+		const struct job *job = &jobs[resync.next];
+		if (job->used && job->pid != 0 && !control_report(KIND_RUNS, job->id, 0))
+			return false;
+	}
+	return true;
+}
+
+static bool report_ends(void)
+{
+	for (unsigned i = 0; untold_count > 0 && i < top; i++) {
+		if (!jobs[i].used || jobs[i].pid != 0 || jobs[i].told)
+			continue;
+		if (!control_report(KIND_EXITED, jobs[i].id, (uint32_t)jobs[i].status))
+			return false;
+		note_told(&jobs[i]);
+	}
+	return true;
+}
+
 bool jobs_report(void)
 {
-	for (unsigned i = 0; ended_count > 0 && i < top; i++) {
-		if (!jobs[i].used || jobs[i].pid != 0)
-			continue;
-		if (!control_exited(jobs[i].id, (uint32_t)jobs[i].status))
+	if (resync.begun && !report_running())
+		return true;
+	if (!report_ends())
+		return true;
+	if (resync.begun) {
+		if (!control_report(KIND_LISTED, resync.nonce, 0))
 			return true;
-		forget(&jobs[i]);
+		resync.begun = false;
 	}
-	return ended_count > 0;
+	return false;
 }

@@ -132,6 +132,21 @@ static void serve_connect(struct request *request)
 	control_failed(request->packet.id, &error);
 }
 
+// Another daemon has this end of the socket now. What was told to the one before it, and what was on its way, may be lost;
+// RESYNCED says where that ends.
+static void serve_resync(struct request *request)
+{
+	control_require(request, KIND_RESYNC, 0, 0);
+	control_reply(KIND_RESYNCED, request->packet.id, 0, NULL, -1);
+	jobs_resync(request->packet.id);
+}
+
+static void serve_forget(struct request *request)
+{
+	control_require(request, KIND_FORGET, 0, 0);
+	jobs_forget(request->packet.id);
+}
+
 static void serve(struct request *request)
 {
 	switch (request->packet.kind) {
@@ -149,6 +164,12 @@ static void serve(struct request *request)
 		break;
 	case KIND_CONNECT:
 		serve_connect(request);
+		break;
+	case KIND_RESYNC:
+		serve_resync(request);
+		break;
+	case KIND_FORGET:
+		serve_forget(request);
 		break;
 	default:
 		control_die(EXIT_PROTOCOL, "the daemon sent packet kind %u", request->packet.kind);
@@ -189,6 +210,7 @@ static void serve_forever(int children)
 		if (!control_is_full() && !exits_wait && control_receive(&request, false)) {
 			serve(&request);
 			control_release(&request);
+			exits_wait = jobs_report();
 		}
 	}
 }

@@ -20,6 +20,8 @@ enum packet_kind {
 	KIND_RUN = 5,
 	KIND_SIGNAL = 6,
 	KIND_CONNECT = 7,
+	KIND_RESYNC = 8,
+	KIND_FORGET = 9,
 	KIND_UNSHARED = 101,
 	KIND_FORKED = 102,
 	KIND_READY = 103,
@@ -27,10 +29,13 @@ enum packet_kind {
 	KIND_FAILED = 105,
 	KIND_STARTED = 106,
 	KIND_EXITED = 107,
+	KIND_RESYNCED = 108,
+	KIND_RUNS = 109,
+	KIND_LISTED = 110,
 };
 
 enum entrance { ENTRANCE_STAY = 0, ENTRANCE_TASKS = 1, ENTRANCE_BIRTH = 2 };
-enum run_flag { RUN_PTY = 1, RUN_MAIN = 2, RUN_BUILTIN = 4, RUN_RAW = 8, RUN_FLAGS = 15 };
+enum run_flag { RUN_PTY = 1, RUN_MAIN = 2, RUN_BUILTIN = 4, RUN_RAW = 8, RUN_KEPT = 16, RUN_FLAGS = 31 };
 enum file_flag { FILE_SECRET = 1, FILE_FLAGS = 1 };
 
 struct packet {

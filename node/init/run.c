@@ -82,6 +82,6 @@ void run_start(struct request *request)
 		control_failed(request->packet.id, &error);
 		return;
 	}
-	jobs_add(request->packet.id, pid);
+	jobs_add(request->packet.id, pid, arguments[0] & RUN_KEPT);
 	control_reply(KIND_STARTED, request->packet.id, (uint32_t)pid, NULL, terminal.master);
 }

@@ -32,6 +32,8 @@ class Kind(enum.IntEnum):
     RUN = 5
     SIGNAL = 6
     CONNECT = 7
+    RESYNC = 8
+    FORGET = 9
     UNSHARED = 101
     FORKED = 102
     READY = 103
@@ -39,6 +41,9 @@ class Kind(enum.IntEnum):
     FAILED = 105
     STARTED = 106
     EXITED = 107
+    RESYNCED = 108
+    RUNS = 109
+    LISTED = 110
 
 
 class Entrance(enum.IntEnum):
@@ -56,6 +61,7 @@ class RunFlag(enum.IntFlag):
     MAIN = 2
     BUILTIN = 4
     RAW = 8
+    KEPT = 16
 
 
 class FileFlag(enum.IntFlag):

@@ -1,0 +1,35 @@
+// What the keeper keeps: records by name, each with bytes and descriptors. No input or output but closing.
+#ifndef TFNZ_KEEPER_H
+#define TFNZ_KEEPER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	NAME_MAX_BYTES = 255,
+	RECORD_MAX_BYTES = 60 * 1024,
+	RECORD_MAX_FDS = 16,
+	RECORDS_MAX = 65536,
+	ALL_RECORDS_MAX_BYTES = 256 * 1024 * 1024,
+};
+
+struct record {
+	char *name; // NUL-terminated, with the bytes behind it in one piece of memory
+	char *bytes;
+	uint32_t hash, size;
+	int fd_count;
+	int fds[RECORD_MAX_FDS];
+};
+
+// Takes the descriptors over, also when it refuses; what was there under this name is closed once the new is there.
+// False when there is no room: then the old one stays.
+bool records_put(const char *name, const char *bytes, uint32_t size, const int *fds, int fd_count);
+
+// Forgets a record and closes its descriptors; of one that is not there, nothing.
+void records_delete(const char *name);
+
+unsigned records_count(void);
+const struct record *records_at(unsigned index);
+
+#endif

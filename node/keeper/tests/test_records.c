@@ -1,0 +1,78 @@
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "keeper.h"
+
+static int open_one(void)
+{
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+static void test_a_record_is_replaced_as_a_whole(void)
+{
+	int first = open_one(), second = open_one();
+	CHECK(records_put("a", "old", 3, &first, 1));
+	CHECK(records_put("a", "newer", 5, &second, 1));
+	CHECK(records_count() == 1);
+	CHECK(records_at(0)->size == 5 && !memcmp(records_at(0)->bytes, "newer", 5));
+	CHECK(!is_open(first) && is_open(second));
+	records_delete("a");
+	CHECK(!is_open(second) && records_count() == 0);
+}
+
+static void test_records_keep_their_order(void)
+{
+	CHECK(records_put("a", "", 0, NULL, 0) && records_put("b", "", 0, NULL, 0) && records_put("c", "", 0, NULL, 0));
+	records_delete("b");
+	records_delete("nobody");
+	CHECK(records_count() == 2 && !strcmp(records_at(0)->name, "a") && !strcmp(records_at(1)->name, "c"));
+	records_delete("a");
+	records_delete("c");
+}
+
+static void test_what_has_no_room_is_closed_and_the_old_stays(void)
+{
+	int many[RECORD_MAX_FDS + 1], kept = open_one();
+	for (int i = 0; i <= RECORD_MAX_FDS; i++)
+		many[i] = open_one();
+	CHECK(records_put("a", "old", 3, &kept, 1));
+	CHECK(!records_put("a", "new", 3, many, RECORD_MAX_FDS + 1));
+	CHECK(!is_open(many[0]) && !is_open(many[RECORD_MAX_FDS]));
+	CHECK(is_open(kept) && records_at(0)->size == 3 && !memcmp(records_at(0)->bytes, "old", 3));
+	records_delete("a");
+}
+
+static void test_there_is_an_end_to_it(void)
+{
+	char name[16], *bytes = calloc(1, RECORD_MAX_BYTES);
+	unsigned kept = 0;
+	for (unsigned i = 0; i < RECORDS_MAX; i++) {
+		snprintf(name, sizeof name, "%u", i);
+		if (!records_put(name, bytes, RECORD_MAX_BYTES, NULL, 0))
+			break;
+		kept++;
+	}
+	CHECK(kept == ALL_RECORDS_MAX_BYTES / RECORD_MAX_BYTES);
+	while (records_count()) {
+		snprintf(name, sizeof name, "%u", records_count() - 1);
+		records_delete(name);
+	}
+	free(bytes);
+}
+
+int main(void)
+{
+	test_a_record_is_replaced_as_a_whole();
+	test_records_keep_their_order();
+	test_what_has_no_room_is_closed_and_the_old_stays();
+	test_there_is_an_end_to_it();
+	return 0;
+}

@@ -1,0 +1,1 @@
+"""Holding descriptors for the daemon that comes after this one."""

@@ -1,0 +1,172 @@
+"""tfnz-keeper, from the daemon's side: found or started, asked what it has, and told what to hold.
+
+What is sent to it needs no answer: the kernel keeps it for the keeper to read, also when we are killed, and the keeper
+reads all that one daemon has sent before it listens to the next. The other half is `node/keeper/main.c`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import logging
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from .base import MAX_RECORD_BYTES, MAX_RECORD_FDS, Keeper, KeeperGone, Kept, check
+
+log = logging.getLogger(__name__)
+
+SOCKET = "keeper"
+#: How long a keeper may take to say what it has; it has nothing else to do.
+PATIENCE_S = 30.0
+
+_HEADER = struct.Struct("<III")
+_PUT, _DELETE, _LIST, _END = 1, 2, 3, 4
+_RECORD, _LISTED, _REFUSED = 101, 102, 103
+_MOST_BYTES = _HEADER.size + 256 + MAX_RECORD_BYTES
+
+
+class KeeperFailed(OSError):
+    """There is no keeper, and none could be started."""
+
+
+class KeeperClient(Keeper):
+    """A connection to a keeper that nobody else talks to, since we hold the lock of the data directory.
+
+    Attributes:
+        pid: its process id.
+        found: what it has for us, in the order in which it was first put.
+    """
+
+    lasting = True
+
+    def __init__(self, connection: socket.socket, takeover_s: float) -> None:
+        self._socket = connection
+        connection.settimeout(PATIENCE_S)
+        self._send(_LIST, argument=max(1, int(takeover_s * 1000)))
+        self.found: list[Kept] = []
+        self.pid = 0
+        while not self.pid:
+            kind, argument, kept = self._receive()
+            if kind == _RECORD:
+                self.found.append(kept)
+            elif kind == _LISTED:
+                self.pid = argument
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def fileno(self) -> int:
+        """Readable when `listen` has something to do."""
+        return self._socket.fileno()
+
+    def listen(self, lost: Callable[[], None]) -> None:
+        """Hear what the keeper says by itself, which is bad news; `lost` is called when it has ended."""
+        try:
+            kind, _, kept = self._receive()
+        except (KeeperGone, OSError):
+            lost()
+            return
+        if kind == _REFUSED:
+            log.error("the keeper has no room for %s: it would not outlive this daemon", kept.name)
+
+    def put(self, name: str, record: bytes, fds: Sequence[int] = ()) -> None:
+        check(name, record, fds)
+        self._send(_PUT, name, record, fds)
+
+    def delete(self, name: str) -> None:
+        check(name)
+        self._send(_DELETE, name)
+
+    def close(self) -> None:
+        """As promised; returns when the keeper has ended. Idempotent."""
+        if self._socket.fileno() < 0:
+            return
+        with contextlib.suppress(KeeperGone):
+            self._send(_END)
+        self._socket.close()
+        select.select([self.pidfd], [], [], PATIENCE_S)
+        os.close(self.pidfd)
+
+    def _send(
+        self, kind: int, name: str = "", record: bytes = b"", fds: Sequence[int] = (), *, argument: int = 0
+    ) -> None:
+        encoded = name.encode() + b"\0" if name else b""
+        message = [_HEADER.pack(kind, argument, len(encoded)) + encoded + record]
+        try:
+            socket.send_fds(self._socket, message, fds, socket.MSG_NOSIGNAL)
+        except OSError as exc:
+            raise KeeperGone(f"the keeper has ended: {exc}") from exc
+
+    def _receive(self) -> tuple[int, int, Kept]:
+        space = socket.CMSG_SPACE(MAX_RECORD_FDS * 4)
+        data, ancillary, _, _ = self._socket.recvmsg(_MOST_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        if len(data) < _HEADER.size:
+            raise KeeperGone("the keeper has ended")
+        kind, argument, name_size = _HEADER.unpack_from(data)
+        name, record = data[_HEADER.size :][:name_size], data[_HEADER.size + name_size :]
+        return kind, argument, Kept(name.rstrip(b"\0").decode(), record, tuple(fds))
+
+
+def open_keeper(data_dir: Path, binary: Path, takeover_s: float) -> KeeperClient:
+    """The keeper of a data directory whose lock we hold: the one that serves it, or else a new one. Blocks.
+
+    Args:
+        takeover_s: how long it waits for the next daemon before it ends, and all containers with it.
+
+    Raises:
+        KeeperFailed: there is none, and none could be started.
+    """
+    connection = _connect(data_dir)
+    if connection is None:
+        _start(binary, data_dir, takeover_s)
+        connection = _connect(data_dir)
+    if connection is None:
+        raise KeeperFailed(f"{binary} was started, and does not answer in {data_dir}")
+    try:
+        return KeeperClient(connection, takeover_s)
+    except (OSError, UnicodeDecodeError) as exc:
+        connection.close()
+        raise KeeperFailed(f"the keeper of {data_dir} does not answer: {exc}") from exc
+
+
+def _connect(data_dir: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with _directory(data_dir) as directory:
+            connection.connect(f"/proc/self/fd/{directory}/{SOCKET}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _directory(path: Path) -> Iterator[int]:
+    """A descriptor to name it by: the path may be longer than the address of a socket."""
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _start(binary: Path, data_dir: Path, takeover_s: float) -> None:
+    """Returns when it listens. What it inherits of us it closes itself."""
+    words = [str(binary), str(data_dir), str(max(1, int(takeover_s * 1000)))]
+    try:
+        pid = os.posix_spawn(binary, words, {}, setsigmask=())
+    except OSError as exc:
+        raise KeeperFailed(f"cannot start {binary}: {exc.strerror}; build it with: make -C node/keeper") from exc
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise KeeperFailed(f"{binary} could not begin: its standard error says why (wait status {status})")
