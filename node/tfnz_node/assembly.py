@@ -17,7 +17,7 @@ from ipaddress import IPv4Network
 import zmq.asyncio
 
 from tfnz.protocol.exits import Cause
-from tfnz.protocol.messages import NodeOffer
+from tfnz.protocol.messages import NodeOffer, Resync, Resynced
 
 from .accounts import Accounts
 from .config import NodeConfig
@@ -26,6 +26,7 @@ from .core.registry import Registry
 from .core.slots import Slots
 from .firewall.base import MemoryFirewall, NetworkInUse
 from .firewall.nftables import NftablesFirewall
+from .gateway.book import NoBook
 from .gateway.door import Door
 from .gateway.session import Session
 from .gateway.sessions import Peer, Sessions
@@ -246,6 +247,13 @@ async def gateway(
         if (door := doors.get(peer.socket)) is not None:
             door.hang_up(peer)
 
+    def find_process(peer: Peer) -> int | None:
+        door = doors.get(peer.socket)
+        return None if door is None else door.find_process(peer)
+
+    async def resync(session: Session, view: Resync) -> Resynced:
+        raise RuntimeError("no session outlives this daemon")
+
     async def release_gone(session: Session) -> None:
         await release(node, session, cause=Cause.SESSION_GONE)
 
@@ -264,7 +272,11 @@ async def gateway(
         offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats(node))],
         release=release_gone,
         authorised=accounts.is_authorised,
+        book=NoBook(),
+        resync=resync,
+        find_process=find_process,
         grace_s=config.disconnect_grace_s,
+        takeover_s=config.session_silence_s,
         silence_s=config.session_silence_s,
         max_sessions=config.max_sessions,
     )

@@ -35,16 +35,23 @@ class Channel(Generic[Sent, Received]):
     def __init__(self, wrap: Callable[[int, int, Sent], bytes]) -> None:
         self._wrap = wrap
         self._outbox: deque[tuple[int, bytes]] = deque()
+        self._awaited: deque[tuple[int, Callable[[], None]]] = deque()
         self._sent = 0
         self.received = 0
         self.outbox_bytes = 0
         self._frames_unacknowledged = 0
         self._bytes_unacknowledged = 0
 
-    def send(self, body: Sent) -> bytes:
-        """The frame that carries `body`; to be handed to the connection, if there is one just now."""
+    def send(self, body: Sent, when_acknowledged: Callable[[], None] | None = None) -> bytes:
+        """The frame that carries `body`; to be handed to the connection, if there is one just now.
+
+        Args:
+            when_acknowledged: called once when the peer has it; never if it is not heard of any more.
+        """
         frame = self._wrap(self._sent + 1, self.received, body)
         self._sent += 1
+        if when_acknowledged is not None:
+            self._awaited.append((self._sent, when_acknowledged))
         self._outbox.append((self._sent, frame))
         self.outbox_bytes += len(frame)
         self.acknowledged_to_peer()
@@ -76,6 +83,8 @@ class Channel(Generic[Sent, Received]):
             raise ProtocolError(f"frame {received} was acknowledged, but only {self._sent} were sent")
         while self._outbox and self._outbox[0][0] <= received:
             self.outbox_bytes -= len(self._outbox.popleft()[1])
+        while self._awaited and self._awaited[0][0] <= received:
+            self._awaited.popleft()[1]()
 
     def resume(self, peer_received: int) -> list[bytes]:
         """The frames to send again, oldest first, to a peer that has come back with all up to `peer_received`.
@@ -92,6 +101,7 @@ class Channel(Generic[Sent, Received]):
     def forget(self) -> None:
         """The session is over, and nothing will be sent again."""
         self._outbox.clear()
+        self._awaited.clear()
         self.outbox_bytes = 0
 
     @property

@@ -35,6 +35,7 @@
     │   ├── NotAuthorised                       the node does not know the key, or is not who we think
     │   ├── VersionMismatch
     │   ├── SessionLost                         the node has ended our session
+    │   ├── NodeRestarted                       while this call was under way; the session goes on
     │   └── Disconnected                        the session was closed here
     ├── ProtocolError                           the peer broke the rules
     └── InternalError (RuntimeError)            a fault of ours
@@ -207,6 +208,12 @@ class VersionMismatch(ConnectionFailed):
 
 class SessionLost(ConnectionFailed):
     code = "session_lost"
+
+
+class NodeRestarted(ConnectionFailed):
+    """The node's daemon ended during this call, and another goes on with the session; never crosses the wire."""
+
+    code = "node_restarted"
 
 
 class Disconnected(ConnectionFailed):

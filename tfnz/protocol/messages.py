@@ -15,6 +15,7 @@ from msgspec import Meta, Struct, field
 
 from .errors import ErrorInfo
 from .exits import Exit
+from .streams import MAX_CREDIT
 
 Name = Annotated[str, Meta(max_length=255)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -500,9 +501,99 @@ class ProcessEnded(Struct, frozen=True, tag="process.ended"):
 
 Event: TypeAlias = ContainerRunning | ContainerEnded | ProcessEnded
 
-ClientBody: TypeAlias = Request | Cancel | Data | Credit | End | Stop
+
+# --- after a restart of the node ----------------------------------------------------------------------------------
+
+
+class Position(Struct, frozen=True, array_like=True):
+    """Where the receiver of a stream stands: how many bytes it has, and how many more it has room for."""
+
+    received: Count
+    credit: Annotated[int, Meta(ge=0, le=MAX_CREDIT)]
+
+
+class StreamsView(Struct, frozen=True, array_like=True):
+    """The streams of a process, as its client sees them.
+
+    Attributes:
+        numbers: as the request has named them that made the process.
+        sent: how many bytes of input there have been.
+        input_ended: there will be no more.
+        stdout: how much of the output has come; None when no more of it is wanted, or it has ended.
+        stderr: the same.
+    """
+
+    numbers: Streams
+    sent: Count = 0
+    input_ended: bool = False
+    stdout: Position | None = None
+    stderr: Position | None = None
+
+
+class ProcessView(Struct, frozen=True, array_like=True):
+    """A process that its client knows, and has not heard the end of."""
+
+    process: Id
+    streams: StreamsView
+
+
+class ContainerView(Struct, frozen=True, array_like=True):
+    """A container that its client knows, and has not heard the end of; `ready` when it has heard `ContainerRunning`."""
+
+    container: Id
+    ready: bool
+    streams: StreamsView
+    processes: Annotated[list[ProcessView], Meta(max_length=65536)] = []
+
+
+class Resync(Struct, frozen=True, tag="resync"):
+    """All that a client knows of its session: the first that it says to a node that was restarted.
+
+    Whatever else the session has at the node is not the client's any more: what it was to hear of that was lost, or it
+    has heard of its end.
+
+    Attributes:
+        containers: its own.
+        watching: those of other sessions whose end it asked to be told of.
+    """
+
+    containers: Annotated[list[ContainerView], Meta(max_length=65536)] = []
+    watching: Annotated[list[Id], Meta(max_length=65536)] = []
+
+
+class KnownProcess(Struct, frozen=True, array_like=True):
+    """A process that is there, or whose end is told next; `stdin` as in `KnownContainer`."""
+
+    process: Id
+    stdin: Position | None = None
+
+
+class KnownContainer(Struct, frozen=True, array_like=True):
+    """A container that is there, or whose end is told next.
+
+    Attributes:
+        stdin: how much of the main process's input the node has; None when it takes no more.
+        processes: those of its processes that the client has named.
+    """
+
+    container: Id
+    stdin: Position | None = None
+    processes: list[KnownProcess] = []
+
+
+class Resynced(Struct, frozen=True, tag="resynced"):
+    """What the node has of what the client has named. The rest is lost without a trace, and will not be told of.
+
+    From here on the session goes on: each stream from its receiver's position, with the credit of that.
+    """
+
+    containers: list[KnownContainer] = []
+    watching: list[Id] = []
+
+
+ClientBody: TypeAlias = Request | Cancel | Data | Credit | End | Stop | Resync
 NodeBody: TypeAlias = (
-    Reply | Failure | Data | Credit | End | Stop | ContainerRunning | ContainerEnded | ProcessEnded
+    Reply | Failure | Data | Credit | End | Stop | ContainerRunning | ContainerEnded | ProcessEnded | Resynced
 )
 
 
@@ -531,6 +622,7 @@ class Hello(Struct, frozen=True, tag="hello"):
         token: proof of the session to resume; empty for a new one.
         received: the last number of the node's that arrived.
         client: what the client is, for the node's log.
+        incarnation: of the node, as the last `Welcome` had it: what both sides have numbered belongs to that one.
     """
 
     versions: Annotated[list[int], Meta(min_length=1, max_length=64)]
@@ -538,6 +630,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     session: Annotated[str, Meta(max_length=64)] = ""
     received: Count = 0
     client: Name = ""
+    incarnation: Annotated[str, Meta(max_length=64)] = ""
 
 
 class NodeOffer(Struct, frozen=True):
@@ -549,7 +642,16 @@ class NodeOffer(Struct, frozen=True):
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
-    """The session is open. `received` is the last number of the client's that the node has."""
+    """The session is open.
+
+    Attributes:
+        resumed: it is the one that the client has asked for.
+        received: the last number of the client's that the node has.
+        silence_s: a session of which nothing is heard for so long is over.
+        incarnation: the run of the daemon that says so.
+        restarted: the session was another incarnation's. Both sides number from 1 again, what was under way is lost,
+            and the client's first word is `Resync`.
+    """
 
     version: int
     session: str
@@ -560,6 +662,8 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     resumed: bool = False
     received: int = 0
     silence_s: float = 120.0
+    incarnation: str = ""
+    restarted: bool = False
 
 
 class Refused(Struct, frozen=True, tag="refused"):

@@ -34,6 +34,9 @@ class Door(Protocol):
     def hasten(self, peer: Peer) -> None:
         """The peer waits for what was sent to it just now: have that leave at once, where it would not anyway."""
 
+    def find_process(self, peer: Peer) -> int | None:
+        """A descriptor of the peer's process (pidfd), the caller's to close; None when it cannot be known."""
+
     def hang_up(self, peer: Peer) -> None:
         """Nothing more is said to this peer, nor heard: close its connection, where a single one can be closed."""
 

@@ -30,23 +30,18 @@ from tfnz.protocol.messages import (
     Data,
     End,
     Failure,
-    FetchFile,
-    FetchTree,
-    ImportImage,
     NodeBody,
     NodeFrame,
     OpenConnection,
-    PutFile,
-    PutTree,
     Reply,
     Request,
     RequestBody,
     Result,
-    RunProcess,
-    SpawnContainer,
-    StartProcess,
+    Resync,
+    Resynced,
     Stop,
 )
+from tfnz.protocol.openings import find_streams
 
 from .streams import InStream, OutStream
 
@@ -69,6 +64,8 @@ FLOWS_AT_ONCE = 32
 ACK_DELAY_S = 0.02
 
 Handler = Callable[["Session", Request], Awaitable[Result]]
+#: Brings a session of an earlier daemon and its client together; see `Sessions`.
+Reconcile = Callable[["Session", Resync], Awaitable[Resynced]]
 Route = Callable[[bytes], None]
 
 
@@ -79,9 +76,12 @@ class Session:
         id: its name in logs; not a secret.
         token: what a client must show to resume it.
         account: whose it is, from authentication.
+        resync_due: it is of an earlier daemon, and what its client knows of it has not been heard yet.
     """
 
-    def __init__(self, *, id: str, token: str, account: str, handler: Handler) -> None:
+    def __init__(
+        self, *, id: str, token: str, account: str, handler: Handler, resync: Reconcile | None = None
+    ) -> None:
         self.id = id
         self.token = token
         self.account = account
@@ -90,7 +90,13 @@ class Session:
         self.hasten: Callable[[], None] | None = None
         self.ended = asyncio.Event()
         self.fault: ProtocolError | None = None
+        self.resync_due = resync is not None
         self._handler = handler
+        self._resync = resync
+        #: What is said before client and node know the same; None once they do.
+        self._held: list[tuple[NodeBody, Callable[[], None] | None]] | None = [] if resync else None
+        self._resyncing: asyncio.Task[None] | None = None
+        self._adopted: list[tuple[OutStream, int]] = []
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._last_request = 0
         self._closing = False
@@ -105,11 +111,18 @@ class Session:
 
     # --- to the client
 
-    def send(self, body: NodeBody) -> None:
-        """Send `body`, now or when the client is back. After the end of the session, or a fault, nothing is sent."""
+    def send(self, body: NodeBody, when_acknowledged: Callable[[], None] | None = None) -> None:
+        """Send `body`, now or when the client is back. After the end of the session, or a fault, nothing is sent.
+
+        Args:
+            when_acknowledged: called once when the client has it; never when the session ends before.
+        """
         if self.ended.is_set() or self.fault is not None:
             return
-        frame = self.channel.send(body)
+        if self._held is not None:
+            self._held.append((body, when_acknowledged))
+            return
+        frame = self.channel.send(body, when_acknowledged)
         if self.channel.outbox_bytes > MAX_OUTBOX_BYTES:
             self.fault = ProtocolError(f"{self.channel.outbox_bytes} bytes have not been acknowledged")
         if self.route is not None:
@@ -150,6 +163,8 @@ class Session:
             self.send_loose(Ack(self.channel.received))
 
     def _handle(self, body: ClientBody) -> None:
+        if self._held is not None and not (isinstance(body, Resync) and self.resync_due):
+            raise ProtocolError(f"{type(body).__name__} came before node and client knew the same")
         match body:
             case Data():
                 if (stream := self._find_input(body.stream)) is not None:
@@ -168,6 +183,76 @@ class Session:
             case Cancel():
                 if (task := self._requests.get(body.id)) is not None:
                     task.cancel()
+            case Resync():
+                self._begin_resync(body)
+
+    # --- after a restart
+
+    def begin_again(self) -> None:
+        """The client is back, and has nothing of what this daemon has numbered: number from 1."""
+        self.channel.forget()
+        self.channel = open_node_channel()
+
+    def _begin_resync(self, body: Resync) -> None:
+        if not self.resync_due:
+            raise ProtocolError("the node was not restarted: there is nothing to be told again")
+        self.resync_due = False
+        self._resyncing = asyncio.create_task(self._reconcile(body), name=f"{self.id} resync")
+
+    async def _reconcile(self, body: Resync) -> None:
+        """Find out what both sides have, and let the session go on."""
+        assert self._resync is not None
+        try:
+            answer = await self._resync(self, body)
+        except ProtocolError as exc:
+            self.fault = exc
+        except Exception:
+            log.exception("session %s cannot go on", self.id)
+            self.fault = ProtocolError("the node could not find out what is left of the session; see its log")
+        else:
+            self._go_on(answer)
+
+    def _go_on(self, answer: Resynced) -> None:
+        held, self._held = self._held, None
+        self.send(answer)
+        for body, when_acknowledged in held or []:
+            self.send(body, when_acknowledged)
+        adopted, self._adopted = self._adopted, []
+        for stream, credit in adopted:
+            if credit:
+                stream.on_credit(credit)
+
+    def adopt_input(self, number: int, *, waiting: int = 0) -> InStream:
+        """A stream to the node that goes on; to be called while the session is being resynced.
+
+        Args:
+            number: as the client has it.
+            waiting: how many bytes the node has that it has not passed on: there is so much less room. Passing them
+                on is `consumed` as for all others. The client is told of `InStream.granted`.
+
+        Raises:
+            ProtocolError: the client has named it twice, or too many.
+        """
+        self._check_new(number)
+        stream = InStream(number, self.send, self._forget_input, waiting=waiting)
+        self._inputs[number] = stream
+        return stream
+
+    def adopt_output(self, number: int, *, credit: int) -> OutStream:
+        """A stream to the client that goes on. It has no room before the client has heard that the session does.
+
+        Args:
+            number: as the client has it.
+            credit: what the client has room for, see `Position`; what is written first comes after what it has.
+
+        Raises:
+            ProtocolError: the client has named it twice, or too many.
+        """
+        self._check_new(number)
+        stream = OutStream(number, self.send, self._forget_output, credit=0)
+        self._outputs[number] = stream
+        self._adopted.append((stream, credit))
+        return stream
 
     # --- requests
 
@@ -332,6 +417,9 @@ class Session:
         self.ended.set()
         # Now, and not when the garbage collector finds the session: a client could fill memory with ends of sessions.
         self.channel.forget()
+        self._held = None
+        if self._resyncing is not None:
+            self._resyncing.cancel()
         if self._ack_timer is not None:
             self._ack_timer.cancel()
         for stream in list(self._inputs.values()):
@@ -339,6 +427,8 @@ class Session:
         for out in list(self._outputs.values()):
             out.on_stop()
         await self.cut_connections()
+        if self._resyncing is not None:
+            await asyncio.gather(self._resyncing, return_exceptions=True)
         await self.stop_requests()
 
     async def cut_connections(self) -> None:
@@ -358,19 +448,3 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def find_streams(body: RequestBody) -> tuple[list[int], list[int]]:
-    """The streams that a request opens: those to the node, those from it."""
-    match body:
-        case SpawnContainer() | StartProcess() | RunProcess():
-            inputs, outputs = [body.streams.stdin], [body.streams.stdout, body.streams.stderr]
-        case PutFile() | PutTree() | ImportImage():
-            inputs, outputs = [body.stream], []
-        case FetchFile() | FetchTree():
-            inputs, outputs = [], [body.stream]
-        case OpenConnection():
-            inputs, outputs = [body.to_container], [body.from_container]
-        case _:
-            return [], []
-    return [number for number in inputs if number], [number for number in outputs if number]

@@ -4,6 +4,9 @@ A new connection begins with `Hello`. It opens a session, or takes over the one 
 sends what the client has not got. When the kernel closes a connection its sessions are *in doubt*: a live client says
 something within the grace period, on this connection or a new one, and a dead one does not. A session that says
 nothing at all for the silence period ends too. Ending means: everything it owns is destroyed.
+
+Sessions outlive the daemon when the book does. Those of an earlier daemon wait for their clients, which begin with what
+they know (`Resync`); a client whose process has ended does not come.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,7 +37,8 @@ from tfnz.protocol.messages import (
     choose_version,
 )
 
-from .session import Handler, Session
+from .book import SessionBook, SessionRecord
+from .session import Handler, Reconcile, Session
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +61,18 @@ class Peer:
 
 @dataclass
 class _Seat:
-    """A session and the connection it is at."""
+    """A session and the connection it is at; without one, its client has not come back since the daemon began.
+
+    Attributes:
+        process: a descriptor of the process that is waited for.
+    """
 
     session: Session
-    peer: Peer
+    peer: Peer | None
     last_heard: float
     doubt: asyncio.TimerHandle | None = None
     nonce: int = 0
+    process: int | None = None
 
 
 class Sessions:
@@ -77,6 +87,13 @@ class Sessions:
         offer: the nodes that a client may name.
         release: destroys all that a session owns; given the session and why it ends.
         authorised: whether an account may still be here.
+        book: where sessions are kept for the next daemon, before their clients hear of them.
+        resync: brings together what a client knows of a session of an earlier daemon and what is there. It has the
+            streams that go on adopted (`Session.adopt_input`, `adopt_output`), ends whatever the client does not
+            know, and answers. What is sent to the client meanwhile, it hears after the answer. A ProtocolError
+            ends the session.
+        find_process: a descriptor of the process of a peer (pidfd), the caller's to close; None when it is not known.
+        takeover_s: how long a client has to come back to its session after the daemon was restarted.
     """
 
     def __init__(
@@ -89,7 +106,11 @@ class Sessions:
         offer: Callable[[], list[NodeOffer]],
         release: Callable[[Session], Awaitable[None]],
         authorised: Callable[[str], bool],
+        book: SessionBook,
+        resync: Reconcile,
+        find_process: Callable[[Peer], int | None],
         grace_s: float,
+        takeover_s: float,
         silence_s: float,
         max_sessions: int,
         hello_patience_s: float = HELLO_PATIENCE_S,
@@ -101,6 +122,11 @@ class Sessions:
         self._offer = offer
         self._release = release
         self._authorised = authorised
+        self._book = book
+        self._resync = resync
+        self._find_process = find_process
+        self._takeover_s = takeover_s
+        self._incarnation = new_id()
         self._grace_s = grace_s
         self._silence_s = silence_s
         self._hello_patience_s = hello_patience_s
@@ -112,6 +138,48 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._seats)
+
+    # --- those of an earlier daemon
+
+    def restore(self) -> dict[str, Session]:
+        """The sessions that are in the book, by id; they wait for their clients. To be called once, before all else."""
+        for record, process in self._book.entries():
+            session = Session(
+                id=record.id,
+                token=record.token,
+                account=record.account,
+                handler=self._handler,
+                resync=self._resync,
+            )
+            seat = self._seats[session.id] = _Seat(session, None, _now(), process=process)
+            loop = asyncio.get_running_loop()
+            seat.doubt = loop.call_later(self._takeover_s, self._end, seat, "its client did not come back")
+            if process is not None:
+                loop.add_reader(process, self._on_process_ended, seat)
+        return {id: seat.session for id, seat in self._seats.items()}
+
+    def _enter(self, seat: _Seat, peer: Peer) -> None:
+        """Write a session into the book, with the process that is its client now. Raises NoCapacity."""
+        session = seat.session
+        process = self._find_process(peer)
+        try:
+            self._book.put(SessionRecord(session.id, session.token, session.account), process)
+        finally:
+            if process is not None:
+                os.close(process)
+
+    def _on_process_ended(self, seat: _Seat) -> None:
+        """Another may have the session by now, such as a child of it, and be on its way."""
+        self._await_no_longer(seat)
+        self._doubt(seat, self._grace_s)
+
+    @staticmethod
+    def _await_no_longer(seat: _Seat) -> None:
+        """The client is back, or will not come."""
+        process, seat.process = seat.process, None
+        if process is not None:
+            asyncio.get_running_loop().remove_reader(process)
+            os.close(process)
 
     # --- frames
 
@@ -177,6 +245,7 @@ class Sessions:
             raise NoCapacity(f"this node serves {len(self._seats)} sessions, as many as it may")
         session = Session(id=new_id(), token=new_id(), account=peer.account, handler=self._handler)
         seat = _Seat(session, peer, _now())
+        self._enter(seat, peer)
         self._seats[session.id] = seat
         self._sit(seat, peer)
         log.info("session %s of %s opened by %r", session.id, peer.account, hello.client[:80])
@@ -191,17 +260,33 @@ class Sessions:
             or not hmac.compare_digest(seat.session.token.encode(), hello.token.encode())
         ):
             raise SessionLost("the node has ended this session, and all that it owned")
-        frames = seat.session.channel.resume(hello.received)
-        self._by_peer.pop((seat.peer.socket, seat.peer.routing_id), None)
-        self._hang_up(seat.peer)
+        restarted = self._is_of_another(seat, hello)
+        self._enter(seat, peer)
+        if restarted:
+            seat.session.begin_again()
+        frames = [] if restarted else seat.session.channel.resume(hello.received)
+        if seat.peer is not None:
+            self._by_peer.pop((seat.peer.socket, seat.peer.routing_id), None)
+            self._hang_up(seat.peer)
         seat.last_heard = _now()
+        self._await_no_longer(seat)
         self._sit(seat, peer)
         self._trust(seat)
         log.info("session %s resumed, %d frames again", seat.session.id, len(frames))
-        seat.session.send_loose(self._welcome(seat, version, resumed=True))
+        seat.session.send_loose(self._welcome(seat, version, resumed=True, restarted=restarted))
         for frame in frames:
             self._send(peer, frame)
         self._doubt(seat, self._hello_patience_s)
+
+    def _is_of_another(self, seat: _Seat, hello: Hello) -> bool:
+        """Whether what the client has numbered is an earlier daemon's."""
+        if hello.incarnation == self._incarnation:
+            return False
+        if seat.session.resync_due and hello.incarnation:
+            return True
+        if seat.session.resync_due or hello.incarnation:
+            raise SessionLost("the node was restarted, and this client does not know how to go on")
+        return False  # it does not name one, and so has been here all along
 
     def _sit(self, seat: _Seat, peer: Peer) -> None:
         seat.peer = peer
@@ -209,8 +294,9 @@ class Sessions:
         seat.session.route = lambda frame: self._send(peer, frame)
         seat.session.hasten = lambda: self._hasten(peer)
 
-    def _welcome(self, seat: _Seat, version: int, *, resumed: bool) -> Welcome:
+    def _welcome(self, seat: _Seat, version: int, *, resumed: bool, restarted: bool = False) -> Welcome:
         session = seat.session
+        assert seat.peer is not None
         return Welcome(
             version=version,
             session=session.id,
@@ -221,6 +307,8 @@ class Sessions:
             resumed=resumed,
             received=session.channel.received,
             silence_s=self._silence_s,
+            incarnation=self._incarnation,
+            restarted=restarted,
         )
 
     def _refuse(self, peer: Peer, error: TfnzError) -> None:
@@ -234,7 +322,8 @@ class Sessions:
     def on_disconnected(self, socket: str, descriptor: int) -> None:
         """The kernel closed a connection; another may have its descriptor by now, so this is only a reason to ask."""
         for seat in list(self._seats.values()):
-            if seat.peer.socket == socket and seat.peer.descriptor == descriptor:
+            peer = seat.peer
+            if peer is not None and peer.socket == socket and peer.descriptor == descriptor:
                 self._doubt(seat, self._grace_s)
 
     def _doubt(self, seat: _Seat, patience_s: float) -> None:
@@ -245,7 +334,8 @@ class Sessions:
         if seat.doubt is None or seat.doubt.when() > deadline:  # asking again gives no more time
             self._trust(seat)
             seat.doubt = asyncio.get_running_loop().call_at(deadline, self._end, seat, "the client is gone")
-        seat.session.send_loose(Ping(seat.session.channel.received, seat.nonce))
+        if seat.peer is not None:
+            seat.session.send_loose(Ping(seat.session.channel.received, seat.nonce))
 
     @staticmethod
     def _trust(seat: _Seat) -> None:
@@ -267,7 +357,10 @@ class Sessions:
 
     def _sweep(self, seat: _Seat) -> None:
         silent_s = _now() - seat.last_heard
-        if silent_s > self._silence_s:
+        if seat.peer is None:
+            if not self._authorised(seat.session.account):
+                self._end(seat, "its account is no longer authorised")
+        elif silent_s > self._silence_s:
             # It may only have been stopped: then it finds out as soon as it goes on.
             said_nothing = f"the client said nothing for {self._silence_s:g} s"
             self._refuse(seat.peer, SessionLost(f"the node has ended the session: {said_nothing}"))
@@ -297,13 +390,17 @@ class Sessions:
             await self._release(seat.session)
         except Exception:
             log.exception("session %s: not all of it could be released", seat.session.id)
+        finally:  # and not before: the next daemon would find what it owned, and nobody's
+            self._book.delete(seat.session.id)
 
     def _leave(self, seat: _Seat) -> None:
         self._trust(seat)
-        key = (seat.peer.socket, seat.peer.routing_id)
-        if self._by_peer.get(key) is seat:
-            del self._by_peer[key]
-            self._hang_up(seat.peer)
+        self._await_no_longer(seat)
+        if seat.peer is not None:
+            key = (seat.peer.socket, seat.peer.routing_id)
+            if self._by_peer.get(key) is seat:
+                del self._by_peer[key]
+                self._hang_up(seat.peer)
         seat.session.route = seat.session.hasten = None
 
     def end_soon(self, session: Session) -> None:
@@ -315,7 +412,8 @@ class Sessions:
         """End every session, and wait until nothing of them is left. No more are opened."""
         self._closed = True
         for seat in list(self._seats.values()):
-            self._refuse(seat.peer, SessionLost("the node is shutting down"))
+            if seat.peer is not None:
+                self._refuse(seat.peer, SessionLost("the node is shutting down"))
             self._end(seat, "the node is shutting down")
         await asyncio.gather(*self._endings, return_exceptions=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
 from tfnz.protocol.messages import Credit, Data, End, NodeBody, Stop
-from tfnz.protocol.streams import MAX_CHUNK, ReceiveCredit, SendCredit
+from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK, ReceiveCredit, SendCredit
 from tfnz_node.core.flow import SinkStopped
 
 Send = Callable[[NodeBody], None]
@@ -24,11 +24,13 @@ class StreamStopped(SinkStopped):
 class OutStream:
     """Bytes from the node to the client. One pump writes; the client's credit lets it."""
 
-    def __init__(self, number: int, send: Send, forget: Callable[[int], None]) -> None:
+    def __init__(
+        self, number: int, send: Send, forget: Callable[[int], None], *, credit: int = INITIAL_CREDIT
+    ) -> None:
         self.number = number
         self._send = send
         self._forget = forget
-        self._credit = SendCredit()
+        self._credit = SendCredit(credit)
         self._waiting: Callable[[], None] | None = None
         self.stopped = False
         self.ended = False
@@ -75,18 +77,28 @@ class OutStream:
 
 
 class InStream:
-    """Bytes from the client to the node. One task reads; reading grants the client credit."""
+    """Bytes from the client to the node. One task reads; reading grants the client credit.
 
-    def __init__(self, number: int, send: Send, forget: Callable[[int], None]) -> None:
+    Args:
+        waiting: how much has come in an earlier life of the stream, and has not been passed on yet.
+    """
+
+    def __init__(self, number: int, send: Send, forget: Callable[[int], None], *, waiting: int = 0) -> None:
         self.number = number
         self._send = send
         self._forget = forget
         self._credit = ReceiveCredit()
+        self._credit.receive(waiting)
         self._queue: deque[bytes] = deque()
         self._changed = asyncio.Event()
         self._over = False
         self._error: TfnzError | None = None
         self._stopped = False
+
+    @property
+    def granted(self) -> int:
+        """How much more may come."""
+        return self._credit.granted
 
     async def read(self) -> bytes:
         """The next bytes, or ``b""`` at the end.

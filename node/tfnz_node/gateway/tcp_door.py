@@ -89,6 +89,10 @@ class TcpDoor:
     def hasten(self, peer: Peer) -> None:
         """It has left already."""
 
+    def find_process(self, peer: Peer) -> int | None:
+        """It may be on another machine."""
+        return None
+
     def hang_up(self, peer: Peer) -> None:
         """A router cannot close one of its connections; what it may hold is bounded without."""
 

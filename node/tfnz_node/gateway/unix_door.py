@@ -46,6 +46,8 @@ MAX_QUEUED_BYTES: Final = MAX_OUTBOX_BYTES + 2 * MAX_FRAME
 FAREWELL_S: Final = 10.0
 #: Linux 6.16. Without it, a client may pass us a descriptor that takes for ever to close, and we would wait for that.
 _SO_PASSRIGHTS: Final = 83
+#: Linux 6.5. Without it, a client that ends while there is no daemon is noticed when it does not come back.
+_SO_PEERPIDFD: Final = 77
 #: struct ucred of SO_PEERCRED: process, user and group.
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -56,6 +58,7 @@ class _Caller:
 
     peer: Peer
     uid: int
+    socket: socket.socket
     connection: FramedSocket = field(init=False)
     silence: asyncio.TimerHandle | None = None
 
@@ -123,6 +126,15 @@ class UnixDoor:
         if (caller := self._callers.get(peer.routing_id)) is not None:
             caller.connection.hasten()
 
+    def find_process(self, peer: Peer) -> int | None:
+        caller = self._callers.get(peer.routing_id)
+        if caller is None:
+            return None
+        try:
+            return caller.socket.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+        except OSError:  # an older kernel, or its process and what it knew of it are gone
+            return None
+
     def hang_up(self, peer: Peer) -> None:
         if (caller := self._callers.get(peer.routing_id)) is not None:
             caller.connection.finish(FAREWELL_S)
@@ -158,7 +170,7 @@ class UnixDoor:
         account = account_of_uid(uid)
         number = next(self._numbers)
         peer = Peer(self.endpoint, number.to_bytes(8, "big"), number, account, key_of_account(account))
-        caller = _Caller(peer, uid)
+        caller = _Caller(peer, uid, connection)
         caller.connection = FramedSocket(
             connection,
             limit=MAX_HELLO,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 
 from tfnz.protocol.channel import open_client_channel
@@ -21,13 +22,17 @@ from tfnz.protocol.messages import (
     Refused,
     Request,
     Result,
+    Resync,
+    Resynced,
     Welcome,
 )
+from tfnz_node.gateway.book import NoBook, SessionBook
 from tfnz_node.gateway.session import Session
 from tfnz_node.gateway.sessions import Peer, Sessions
 
 GRACE_S = 1.0
 SILENCE_S = 120.0
+TAKEOVER_S = 60.0
 #: What would not come from now on has not come by then.
 MOMENT_S = 0.01
 
@@ -36,7 +41,12 @@ class Gateway:
     """The sessions of a node, with everything around them in memory."""
 
     def __init__(
-        self, *, max_sessions: int = 8, grace_s: float = GRACE_S, hello_patience_s: float = GRACE_S
+        self,
+        *,
+        max_sessions: int = 8,
+        grace_s: float = GRACE_S,
+        hello_patience_s: float = GRACE_S,
+        book: SessionBook | None = None,
     ) -> None:
         self.connections: dict[bytes, Connection] = {}
         self.released: list[str] = []
@@ -44,6 +54,9 @@ class Gateway:
         self.revoked: set[str] = set()
         self.serve: Callable[[Session, Request], Awaitable[Result]] = self._do_nothing
         self.release: Callable[[Session], Awaitable[None]] = self._release
+        self.resync: Callable[[Session, Resync], Awaitable[Resynced]] = self._resync
+        self.resyncs: list[Resync] = []
+        self.process: int | None = None
         self.sessions = Sessions(
             send=lambda peer, frame: self.connections[peer.routing_id].hear(frame),
             hasten=lambda peer: None,
@@ -52,7 +65,11 @@ class Gateway:
             offer=lambda: [NodeOffer("node-1", b"k" * 32)],
             release=lambda session: self.release(session),
             authorised=self._authorised,
+            book=NoBook() if book is None else book,
+            resync=lambda session, view: self.resync(session, view),
+            find_process=lambda peer: None if self.process is None else os.dup(self.process),
             grace_s=grace_s,
+            takeover_s=TAKEOVER_S,
             silence_s=SILENCE_S,
             max_sessions=max_sessions,
             hello_patience_s=hello_patience_s,
@@ -63,6 +80,10 @@ class Gateway:
 
     async def _release(self, session: Session) -> None:
         self.released.append(session.id)
+
+    async def _resync(self, session: Session, view: Resync) -> Resynced:
+        self.resyncs.append(view)
+        return Resynced()
 
     def _authorised(self, account: str) -> bool:
         if account in self.revoked:

@@ -44,9 +44,10 @@ from tfnz.protocol.messages import (
     Stop,
     Streams,
 )
+from tfnz.protocol.openings import find_streams
 from tfnz.protocol.streams import CONNECTION_CREDIT
 from tfnz_node.gateway import session as module
-from tfnz_node.gateway.session import ACK_DELAY_S, Session, find_streams
+from tfnz_node.gateway.session import ACK_DELAY_S, Session
 from tfnz_node.gateway.streams import StreamStopped
 
 pytestmark = pytest.mark.asyncio(loop_factories=["jumping"])
