@@ -50,9 +50,9 @@ def lock_data_dir(data_dir: Path) -> int:
     return descriptor
 
 
-def name_instance(data_dir: Path) -> str:
-    """The name of this process as the daemon of `data_dir`."""
-    pid = os.getpid()
+def name_instance(data_dir: Path, pid: int | None = None) -> str:
+    """The name of this process as the daemon of `data_dir`, or of the keeper with which daemons come and go."""
+    pid = os.getpid() if pid is None else pid
     return f"n{_digest(data_dir)}-{pid}-{find_start_time(pid)}"
 
 

@@ -195,6 +195,10 @@ class Access:
             known.pop(IPv4Address(element.key[1]), None)
         known.update(dict.fromkeys(IPv4Address(element.key[1]) for element in change.add))
 
+    def answers_of(self, address: IPv4Address) -> list[IPv4Address]:
+        """What its names stand for, the oldest answer first."""
+        return list(self._answers.get(address, ()))
+
     # --- at its end
 
     def forget(self, party: Party) -> Change:

@@ -49,9 +49,9 @@ OVER = frozenset({State.ENDING, State.ENDED})
 class Life:
     """Where one container is in its life."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, state: State = State.CREATING) -> None:
         self._name = name
-        self.state = State.CREATING
+        self.state = state
 
     def become(self, state: State) -> None:
         """Move to `state`.

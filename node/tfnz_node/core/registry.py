@@ -72,12 +72,25 @@ class Registry(Generic[Container]):
     def add(self, container: Container) -> None:
         """Enter a container; its tag is taken from now on. Raises as `check` does."""
         self.check(container.account, tag=container.tag, memory_bytes=container.memory_limit_bytes)
+        self._enter(container)
+        if container.tag is not None:
+            self._tags[container.account, container.tag] = container.id
+
+    def _enter(self, container: Container) -> None:
         self._containers[container.id] = container
         self._by_account.setdefault(container.account, {})[container.id] = container
         self._by_session.setdefault(container.session, {})[container.id] = container
         self._memory[container.account] += container.memory_limit_bytes
-        if container.tag is not None:
-            self._tags[container.account, container.tag] = container.id
+
+    def adopt(self, container: Container, *, ended: bool) -> None:
+        """Enter a container that a former daemon had, whatever the quotas are now.
+
+        Args:
+            ended: it has its tag no more.
+        """
+        self._enter(container)
+        if container.tag is not None and not ended:
+            self._tags.setdefault((container.account, container.tag), container.id)
 
     def release_tag(self, container: Container) -> None:
         """The container is ending: its tag may be used again."""

@@ -48,10 +48,22 @@ class Slots:
             if number not in self._taken:
                 self._taken.add(number)
                 self._next = number % self._count + 1
-                return Slot(
-                    number, self._id_base + IDS_PER_SLOT * number, str(self._network.network_address + number)
-                )
+                return self._make(number)
         raise NoCapacity(f"all {self._count} slots (id ranges and addresses) of this node are in use")
+
+    def reserve(self, number: int) -> Slot:
+        """A slot that has been in use since before we began; whatever its number, it is taken."""
+        self._taken.add(number)
+        return self._make(number)
+
+    def describe(self, number: int) -> Slot:
+        """The slot of a number, whoever has it."""
+        return self._make(number)
+
+    def _make(self, number: int) -> Slot:
+        return Slot(
+            number, self._id_base + IDS_PER_SLOT * number, str(self._network.network_address + number)
+        )
 
     def release(self, slot: Slot) -> None:
         """Give a slot back; nothing on the host may use its ids or address any more."""

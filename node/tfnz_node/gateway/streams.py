@@ -55,6 +55,10 @@ class OutStream:
             self._credit.spend(len(data))
             self._send(Data(self.number, data))
 
+    def unconfirmed(self) -> int:
+        """How many of the bytes that were written may not have been passed on by the client."""
+        return max(0, INITIAL_CREDIT - self._credit.available)
+
     def end(self, error: ErrorInfo | None = None) -> None:
         """No more will come. Calling it again does nothing."""
         if not self.ended:

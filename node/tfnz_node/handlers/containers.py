@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tfnz.protocol.errors import ImageNotFound
@@ -30,6 +30,7 @@ from tfnz.protocol.messages import (
 from tfnz_node.core.plan import ImageDefaults, check_limits, plan_files, plan_main
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
+from tfnz_node.kernel.crash import crash_point
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.supervisor.container import Container
 from tfnz_node.supervisor.spec import Spec
@@ -53,23 +54,31 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
             spec,
             node.host,
             sandbox,
-            tell=lambda event: _tell(node, session, event),
+            tell=lambda event, then: tell(node, session, event, then),
             streams=open_streams(session, request.streams),
         )
         node.registry.add(container)
+        container.keep("creating")
+        crash_point("create: kept")
     except BaseException:
         await asyncio.shield(sandbox.close())
         raise
-    task = asyncio.create_task(_live(node, container), name=f"container {container.id}")
-    node.tasks.add(task)
-    task.add_done_callback(node.tasks.discard)
+    live(node, container)
     return ContainerCreated(container.id, container.ip, image.digest, describe_config(image.config))
 
 
-def _tell(node: Node, session: Session, event: Event) -> None:
+def tell(node: Node, session: Session, event: Event, then: Callable[[], None] | None) -> None:
+    """Tell the owner of something; `then` is called when it has heard."""
     if isinstance(event, ContainerRunning):
         node.note_start(event.startup_s)
-    session.send(event)
+    session.send(event, then)
+
+
+def live(node: Node, container: Container) -> None:
+    """Let a container of the registry live, and hold its life."""
+    task = asyncio.create_task(_live(node, container), name=f"container {container.id}")
+    node.tasks.add(task)
+    task.add_done_callback(node.tasks.discard)
 
 
 async def _live(node: Node, container: Container) -> None:
@@ -203,3 +212,6 @@ async def release(node: Node, session: Session, *, cause: Cause) -> None:
         watched.watchers.pop(session.id, None)
     containers = node.registry.of_session(session.id)
     await asyncio.gather(*(container.end(cause) for container in containers))
+    crash_point("session: released")
+    if cause is Cause.SESSION_GONE:
+        node.host.ledger.forget_session(session.id)

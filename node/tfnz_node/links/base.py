@@ -24,6 +24,9 @@ class Links(Protocol):
             OSError: the kernel refuses.
         """
 
+    def adopt(self, address: IPv4Address, netns_fd: int) -> None:
+        """A network namespace that had this address before we began: see that it has its wire. Raises as `connect`."""
+
     def disconnect(self, address: IPv4Address) -> None:
         """The namespace of this address is about to end, and its wire with it. Of one that has none, nothing."""
 
@@ -38,6 +41,9 @@ class NoLinks:
         self.connected: set[IPv4Address] = set()
 
     def connect(self, address: IPv4Address, netns_fd: int) -> None:
+        self.connected.add(address)
+
+    def adopt(self, address: IPv4Address, netns_fd: int) -> None:
         self.connected.add(address)
 
     def disconnect(self, address: IPv4Address) -> None:

@@ -75,6 +75,13 @@ class RoutedLinks:
 
     def connect(self, address: IPv4Address, netns_fd: int) -> None:
         self._make_wire(address, netns_fd)
+        self._hold(address, netns_fd)
+
+    def adopt(self, address: IPv4Address, netns_fd: int) -> None:
+        self._hold(address, netns_fd)
+        self.repair_wire(address)
+
+    def _hold(self, address: IPv4Address, netns_fd: int) -> None:
         kept = os.dup(netns_fd)
         with self._lock:
             before = self._connected.pop(address, None)

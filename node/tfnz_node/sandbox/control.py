@@ -8,6 +8,7 @@ import collections
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -64,6 +65,17 @@ class _Outgoing:
     fds: list[int] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Listing:
+    """What init says to a daemon that has taken its socket over."""
+
+    nonce: int
+    done: asyncio.Future[None]
+    begun: bool = False
+    running: set[int] = field(default_factory=set)
+    ended: dict[int, int] = field(default_factory=dict)
+
+
 class Control:
     """Owns the socket. Made inside a running loop; `close()` ends it, and with it the container.
 
@@ -80,6 +92,7 @@ class Control:
         self._outgoing: collections.deque[_Outgoing] = collections.deque()
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._closed = False
+        self._listing: _Listing | None = None
         self._loop.add_reader(connection.fileno(), self._receive_all)
 
     async def ask(
@@ -144,6 +157,45 @@ class Control:
         ended = self._exits[id]
         return await self._answer(reply, Kind.RUN, timeout_s), ended
 
+    async def resync(self, timeout_s: float) -> tuple[set[int], set[int]]:
+        """To be called once, before all else, when another daemon has had this socket.
+
+        What was said to that one is dropped. From here on every process that runs, or whose end was not forgotten, has
+        an exit to wait for.
+
+        Returns:
+            The ids of the processes that run, and of those that have ended.
+
+        Raises:
+            InitGone: init has ended.
+            TimeoutError: it does not answer.
+        """
+        listing = _Listing(secrets.randbits(32), self._loop.create_future())
+        if self._closed:
+            raise InitGone(f"{self._name} has ended")
+        self._listing = listing
+        self._send(pack_packet(Kind.RESYNC, id=listing.nonce), ())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await listing.done
+        finally:
+            self._listing = None
+        for id in (*listing.running, *listing.ended):
+            self._exits[id] = self._loop.create_future()
+        for id, status in listing.ended.items():
+            self._exits[id].set_result(status)
+        return listing.running, set(listing.ended)
+
+    def exit_of(self, id: int) -> asyncio.Future[int] | None:
+        """The raw wait status of a process to come; None when init knows none of this id."""
+        return self._exits.get(id)
+
+    def forget(self, id: int) -> None:
+        """The end of a kept process was written down: init need not tell of it again."""
+        if not self._closed:
+            with contextlib.suppress(InitGone):
+                self._send(pack_packet(Kind.FORGET, id=id), ())
+
     def kill_job(self, id: int) -> None:
         """Sends SIGKILL to the session of process `id`, without waiting and without complaint."""
         if not self._closed and id in self._exits:
@@ -177,6 +229,8 @@ class Control:
         if self._closed:
             return
         self._closed = True
+        if self._listing is not None and not self._listing.done.done():
+            self._listing.done.set_exception(InitGone(f"{self._name} has ended"))
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
@@ -280,7 +334,29 @@ class Control:
             return False
         return True
 
+    def _list(self, listing: _Listing, packet: Packet, fds: list[int]) -> None:
+        """Until RESYNCED comes, what comes was meant for a daemon that is dead."""
+        _close_all(fds)
+        match packet.kind:
+            case Kind.RESYNCED if packet.id == listing.nonce:
+                listing.begun = True
+            case _ if not listing.begun:
+                pass
+            case Kind.RUNS:
+                listing.running.add(packet.id)
+            case Kind.EXITED:
+                listing.running.discard(packet.id)
+                listing.ended[packet.id] = packet.arguments[0]
+            case Kind.LISTED if packet.id == listing.nonce:
+                listing.done.set_result(None)
+                self._listing = None
+            case _:
+                raise WireError(f"an unexpected {packet.kind.name}")
+
     def _handle(self, packet: Packet, fds: list[int]) -> None:
+        if self._listing is not None:
+            self._list(self._listing, packet, fds)
+            return
         if packet.kind is Kind.EXITED and not fds:
             ended = self._exits.pop(packet.id, None)
             if ended is None:

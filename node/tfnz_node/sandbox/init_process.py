@@ -8,6 +8,8 @@ import errno
 import os
 import signal
 import socket
+from collections.abc import Mapping
+from functools import partial
 
 from tfnz_node.sandbox.control import Asked, Control, InitFailed
 from tfnz_node.sandbox.jobs import Job, RunRequest, StandardPipes, StatusPipe
@@ -28,19 +30,71 @@ class InitProcess:
     """
 
     def __init__(
-        self, *, pid: int, control: socket.socket, userns_fd: int, netns_fd: int, id_base: int
+        self,
+        *,
+        pid: int,
+        control: socket.socket,
+        userns_fd: int,
+        netns_fd: int,
+        id_base: int,
+        pidfd: int | None = None,
     ) -> None:
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = os.pidfd_open(pid) if pidfd is None else pidfd
         self.userns_fd = userns_fd
         self.netns_fd = netns_fd
         self.id_base = id_base
         self._loop = asyncio.get_running_loop()
         self._control = Control(control, name=f"init {pid}")
+        self._control_fd = control.fileno()
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._next_id = 0
         self._closed = False
         self._loop.add_reader(self.pidfd, self._reap)
+
+    @classmethod
+    def adopt(cls, fds: Mapping[str, int], *, pid: int, id_base: int) -> InitProcess:
+        """Take over what a former daemon had as `fds`. `resync` is to be called before all else."""
+        return cls(
+            pid=pid,
+            pidfd=fds["pid"],
+            control=socket.socket(fileno=fds["control"]),
+            userns_fd=fds["user"],
+            netns_fd=fds["net"],
+            id_base=id_base,
+        )
+
+    def fds(self) -> dict[str, int]:
+        """What the next daemon needs to take this over; to be asked while it is alive."""
+        return {
+            "control": self._control_fd,
+            "pid": self.pidfd,
+            "user": self.userns_fd,
+            "net": self.netns_fd,
+        }
+
+    async def resync(self) -> tuple[set[int], set[int]]:
+        """The ids of the processes that run, and of those that have ended. See `Control.resync`."""
+        return await self._control.resync(REQUEST_TIMEOUT_S)
+
+    def adopt_job(self, id: int, fds: Mapping[str, int]) -> Job:
+        """A process that a former daemon started; one that init does not know has ended with its container."""
+        ended = self._control.exit_of(id)
+        if ended is None:
+            ended = self._loop.create_future()
+            ended.set_result(signal.SIGKILL)
+        job = Job(id, 0, ended)
+        job.adopt(fds)
+        return job
+
+    def forget(self, id: int) -> None:
+        """The end of a kept process was written down."""
+        self._control.forget(id)
+
+    def kill_and_forget(self, id: int) -> None:
+        """Nobody wants this process, nor hear of its end."""
+        self._control.kill_job(id)
+        self._control.call_at_exit(id, partial(self._control.forget, id))
 
     def boot(self, root_fd: int, *, hostname: str, address: str = "") -> Asked:
         """Makes the detached mount `root_fd` the root, and sets the host name and the address on the loopback.
@@ -97,6 +151,8 @@ class InitProcess:
         except BaseException:
             self._control.kill_job(job.id)
             self._control.call_at_exit(job.id, job.close)
+            if request.kept:
+                self._control.call_at_exit(job.id, partial(self._control.forget, job.id))
             with contextlib.suppress(WireError):
                 job.exec_failure()
             raise
@@ -132,6 +188,8 @@ class InitProcess:
                 # Control kills what is started for nobody. Its input stays open until it is dead: while it lives, an
                 # end would tell it that everything has come.
                 self._control.call_at_exit(request.id, stack.pop_all().close)
+                if request.kept:
+                    self._control.call_at_exit(request.id, partial(self._control.forget, request.id))
                 raise
             stack.pop_all()
         status.close_writing()
@@ -210,9 +268,13 @@ class InitProcess:
         return self._next_id
 
     def _reap(self) -> None:
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if pid == 0:
-            return
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # of a former daemon: whoever has it now hears how it ended
+            status = signal.SIGKILL
+        else:
+            if pid == 0:
+                return
         self._loop.remove_reader(self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfnz_node.sandbox.wire import RunFlag, Stage, parse_exec_failure
@@ -58,6 +58,7 @@ class RunRequest:
         main: this is the container's main process.
         builtin: argv[0] names one of tfnz-init's own file operations instead of a program.
         stdin: False gives the process an empty standard input.
+        kept: its end is told again to the next daemon, until `InitProcess.forget`.
     """
 
     id: int
@@ -69,6 +70,7 @@ class RunRequest:
     main: bool = False
     builtin: bool = False
     stdin: bool = True
+    kept: bool = False
 
     def flags(self) -> RunFlag:
         """Argument 0 of the RUN packet."""
@@ -81,6 +83,8 @@ class RunRequest:
             flags |= RunFlag.MAIN
         if self.builtin:
             flags |= RunFlag.BUILTIN
+        if self.kept:
+            flags |= RunFlag.KEPT
         return flags
 
 
@@ -111,6 +115,21 @@ class Job:
     @property
     def has_ended(self) -> bool:
         return self._ended.done()
+
+    def fds(self) -> dict[str, int]:
+        """The daemon's ends that are open, by name."""
+        named = {
+            "stdin": self.stdin,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "terminal": self.pty_master,
+        }
+        return {name: fd for name, fd in named.items() if fd is not None}
+
+    def adopt(self, fds: Mapping[str, int]) -> None:
+        """Take over what a former daemon had as `fds`."""
+        self.stdin, self.stdout, self.stderr = fds.get("stdin"), fds.get("stdout"), fds.get("stderr")
+        self.pty_master = fds.get("terminal")
 
     def watch(self, status: StatusPipe) -> None:
         """Takes over the pipe on which the process says why it could not execute its program."""

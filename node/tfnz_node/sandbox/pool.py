@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -172,6 +172,17 @@ class Pool:
         self._last_empty = loop.time()
         self._target = max(self._size, min(2 * self._target, self._most))
         return await self._make()
+
+    def adopt(self, number: int, limits: CgroupLimits, fds: Mapping[str, int], *, pid: int) -> Sandbox:
+        """A sandbox that a former daemon has made, from what `InitProcess.fds` said."""
+        slot = self._slots.reserve(number)
+        sandbox = Sandbox(slot, InitProcess.adopt(fds, pid=pid, id_base=slot.id_base), self)
+        sandbox.limits = limits
+        return sandbox
+
+    def find_slot(self, number: int) -> Slot:
+        """What a slot was, that is in use no more or by somebody else."""
+        return self._slots.describe(number)
 
     async def work(self, function: Callable[..., object], *args: object) -> object:
         """Run something that blocks, off the loop."""

@@ -10,12 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from tfnz.protocol.errors import (
     ErrorInfo,
@@ -27,22 +32,36 @@ from tfnz.protocol.errors import (
 )
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.flows import Inflow, Outflow
-from tfnz.protocol.messages import ContainerEnded, ContainerRunning, Event, Size
+from tfnz.protocol.messages import (
+    ContainerEnded,
+    ContainerRunning,
+    ContainerView,
+    Event,
+    KnownContainer,
+    Size,
+)
 from tfnz_node.core.access import OPEN, Party
 from tfnz_node.core.ends import judge_end
 from tfnz_node.core.lifecycle import Life, State
 from tfnz_node.core.plan import ProcessPlan
+from tfnz_node.core.slots import Slot
+from tfnz_node.kernel.crash import crash_point
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
+from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.pool import Sandbox
 
 from .boot import boot
+from .clock import now_s
 from .connections import Connections
+from .joining import Rejoined, join_streams, leave_streams
 from .process import ProcessStreams, RunningProcess
-from .processes import MAIN_NUMBER, Processes, run_plan
+from .processes import MAIN_NUMBER, Processes, Tell, run_plan
+from .records import ContainerRecord, ProcessRecord, Stage, encode
 from .spec import Host, Spec
+from .spool import Spools
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +71,36 @@ LAST_WORDS_S = 1.0
 LAST_BYTES_S = 5.0
 #: Ends after which nobody reads what is left of the output.
 _UNHEARD = frozenset({Cause.DESTROYED, Cause.SESSION_GONE})
+
+
+#: Where the life of a container goes on that a former daemon has left.
+_STATES: dict[Stage, State] = {
+    "creating": State.CREATING,
+    "sleeping": State.SLEEPING,
+    "starting": State.SLEEPING,
+    "running": State.RUNNING,
+    "rebooting": State.REBOOTING,
+    "ending": State.RUNNING,
+    "ended": State.RUNNING,
+}
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What a former daemon has left of a container; the descriptors are the container's from now on.
+
+    Attributes:
+        fds: by name, without those of `spools` and those of its init.
+    """
+
+    record: ContainerRecord
+    spools: Spools
+    fds: Mapping[str, int]
+
+
+def _tell_nobody(event: Event, then: Callable[[], None] | None) -> None:
+    if then is not None:
+        then()
 
 
 class Container:
@@ -67,24 +116,29 @@ class Container:
         host: Host,
         sandbox: Sandbox,
         *,
-        tell: Callable[[Event], None],
+        tell: Tell,
         streams: ProcessStreams,
+        adopted: Adopted | None = None,
     ) -> None:
         self.spec = spec
         self.started_s: float | None = None
         self.gone = asyncio.Event()
         self.watchers: dict[str, Callable[[Event], None]] = {}
-        self.processes = Processes(spec.id, sandbox, tell)
+        self.processes = Processes(
+            spec.id, sandbox, self._say, session=spec.session, ledger=host.ledger
+        )
         self.connections = Connections(spec.id, sandbox, host.places)
         self._host = host
         self._sandbox = sandbox
         self._tell = tell
         self._streams = streams
         self._size = spec.size
-        self._scratch = Path()
         self._life = Life(spec.id)
         self._changed = asyncio.Event()
         self._main: RunningProcess | None = None
+        #: Of the main process, as long as anything of it may have to be handed over.
+        self._job: Job | None = None
+        self._scratch = Path()
         #: The main process of before the reboot that is under way.
         self._former: RunningProcess | None = None
         self._watches: set[asyncio.Task[None]] = set()
@@ -94,6 +148,137 @@ class Container:
             asyncio.get_running_loop().create_future()
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._ledger = host.ledger
+        self._adopted = adopted
+        #: Its client knows of it: only then is there anybody who could be told anything.
+        self._joined = asyncio.Event()
+        self._spec_fd = -1
+        if adopted is None:
+            self._joined.set()
+            self._spools = streams.make_spools(terminal=spec.pty)
+            if self._ledger.lasting:
+                self._spec_fd = memory_file("spec", encode(spec))
+            self._record = ContainerRecord(
+                id=spec.id,
+                session=spec.session,
+                slot=sandbox.slot.number,
+                pid=0,
+                stage="creating",
+                fds=(),
+                size=spec.size,
+            )
+        else:
+            self._record = adopted.record
+            self._spec_fd = adopted.fds.get("spec", -1)
+            self._spools = adopted.spools
+            self._size = adopted.record.size
+            self.started_s = adopted.record.started_s
+            self._scratch = Path(adopted.record.scratch)
+            self._life = Life(spec.id, _STATES[adopted.record.stage])
+            if adopted.record.exit is not None:
+                self._conclusion.set_result((adopted.record.exit, adopted.record.error))
+
+    def keep(self, stage: Stage, **changes: Any) -> None:
+        """Write down where it is, for a daemon that comes after this one."""
+        record = self._record = msgspec.structs.replace(self._record, stage=stage, **changes)
+        if not self._ledger.lasting:
+            return
+        if stage == "ended":
+            fds = {name: fd for name, fd in self._spools.fds().items() if not name.startswith("in.")}
+            fds["spec"] = self._spec_fd
+        else:
+            init = self._sandbox.init
+            fds = {"spec": self._spec_fd, **self._spools.fds()}
+            if init.alive:
+                fds |= init.fds()
+                record = msgspec.structs.replace(record, pid=init.pid)
+            if self._job is not None:
+                fds |= self._job.fds()
+        self._ledger.put_container(msgspec.structs.replace(record, fds=tuple(fds)), fds)
+
+    # --- of a former daemon
+
+    async def take_over(self, processes: Sequence[tuple[ProcessRecord, dict[str, int]]]) -> None:
+        """Find out what has become of it meanwhile. To be called once, before `live`."""
+        assert self._adopted is not None
+        stage, fds, init = self._record.stage, self._adopted.fds, self._sandbox.init
+        running: set[int] = set()
+        with contextlib.suppress(InitGone, TimeoutError):
+            running, ended = await init.resync()
+            self.processes.skip_numbers(running | ended)
+        known = {record.number for record, _ in processes if record.exit is None}
+        if self._conclusion.done() or stage in ("creating", "rebooting"):
+            self.processes.container_ends(abandon=False)
+        for record, its_fds in processes:
+            job = init.adopt_job(record.number, its_fds)
+            spools = {name: fd for name, fd in its_fds.items() if "." in name}
+            self.processes.adopt(record, Spools.adopt(spools), job)
+        if stage not in ("creating", "starting", "sleeping"):
+            known.add(MAIN_NUMBER)
+            job = init.adopt_job(MAIN_NUMBER, fds)
+            self._attach_main(job, self._record.oom_before)
+        for number in running - known:
+            init.kill_and_forget(number)
+        if stage == "starting" and MAIN_NUMBER in running:
+            # Whether it became its program, its client was not told: it has not been started.
+            await init.adopt_job(MAIN_NUMBER, {}).wait()
+
+    def join(self, session: Rejoined, view: ContainerView) -> KnownContainer:
+        """The client is back, and knows of it: everything goes on from where that stands.
+
+        Raises:
+            ProtocolError: it names streams that cannot be.
+        """
+        stdin = join_streams(session, view.streams, self._streams, self._spools, self._main)
+        processes = self.processes.join(session, view.processes)
+        self._joined.set()
+        if self._record.ready and not view.ready:
+            self._tell(ContainerRunning(self.id, self._record.startup_s), None)
+        return KnownContainer(self.id, stdin, processes)
+
+    def disown(self) -> None:
+        """Its client does not know of it, and will not hear of it."""
+        self._tell = _tell_nobody
+        self._conclude(Exit(Cause.DESTROYED))
+        self._abandon_output()
+
+    async def _go_on(self) -> None:
+        """Do what a former daemon has begun, or undo it."""
+        record = self._record
+        if self._conclusion.done():
+            return
+        if record.ends_at_s is not None:
+            self._limit_time(record.ends_at_s - now_s())
+        if record.stage == "starting":
+            self.keep("sleeping")
+        elif record.stage == "sleeping":
+            self._watch(self._watch_init(self._sandbox.init))
+        elif record.stage == "running":
+            self._watch(self._watch_init(self._sandbox.init))
+        elif record.stage == "rebooting":
+            # Nothing of its last words may be lost for want of a client.
+            await self._joined.wait()
+            async with self._changing:
+                self.check_going_on()
+                await self._boot_again(self._plan_scratch(reset=record.reset), asleep=record.asleep)
+        else:
+            async with self._changing:
+                self.check_going_on()
+                await self._boot_again(self._remake_scratch, asleep=self.spec.sleep)
+            self._tell_ready(self._record.startup_s)
+
+    def _remake_scratch(self) -> Path:
+        """A scratch of which nobody knows how far it has come begins anew."""
+        self._host.storage.delete_scratch(self.id)
+        return self._host.storage.create_scratch(self.id, self.spec.disk_bytes)
+
+    def _plan_scratch(self, *, reset: bool) -> Callable[[], Path] | None:
+        """Of a reboot that a former daemon has begun: what makes the scratch; None for the one that is there."""
+        return self._remake_scratch if reset else None
+
+    def _limit_time(self, rest_s: float) -> None:
+        end = Exit(Cause.TIMED_OUT, message=f"after {self.spec.timeout_s:g} s")
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, rest_s), self._conclude, end)
 
     # --- what the registry and the lists ask
 
@@ -122,6 +307,10 @@ class Container:
         return self._sandbox.slot.address
 
     @property
+    def slot(self) -> Slot:
+        return self._sandbox.slot
+
+    @property
     def party(self) -> Party:
         """As the firewall knows it."""
         return Party(self.id, IPv4Address(self.ip))
@@ -147,7 +336,7 @@ class Container:
             released: called when all of its processes have ended, before its owner is told: its tag may be used again.
         """
         try:
-            await self._come_up()
+            await (self._come_up() if self._adopted is None else self._go_on())
         except Exception as exc:
             self._fail(exc, "brought up")
         exit, failure = await asyncio.shield(self._conclusion)
@@ -156,9 +345,16 @@ class Container:
                 self._become(State.ENDING)
                 try:
                     await self._end_processes(exit.cause)
+                    crash_point("destroy: ended")
+                    self.keep("ended")
+                    crash_point("destroy: end kept")
                     released()
-                    for tell in (self._tell, *self.watchers.values()):
-                        tell(ContainerEnded(self.id, exit, failure))
+                    forget = partial(self._ledger.delete_container, self.session, self.id)
+                    ended = ContainerEnded(self.id, exit, failure)
+                    self._tell(ended, forget)
+                    for tell in self.watchers.values():
+                        tell(ended)
+                    crash_point("destroy: told")
                     log.info("container %s %s", self.id, exit)
                 finally:  # also when nobody could be told
                     await self._remove()
@@ -173,29 +369,51 @@ class Container:
             if self.spec.egress != OPEN:
                 await self._host.network.set_egress(self.party, self.spec.egress)
             make_scratch = partial(self._host.storage.create_scratch, self.id, self.spec.disk_bytes)
-            await self._boot(make_scratch, with_files=True, asleep=self.spec.sleep)
-        self._tell(ContainerRunning(self.id, time.monotonic() - begun))
-        if self.spec.timeout_s is not None and not self._conclusion.done():
-            end = Exit(Cause.TIMED_OUT, message=f"after {self.spec.timeout_s:g} s")
-            self._timer = asyncio.get_running_loop().call_later(self.spec.timeout_s, self._conclude, end)
+            await self._boot(make_scratch, with_files=True, asleep=self.spec.sleep, begun_s=begun)
+        self._tell_ready(time.monotonic() - begun)
 
-    async def _boot(self, make_scratch: Callable[[], Path], *, with_files: bool, asleep: bool) -> None:
+    def _tell_ready(self, startup_s: float) -> None:
+        crash_point("create: running")
+        self._tell(ContainerRunning(self.id, startup_s), None)
+        crash_point("create: told")
+        if self._record.ends_at_s is not None and not self._conclusion.done():
+            self._limit_time(self._record.ends_at_s - now_s())
+
+    async def _boot(
+        self,
+        make_scratch: Callable[[], Path],
+        *,
+        with_files: bool,
+        asleep: bool,
+        begun_s: float | None = None,
+    ) -> None:
         """Have the sandbox's init boot; the main process is asked for before init has answered."""
         self.check_going_on()
         self._watch(self._watch_init(self._sandbox.init))
         booting = await boot(self._host, self._sandbox, self.spec, make_scratch, with_files=with_files)
+        crash_point("boot: asked")
         self._scratch = booting.scratch
         try:
             if not asleep:
-                await self._start_main()
+                await self._start_main(begun_s)
         except TfnzError:
             await booting.done()  # what failed first says why
             raise
         await booting.done()
         if asleep:
+            self._keep_up("sleeping", begun_s)
             self._become(State.SLEEPING)
 
-    async def _start_main(self) -> None:
+    def _keep_up(self, stage: Stage, begun_s: float | None) -> None:
+        """It is up, and perhaps for the first time."""
+        changes: dict[str, Any] = {"started_s": self.started_s, "scratch": str(self._scratch)}
+        if not self._record.ready:
+            changes |= {"ready": True, "startup_s": 0.0 if begun_s is None else time.monotonic() - begun_s}
+            if self.spec.timeout_s is not None:
+                changes["ends_at_s"] = now_s() + self.spec.timeout_s
+        self.keep(stage, **changes)
+
+    async def _start_main(self, begun_s: float | None = None) -> None:
         self._become(State.STARTING)
         self.check_going_on()
         terminal = None
@@ -211,10 +429,31 @@ class Container:
             terminal=terminal,
             stdin=self._streams.stdin is not None,
             main=True,
+            kept=self._ledger.lasting,
         )
-        self._main = self._streams.attach(job, on_exit=partial(self._main_exited, job, oom_before))
+        crash_point("start: executed")
         self.started_s = time.time()
+        self._record = msgspec.structs.replace(self._record, oom_before=oom_before)
+        self._job = job
+        # Before anything of its output is taken.
+        self._keep_up("running", begun_s)
+        crash_point("start: kept")
+        self._attach_main(job, oom_before)
         self._become(State.RUNNING)
+
+    def _attach_main(self, job: Job, oom_before: int) -> None:
+        self._job = job
+        self._main = self._streams.attach(
+            job,
+            on_exit=partial(self._main_exited, job, oom_before),
+            spools=self._spools,
+            on_input_end=self._keep_input_end,
+        )
+
+    def _keep_input_end(self) -> None:
+        """While the keeper has the process's input open, it does not end."""
+        if not self._life.over:
+            self.keep(self._record.stage)
 
     def _main_exited(self, job: Job, oom_before: int, status: int) -> None:
         if self._main is not None and self._main.job is job and self.state is State.RUNNING:
@@ -242,6 +481,10 @@ class Container:
         if self._conclusion.done():
             return
         self._conclusion.set_result((exit, error))
+        crash_point("destroy: concluded")
+        # Before what is known of it can be known no more.
+        self.keep("ending", exit=exit, error=error)
+        crash_point("destroy: kept")
         # From this moment on, and not only when `live` comes to it, this is why its processes end.
         self.processes.container_ends(abandon=False)
         self._notify()
@@ -259,6 +502,7 @@ class Container:
         await self._sandbox.init.ended()
         await self.connections.settle(LAST_BYTES_S)
         await self._settle(self._main)
+        await self._joined.wait()
         self._streams.end()
 
     def _abandon_output(self) -> None:
@@ -267,6 +511,8 @@ class Container:
         for main in (self._main, self._former):
             if main is not None:
                 main.abandon()
+        leave_streams(self._streams)
+        self._joined.set()
 
     async def _hear_out(self, main: RunningProcess | None) -> None:
         """As `_settle`, but for no longer than an owner who reads takes: it may be waiting for us instead."""
@@ -291,6 +537,9 @@ class Container:
             await self._sandbox.close(finish=self._delete_scratch)
         except Exception:
             log.exception("container %s: its sandbox could not be removed", self.id)
+        self._spools.close()
+        if self._spec_fd >= 0:
+            os.close(self._spec_fd)
 
     def _delete_scratch(self) -> None:
         try:
@@ -311,6 +560,8 @@ class Container:
         async with self._changing:
             if self.state is State.SLEEPING:
                 try:
+                    self.keep("starting")
+                    crash_point("start: intended")
                     await self._start_main()
                 except Exception as exc:
                     self._fail(exc, "started")
@@ -328,27 +579,35 @@ class Container:
             self.check_going_on()
             asleep = self.state is State.SLEEPING
             self._become(State.REBOOTING)
+            self.keep("rebooting", reset=reset_filesystem, asleep=asleep)
+            crash_point("reboot: intended")
+            reset = partial(self._host.storage.reset_scratch, self.id) if reset_filesystem else None
             try:
-                await self._boot_again(reset_filesystem=reset_filesystem, asleep=asleep)
+                await self._boot_again(reset, asleep=asleep)
             except Exception as exc:
                 self._fail(exc, "rebooted")
                 raise
 
-    async def _boot_again(self, *, reset_filesystem: bool, asleep: bool) -> None:
+    async def _boot_again(self, make_scratch: Callable[[], Path] | None, *, asleep: bool) -> None:
+        """As `_boot`, in a new init.
+
+        Args:
+            make_scratch: makes another scratch; None leaves it as it is.
+        """
         self._former, self._main = self._main, None
         self.processes.container_ends(abandon=False)
         try:
             await self._sandbox.renew()
+            crash_point("reboot: renewed")
         except (LaunchFailed, InitGone, OSError) as exc:
             raise StartFailed(f"the container could not be started again: {exc}") from exc
         await asyncio.gather(self._hear_out(self._former), self.connections.settle(LAST_WORDS_S))
-        self._former = None
+        self._former = self._job = None
         self.processes.container_begins()
-        if reset_filesystem:
-            make_scratch = partial(self._host.storage.reset_scratch, self.id)
+        if make_scratch is None:
+            await self._boot(partial(Path, self._scratch), with_files=False, asleep=asleep)
         else:
-            make_scratch = partial(Path, self._scratch)
-        await self._boot(make_scratch, with_files=reset_filesystem, asleep=asleep)
+            await self._boot(make_scratch, with_files=True, asleep=asleep)
 
     async def end(self, cause: Cause, *, grace_s: float = 0.0) -> None:
         """End it, and return when nothing of it is left.
@@ -387,6 +646,7 @@ class Container:
         if not self.spec.pty:
             raise InvalidArgument(f"container {self.id} was spawned without a terminal")
         self._size = size
+        self._record = msgspec.structs.replace(self._record, size=size)
         if self._main is not None and self._main.job.pty_master is not None:
             self._main.job.resize(rows=size.rows, columns=size.columns)
 
@@ -453,6 +713,9 @@ class Container:
             raise ObjectDead(f"container {self.id} has ended")
 
     # --- beneath
+
+    def _say(self, event: Event, then: Callable[[], None] | None) -> None:
+        self._tell(event, then)
 
     async def _signal(self, number: int, signum: int) -> None:
         try:

@@ -112,6 +112,9 @@ class Complaint:
     def write(self, data: bytes) -> None:
         self._text += data[: MAX_COMPLAINT - len(self._text)]
 
+    def unconfirmed(self) -> int:
+        return 0
+
     def end(self, error: object = None) -> None:
         """Nothing is to be told to anybody."""
 

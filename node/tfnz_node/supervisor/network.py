@@ -9,11 +9,14 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
 from tfnz.protocol.errors import NoCapacity, ObjectDead
-from tfnz_node.core.access import Access, Change, Egress, Party, Permission, opening
+from tfnz_node.core.access import OPEN, Access, Change, Egress, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.core.slots import Slot
 from tfnz_node.firewall.base import Firewall
 from tfnz_node.links.base import Links
+
+from .ledger import Ledger
+from .records import EgressRecord
 
 T = TypeVar("T")
 
@@ -37,9 +40,11 @@ class Network:
         executor: Executor,
         *,
         private_egress: tuple[IPv4Network, ...] = (),
+        ledger: Ledger | None = None,
     ) -> None:
         self.lan = lan
         self.private_egress = private_egress
+        self._ledger = ledger or Ledger()
         self._links = links
         self._firewall = firewall
         self._executor = executor
@@ -54,6 +59,12 @@ class Network:
         """Give a sandbox its wire. Raises OSError."""
         address = IPv4Address(slot.address)
         self._links.connect(address, netns_fd)
+        self._firewall.apply(opening(address))
+
+    def adopt(self, slot: Slot, netns_fd: int) -> None:
+        """A sandbox has its wire since before we began. Raises OSError."""
+        address = IPv4Address(slot.address)
+        self._links.adopt(address, netns_fd)
         self._firewall.apply(opening(address))
 
     def disconnect(self, slot: Slot) -> None:
@@ -82,6 +93,9 @@ class Network:
             await self._see_through(self._leave(party))
 
     async def _leave(self, party: Party) -> None:
+        for permission in self._access.permissions_of(party.id):
+            self._ledger.delete_permission(permission)
+        self._ledger.delete_egress(party.id)
         await self._apply(self._access.forget(party))
         self._access.commit_forget(party)
         del self._members[party.address]
@@ -102,6 +116,7 @@ class Network:
         self._check_alive(permission.server, permission.client)
         await self._apply(self._access.allow(permission))
         self._access.commit_allow(permission)
+        self._ledger.put_permission(permission)
 
     async def disallow(self, server: Party, client: Party, port: int | None) -> None:
         """Withdraw the permission for a port, or without one all of these two; connections end with it."""
@@ -109,6 +124,9 @@ class Network:
 
     async def _disallow(self, server: Party, client: Party, port: int | None) -> None:
         withdrawn = self._access.disallow(server.id, client.id, port)
+        # Before it is withdrawn: what was may not come back with the next daemon.
+        for permission in withdrawn:
+            self._ledger.delete_permission(permission)
         await self._apply(
             Change(remove=frozenset(element for one in withdrawn for element in one.elements()))
         )
@@ -125,6 +143,7 @@ class Network:
 
     async def _set_egress(self, party: Party, egress: Egress) -> None:
         self._check_alive(party)
+        self._ledger.put_egress(EgressRecord(container=party.id, egress=egress))
         await self._apply(self._access.set_egress(party.address, egress))
         self._access.commit_egress(party.address, egress)
 
@@ -163,7 +182,20 @@ class Network:
         change = self._access.answer(party.address, given)
         await self._apply(change)
         self._access.commit_answer(party.address, change)
+        if change:
+            answers = tuple(self._access.answers_of(party.address))
+            self._ledger.put_egress(EgressRecord(container=party.id, egress=egress, answers=answers))
         return True
+
+    # --- of a former daemon
+
+    async def restore(self, party: Party, egress: Egress, answers: Iterable[IPv4Address]) -> None:
+        """A container may reach what it could before we began. Raises as `set_egress`."""
+        self.enter(party)
+        if egress != OPEN:
+            await self.set_egress(party, egress)
+        if answers := list(answers):
+            await self.answer(party, egress, answers)
 
     # --- all of it
 

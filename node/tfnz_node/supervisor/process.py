@@ -12,12 +12,14 @@ from tfnz.protocol.errors import TfnzError
 from tfnz_node.core.flow import Sink, SinkStopped, Source
 from tfnz_node.sandbox.jobs import Job
 
-from .pumps import OutputPump, pump_input, write_all
+from .pumps import OutputPump, SpooledPump, pump_input, pump_spooled_input, write_all
+from .spool import InputSpool, OutputSpool, Spools, make_spool
 
 log = logging.getLogger(__name__)
 
 #: What a terminal takes for the end of input; in the middle of a line the first only hands over what there is of it.
 END_OF_TRANSMISSION = b"\x04\x04"
+NO_SPOOLS = Spools()
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,36 @@ class ProcessStreams:
     stderr: Sink | None = None
 
     def attach(
-        self, job: Job, *, on_exit: Callable[[int], None], on_end: Callable[[], None] | None = None
+        self,
+        job: Job,
+        *,
+        on_exit: Callable[[int], None],
+        on_end: Callable[[], None] | None = None,
+        spools: Spools | None = None,
+        on_input_end: Callable[[], None] | None = None,
     ) -> RunningProcess:
         """The job, with its input and output moved from here and to here; see `RunningProcess`."""
         return RunningProcess(
-            job, stdin=self.stdin, stdout=self.stdout, stderr=self.stderr, on_exit=on_exit, on_end=on_end
+            job,
+            stdin=self.stdin,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            on_exit=on_exit,
+            on_end=on_end,
+            spools=spools or Spools(),
+            on_input_end=on_input_end,
         )
+
+    def make_spools(self, *, terminal: bool) -> Spools:
+        """What these streams need to go on after the daemon; the caller closes it."""
+        spools = Spools(
+            None if self.stdin is None else InputSpool(make_spool("stdin")),
+            None if self.stdout is None else OutputSpool(make_spool("stdout")),
+            None if self.stderr is None or terminal else OutputSpool(make_spool("stderr")),
+        )
+        if terminal:
+            spools.use_terminal()
+        return spools
 
     def end(self) -> None:
         """The process will not be heard of again."""
@@ -53,6 +79,8 @@ class RunningProcess:
     Args:
         on_exit: called with the raw wait status when the process has exited; its output may still be on its way.
         on_end: called when all of its output has been handed over, too.
+        spools: by way of which its input and output go, where they are to outlive us.
+        on_input_end: called when it has been told that there is no more input.
     """
 
     def __init__(
@@ -64,19 +92,28 @@ class RunningProcess:
         stderr: Sink | None = None,
         on_exit: Callable[[int], None] | None = None,
         on_end: Callable[[], None] | None = None,
+        spools: Spools = NO_SPOOLS,
+        on_input_end: Callable[[], None] | None = None,
     ) -> None:
         self.job = job
+        self._on_input_end = on_input_end
         self._status: int | None = None
         self._on_exit = on_exit
         self._on_end = on_end
         self._ended = asyncio.Event()
         self._outputs: list[OutputPump] = []
-        for fd, sink in ((job.pty_master, stdout), (job.stdout, stdout), (job.stderr, stderr)):
-            if fd is not None:
+        said = job.stdout if job.pty_master is None else job.pty_master
+        for fd, sink, spool in ((said, stdout, spools.stdout), (job.stderr, stderr, spools.stderr)):
+            if spool is not None:
+                self._outputs.append(SpooledPump(fd, sink, spool))
+            elif fd is not None:
                 self._outputs.append(OutputPump(fd, sink))
-                self._outputs[-1].ended.add_done_callback(self._output_ended)
+        for output in self._outputs:
+            output.ended.add_done_callback(self._output_ended)
         input_fd = job.stdin if job.pty_master is None else job.pty_master
-        self._input = None if input_fd is None else asyncio.create_task(self._feed(input_fd, stdin))
+        self._input = None
+        if input_fd is not None:
+            self._input = asyncio.create_task(self._feed(input_fd, stdin, spools.stdin))
         job.call_when_ended(self._exited)
 
     async def ended(self) -> int:
@@ -84,6 +121,11 @@ class RunningProcess:
         await self._ended.wait()
         assert self._status is not None
         return self._status
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether more input can be given to it."""
+        return self._input is not None and not self._input.done()
 
     def abandon(self) -> None:
         """Nobody wants what is left of the output."""
@@ -125,16 +167,21 @@ class RunningProcess:
         finally:
             self.job.close()
 
-    async def _feed(self, fd: int, source: Source | None) -> None:
+    async def _feed(self, fd: int, source: Source | None, spool: InputSpool | None) -> None:
         """Pass input on until it ends or the process wants no more."""
         try:
             if source is not None:
                 with contextlib.suppress(SinkStopped, TfnzError):
-                    await pump_input(source, fd)
+                    if spool is None:
+                        await pump_input(source, fd)
+                    else:
+                        await pump_spooled_input(source, fd, spool)
             if self.job.pty_master is not None:
                 await write_all(fd, END_OF_TRANSMISSION)
             else:
                 self.job.close_stdin()
+                if self._on_input_end is not None:
+                    self._on_input_end()
         except OSError:  # the process reads no more
             if source is not None:
                 source.stop()

@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from tfnz.protocol.errors import InternalError, InvalidArgument, ProcessNotFound, TfnzError
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.messages import Event, ProcessEnded
+from tfnz.protocol.messages import Event, KnownProcess, ProcessEnded, ProcessView
 from tfnz_node.core.ends import judge_end
 from tfnz_node.core.plan import ProcessPlan
+from tfnz_node.kernel.crash import crash_point
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import Job, RunFailed, RunRequest, Terminal
 from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.wire import WireError
 
+from .clock import now_s
 from .failures import explain_start
-from .process import ProcessStreams, RunningProcess
+from .joining import Rejoined, join_streams, late_streams, leave_streams
+from .ledger import Ledger
+from .process import NO_SPOOLS, ProcessStreams, RunningProcess
+from .records import ProcessRecord
+from .spool import Spools
 
 #: The number of the main process at its init; others count up from here.
 MAIN_NUMBER = 1
 
 
+#: Tells of an event; the second is called when whom it concerns has it.
+Tell = Callable[[Event, Callable[[], None] | None], None]
+
+
 class _Entry:
     """A process in the table."""
 
-    def __init__(self, streams: ProcessStreams, oom_before: int, tell: Callable[[Exit], None]) -> None:
+    def __init__(
+        self,
+        streams: ProcessStreams,
+        oom_before: int,
+        tell: Callable[[Exit], None],
+        *,
+        id: str = "",
+        spools: Spools = NO_SPOOLS,
+    ) -> None:
+        self.id = id
+        self.spools = spools
         self.streams = streams
         self.oom_before = oom_before
         self.tell = tell
         self.timeout_s: float | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.ends_at_s: float | None = None
+        self.judged = False
         self.cause: Cause | None = None  # why we ended it, if we did
         self.exit = Exit(Cause.CONTAINER_ENDED)
         self.process: RunningProcess
@@ -40,10 +62,14 @@ class _Entry:
 class Processes:
     """The table. A process is in it from its start until its end has been told."""
 
-    def __init__(self, container_id: str, sandbox: Sandbox, tell: Callable[[Event], None]) -> None:
+    def __init__(
+        self, container_id: str, sandbox: Sandbox, tell: Tell, *, session: str = "", ledger: Ledger | None = None
+    ) -> None:
         self._container_id = container_id
         self._sandbox = sandbox
         self._tell = tell
+        self._session = session
+        self._ledger = ledger or Ledger()
         #: Those that clients may name by their ids, and those that nobody but us can name by their numbers.
         self._entries: dict[str | int, _Entry] = {}
         self._changed = asyncio.Event()
@@ -65,16 +91,90 @@ class Processes:
             StartFailed, CommandNotFound, ...: it could not be started.
             ObjectDead: the container has ended.
         """
-
-        def tell(exit: Exit) -> None:
-            streams.end()
-            self._tell(ProcessEnded(self._container_id, process_id, exit))
-
-        entry = _Entry(streams, self._sandbox.oom_kills(), tell)
-        job = await run_plan(
-            self._sandbox, plan, number=self._new_number(), terminal=terminal, stdin=streams.stdin is not None
-        )
+        spools = streams.make_spools(terminal=terminal is not None)
+        tell = partial(self._tell_end, process_id, streams)
+        entry = _Entry(streams, self._sandbox.oom_kills(), tell, id=process_id, spools=spools)
+        number = self._new_number()
+        try:
+            job = await run_plan(
+                self._sandbox,
+                plan,
+                number=number,
+                terminal=terminal,
+                stdin=streams.stdin is not None,
+                kept=self._ledger.lasting,
+            )
+        except BaseException:
+            spools.close()
+            raise
+        crash_point("exec: started")
+        if timeout_s is not None:
+            entry.ends_at_s = now_s() + timeout_s
+        entry.timeout_s = timeout_s
+        # Before anything of its output is taken.
+        self._keep(entry, job)
+        crash_point("exec: kept")
         self._enter(process_id, entry, job, timeout_s)
+
+    def adopt(self, record: ProcessRecord, spools: Spools, job: Job) -> None:
+        """Take over a process of a former daemon, with its end if it had one."""
+        self._last_number = max(self._last_number, record.number)
+        streams = late_streams(spools)
+        tell = partial(self._tell_end, record.id, streams)
+        entry = _Entry(streams, record.oom_before, tell, id=record.id, spools=spools)
+        entry.cause, entry.timeout_s, entry.ends_at_s = record.cause, record.timeout_s, record.ends_at_s
+        if record.exit is not None:
+            entry.exit, entry.judged = record.exit, True
+        rest_s = None if record.ends_at_s is None else max(0.0, record.ends_at_s - now_s())
+        self._enter(record.id, entry, job, rest_s)
+        entry.timeout_s = record.timeout_s
+
+    def skip_numbers(self, numbers: Iterable[int]) -> None:
+        """These are, or were, in use."""
+        self._last_number = max(self._last_number, *numbers, MAIN_NUMBER)
+
+    def join(self, session: Rejoined, views: Iterable[ProcessView]) -> list[KnownProcess]:
+        """The client is back. What it does not know of is ended; see `join_streams`."""
+        known = []
+        by_id = {view.process: view for view in views}
+        for entry in list(self._entries.values()):
+            if not entry.id:
+                continue
+            if (view := by_id.get(entry.id)) is not None:
+                stdin = join_streams(session, view.streams, entry.streams, entry.spools, entry.process)
+                known.append(KnownProcess(entry.id, stdin))
+            else:
+                entry.tell = partial(self._forget_unheard, entry.id)
+                leave_streams(entry.streams)
+                entry.process.abandon()
+                self._end(entry, Cause.DESTROYED)
+        return known
+
+    def _forget_unheard(self, process_id: str, _: Exit) -> None:
+        self._ledger.delete_process(self._session, self._container_id, process_id)
+
+    def _tell_end(self, process_id: str, streams: ProcessStreams, exit: Exit) -> None:
+        streams.end()
+        forget = partial(self._ledger.delete_process, self._session, self._container_id, process_id)
+        self._tell(ProcessEnded(self._container_id, process_id, exit), forget)
+
+    def _keep(self, entry: _Entry, job: Job) -> None:
+        if not self._ledger.lasting or not entry.id:
+            return
+        fds = {**job.fds(), **entry.spools.fds()}
+        record = ProcessRecord(
+            id=entry.id,
+            container=self._container_id,
+            session=self._session,
+            number=job.id,
+            fds=tuple(fds),
+            oom_before=entry.oom_before,
+            timeout_s=entry.timeout_s,
+            ends_at_s=entry.ends_at_s,
+            cause=entry.cause,
+            exit=entry.exit if entry.judged else None,
+        )
+        self._ledger.put_process(record, fds)
 
     async def run(self, plan: ProcessPlan, streams: ProcessStreams, *, timeout_s: float | None) -> Exit:
         """Run a process to its end; its streams have ended then. When cancelled, it is killed.
@@ -123,22 +223,33 @@ class Processes:
             # Judged at the end of the process: while its output is on its way, the container may end too.
             on_exit=partial(self._judge, entry),
             on_end=partial(self._leave, key, entry),
+            spools=entry.spools,
+            on_input_end=partial(self._keep, entry, job),
         )
 
     def _leave(self, key: str | int, entry: _Entry) -> None:
         del self._entries[key]
+        entry.spools.close()
         entry.tell(entry.exit)
         self._changed.set()
 
     def _judge(self, entry: _Entry, status: int) -> None:
         if entry.timer is not None:
             entry.timer.cancel()
+        if entry.judged:  # by a former daemon
+            return
         if entry.cause is not None:
             message = f"after {entry.timeout_s:g} s" if entry.cause is Cause.TIMED_OUT else ""
             entry.exit = Exit(entry.cause, message=message)
         elif not self._container_is_ending:
             out_of_memory = status != 0 and self._sandbox.oom_kills() > entry.oom_before
             entry.exit = judge_end(status, out_of_memory=out_of_memory)
+        if entry.id:
+            entry.judged = True
+            crash_point("exec: exited")
+            self._keep(entry, entry.process.job)
+            crash_point("exec: exit kept")
+            self._sandbox.init.forget(entry.process.job.id)
 
     def _end(self, entry: _Entry, cause: Cause) -> None:
         if entry.cause is None:
@@ -176,7 +287,8 @@ class Processes:
         """
         self._container_is_ending = True
         if abandon:
-            for entry in self._entries.values():
+            for entry in list(self._entries.values()):
+                leave_streams(entry.streams)
                 entry.process.abandon()
 
     def container_begins(self) -> None:
@@ -202,6 +314,7 @@ async def run_plan(
     terminal: Terminal | None,
     stdin: bool,
     main: bool = False,
+    kept: bool = False,
 ) -> Job:
     """Start what is planned.
 
@@ -209,7 +322,7 @@ async def run_plan(
         StartFailed, CommandNotFound, UserNotFound, ...: it could not be started.
         ObjectDead: the container has ended.
     """
-    request = _make_request(plan, number=number, terminal=terminal, stdin=stdin, main=main)
+    request = _make_request(plan, number=number, terminal=terminal, stdin=stdin, main=main, kept=kept)
     return await run_request(sandbox, request)
 
 
@@ -226,7 +339,7 @@ async def _begin(sandbox: Sandbox, request: RunRequest) -> Job:
 
 
 def _make_request(
-    plan: ProcessPlan, *, number: int, terminal: Terminal | None, stdin: bool, main: bool
+    plan: ProcessPlan, *, number: int, terminal: Terminal | None, stdin: bool, main: bool, kept: bool = False
 ) -> RunRequest:
     return RunRequest(
         id=number,
@@ -237,6 +350,7 @@ def _make_request(
         terminal=terminal,
         main=main,
         stdin=stdin,
+        kept=kept,
     )
 
 

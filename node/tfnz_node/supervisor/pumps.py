@@ -8,6 +8,8 @@ import os
 
 from tfnz_node.core.flow import Sink, SinkStopped, Source
 
+from .spool import InputSpool, OutputSpool, writable
+
 #: What is read at once of output that nobody wants.
 DISCARD_CHUNK = 64 * 1024
 #: So many parts are read, and then others have their turn.
@@ -66,7 +68,7 @@ class OutputPump:
             if not room:
                 return self._wait_for_room()
             try:
-                data = os.read(self._fd, room)
+                data = self._read(room)
             except BlockingIOError:
                 return self._listen() if self._left is None else self._conclude(None)
             except OSError as exc:
@@ -82,6 +84,9 @@ class OutputPump:
         if not self._listening:  # output without end must not keep the loop
             self._loop.call_soon(self._pump)
         return None
+
+    def _read(self, room: int) -> bytes:
+        return os.read(self._fd, room)
 
     def _find_room(self) -> int:
         if self._sink is not None:
@@ -116,6 +121,34 @@ class OutputPump:
             self.ended.set_exception(error)
 
 
+class SpooledPump(OutputPump):
+    """The same by way of a spool, from which the next daemon can send again what the client has not got.
+
+    Args:
+        fd: where the process writes; None when that was closed, and all that is left is in the spool.
+    """
+
+    def __init__(self, fd: int | None, sink: Sink | None, spool: OutputSpool) -> None:
+        self._spool = spool
+        super().__init__(-1 if fd is None else fd, sink)
+
+    def finish(self) -> None:
+        if not self.ended.done():
+            self._left = MOST_UNREAD + self._spool.size - self._spool.sent
+            self._pump()
+
+    def _read(self, room: int) -> bytes:
+        if self._sink is None:
+            return super()._read(room) if self._fd >= 0 else b""
+        data = self._spool.read(room)
+        if not data:
+            if self._fd < 0 or not self._spool.take(self._fd, room):
+                return b""
+            data = self._spool.read(room)
+        self._spool.confirm(self._sink.unconfirmed())
+        return data
+
+
 async def pump_input(source: Source, fd: int) -> None:
     """Write all of `source` into a descriptor.
 
@@ -128,6 +161,17 @@ async def pump_input(source: Source, fd: int) -> None:
         source.consumed(len(data))
 
 
+async def pump_spooled_input(source: Source, fd: int, spool: InputSpool) -> None:
+    """The same by way of a spool, what a former daemon has left in it first."""
+    if left := spool.waiting:
+        await spool.pass_on(fd)
+        source.consumed(left)
+    while data := await source.read():
+        spool.append(data)
+        await spool.pass_on(fd)
+        source.consumed(len(data))
+
+
 async def write_all(fd: int, data: bytes) -> None:
     """Write `data` into a non-blocking descriptor, waiting as often as it takes."""
     view = memoryview(data)
@@ -135,19 +179,4 @@ async def write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            await _writable(fd)
-
-
-async def _writable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    loop.add_writer(fd, wake)
-    try:
-        await waiter
-    finally:
-        loop.remove_writer(fd)
+            await writable(fd)

@@ -15,6 +15,7 @@ from tfnz_node.sandbox.pool import Pool
 from tfnz_node.storage.base import Storage
 
 from .connections import Places
+from .ledger import Ledger
 from .network import Network
 
 
@@ -29,6 +30,7 @@ class Host:
     unseal: Callable[[bytes], bytes]
     network: Network
     places: Places = field(default_factory=Places)
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 @dataclass(frozen=True)

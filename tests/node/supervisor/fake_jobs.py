@@ -135,6 +135,9 @@ class HeldSink:
         self.data += data
         self._written.set()
 
+    def unconfirmed(self) -> int:
+        return 0
+
     def end(self, error: ErrorInfo | None = None) -> None:
         self.ends.append(error)
 

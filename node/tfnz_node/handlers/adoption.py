@@ -1,0 +1,199 @@
+"""Taking over what a former daemon has left: read first, so that nothing of it is swept, and then made to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tfnz.protocol.errors import TfnzError
+from tfnz_node.core.access import Permission
+from tfnz_node.gateway.session import Session
+from tfnz_node.kernel.crash import crash_point
+from tfnz_node.keeper.base import Keeper, Kept
+from tfnz_node.sandbox.departed import Departed
+from tfnz_node.supervisor import ledger
+from tfnz_node.supervisor.container import Adopted, Container
+from tfnz_node.supervisor.joining import late_streams
+from tfnz_node.supervisor.records import (
+    ContainerRecord,
+    EgressRecord,
+    NodeRecord,
+    PermissionRecord,
+    ProcessRecord,
+    UnreadableRecord,
+    decode,
+)
+from tfnz_node.supervisor.spec import Spec
+from tfnz_node.supervisor.spool import Spools
+
+from .containers import live, tell
+from .context import Node
+
+log = logging.getLogger(__name__)
+
+#: Of a container's init.
+_INIT = frozenset({"control", "pid", "user", "net"})
+_OVER = frozenset({"ending", "ended"})
+
+Fds = dict[str, int]
+
+
+@dataclass
+class Left:
+    """A container that was left."""
+
+    record: ContainerRecord
+    spec: Spec
+    fds: Fds
+    processes: list[tuple[ProcessRecord, Fds]] = field(default_factory=list)
+
+    @property
+    def lives(self) -> bool:
+        return self.record.stage not in _OVER and _INIT <= self.fds.keys()
+
+
+@dataclass
+class Estate:
+    """All that a former daemon has left.
+
+    Attributes:
+        node: what it had for all containers; None when there was none.
+    """
+
+    node: NodeRecord | None = None
+    containers: dict[str, Left] = field(default_factory=dict)
+    egress: dict[str, EgressRecord] = field(default_factory=dict)
+    permissions: list[Permission] = field(default_factory=list)
+
+    def living(self) -> list[Left]:
+        return [left for left in self.containers.values() if left.lives]
+
+
+def read_estate(keeper: Keeper, found: Iterable[Kept], sessions: set[str]) -> Estate:
+    """Understand what was found. What cannot be, or is nobody's, is given up, and ends with that.
+
+    Args:
+        sessions: those that may still come back.
+    """
+    estate = Estate()
+    for kept in found:
+        kind = kept.name.partition(".")[0]
+        try:
+            understood = _read(estate, kind, kept, sessions)
+        except UnreadableRecord as exc:
+            log.error("%s cannot be taken over, and ends: %s", kept.name, exc)
+            understood = False
+        if not understood:
+            kept.close()
+            keeper.delete(kept.name)
+    for left in estate.containers.values():
+        if not left.lives:
+            _end_init(left.fds)
+    return estate
+
+
+def _read(estate: Estate, kind: str, kept: Kept, sessions: set[str]) -> bool:
+    match kind:
+        case "session":
+            return True
+        case ledger.NODE:
+            estate.node = decode(kept.record, NodeRecord)
+        case ledger.CONTAINER:
+            record = decode(kept.record, ContainerRecord)
+            fds = _name(record.fds, kept)
+            if record.session not in sessions or "spec" not in fds:
+                _end_init(fds)
+                return False
+            spec = decode(_read_all(fds["spec"]), Spec)
+            estate.containers[record.id] = Left(record, spec, fds)
+        case ledger.PROCESS:
+            process = decode(kept.record, ProcessRecord)
+            left = estate.containers.get(process.container)
+            if left is None:
+                return False
+            left.processes.append((process, _name(process.fds, kept)))
+        case ledger.EGRESS:
+            egress = decode(kept.record, EgressRecord)
+            if egress.container not in estate.containers:
+                return False
+            estate.egress[egress.container] = egress
+        case ledger.PERMISSION:
+            permission = decode(kept.record, PermissionRecord).permission
+            if not estate.containers.keys() >= set(permission.pair):
+                return False
+            estate.permissions.append(permission)
+        case _:
+            raise UnreadableRecord("nothing that this daemon knows")
+    return True
+
+
+def _name(names: tuple[str, ...], kept: Kept) -> Fds:
+    if len(names) != len(kept.fds):
+        raise UnreadableRecord(f"{len(kept.fds)} descriptors, expected {len(names)}")
+    return dict(zip(names, kept.fds, strict=True))
+
+
+def _read_all(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _end_init(fds: Fds) -> None:
+    """Whatever of it still runs is ended, and nothing of it held any more."""
+    if "pid" in fds:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fds["pid"], signal.SIGKILL)
+    for name in _INIT & fds.keys():
+        os.close(fds.pop(name))
+
+
+async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> None:
+    """Have everything go on. Requests may come when this returns."""
+    containers = {id: _make(node, left, sessions[left.record.session]) for id, left in estate.containers.items()}
+    await asyncio.gather(
+        *(_take_over(node, containers[id], left, estate) for id, left in estate.containers.items())
+    )
+    for permission in estate.permissions:
+        try:
+            await node.host.network.allow(permission)
+        except TfnzError as exc:
+            log.error("a permission for %s was not taken over: %s", permission.server.id, exc)
+    for id, left in estate.containers.items():
+        crash_point("adopt: taken over")
+        node.registry.adopt(containers[id], ended=not left.lives)
+        live(node, containers[id])
+    if containers:
+        log.info("took over %d containers", len(containers))
+
+
+def _make(node: Node, left: Left, session: Session) -> Container:
+    record, spec, fds = left.record, left.spec, left.fds
+    spools = Spools.adopt({name: fd for name, fd in fds.items() if "." in name})
+    pool = node.host.pool
+    return Container(
+        spec,
+        node.host,
+        pool.adopt(record.slot, spec.limits, fds, pid=record.pid)
+        if left.lives
+        else Departed(pool.find_slot(record.slot)),
+        tell=lambda event, then: tell(node, session, event, then),
+        streams=late_streams(spools),
+        adopted=Adopted(record, spools, {name: fd for name, fd in fds.items() if name not in _INIT}),
+    )
+
+
+async def _take_over(node: Node, container: Container, left: Left, estate: Estate) -> None:
+    if left.lives:
+        network = node.host.network
+        await node.host.pool.work(network.adopt, container.slot, left.fds["net"])
+        known = estate.egress.get(container.id)
+        await network.restore(
+            container.party,
+            left.spec.egress if known is None else known.egress,
+            () if known is None else known.answers,
+        )
+    await container.take_over(left.processes)

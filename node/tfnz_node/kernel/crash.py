@@ -1,0 +1,30 @@
+"""A seam for tests: a daemon that kills itself at a named point.
+
+Only the variable `TFNZ_NODE_CRASH_AT` makes any of this do anything: ``name`` or ``name@count``, for the count-th time
+that the point is passed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+VARIABLE: Final = "TFNZ_NODE_CRASH_AT"
+
+_wanted, _, _count = os.environ.get(VARIABLE, "").partition("@")
+_left = int(_count or "1")
+
+
+def crash_point(name: str) -> None:
+    """End here, as by SIGKILL, if that was asked for."""
+    if _wanted:
+        _pass(name)
+
+
+def _pass(name: str) -> None:
+    global _left
+    if name == _wanted:
+        _left -= 1
+        if _left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
