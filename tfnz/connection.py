@@ -53,8 +53,11 @@ PING_S: Final = 15.0
 SILENT_S: Final = 45.0
 #: So many attempts to reconnect may fail for want of trust before the session is given up.
 MAX_DISTRUSTED: Final = 5
-#: Pauses between attempts to reconnect grow from the first to the second.
+#: Pauses between attempts to reconnect grow from the first to the second, but not while a node that was restarted may
+#: appear at any moment: for so long, if an attempt costs nothing because nobody listens.
 RETRY_S: Final = (0.05, 2.0)
+EAGER_S: Final = 30.0
+CHEAP_S: Final = 0.02
 
 
 class Listener(Protocol):
@@ -65,6 +68,15 @@ class Listener(Protocol):
 
     def on_welcome(self, welcome: Welcome) -> None:
         """The session was opened or resumed."""
+
+    def on_restarted(self, welcome: Welcome, unsent: list[ClientBody]) -> None:
+        """The session was resumed by a node that was restarted meanwhile.
+
+        What was sent and received is of no account any more. The first that is sent now has to be `Resync`.
+
+        Args:
+            unsent: what was sent while the node could not be reached, and that is all that is known not to have come.
+        """
 
     def on_lost(self, error: TfnzError, cause: Cause) -> None:
         """The session is over, through no wish of ours."""
@@ -82,6 +94,8 @@ class Connection:
         self._connector = connector
         self._listener = listener
         self._channel = open_client_channel()
+        self._unsent: list[ClientBody] = []
+        self._incarnation = ""
         self._token = ""
         self._silence_s = 120.0
         self._link: Link | None = None
@@ -101,6 +115,7 @@ class Connection:
         link, welcome = await self._greet()
         self._token, self.session = welcome.token, welcome.session
         self._silence_s = welcome.silence_s
+        self._incarnation = welcome.incarnation
         self._use(link)
         self._task = self._loop.create_task(self._serve(link), name=f"tfnz session {self.session}")
         self._ping_timer = self._loop.call_later(PING_S, self._keep_alive)
@@ -117,6 +132,8 @@ class Connection:
         frame = self._channel.send(body)
         if self._link is not None:
             self._link.send(frame)
+        else:
+            self._unsent.append(body)
 
     async def close(self) -> None:
         """Give up the session here and now; whoever wants the node to know has told it before."""
@@ -135,6 +152,7 @@ class Connection:
     def _end(self, error: TfnzError) -> None:
         if self._over is None:
             self._over = error
+        self._unsent.clear()
         for timer in (self._ack_timer, self._ping_timer):
             if timer is not None:
                 timer.cancel()
@@ -147,7 +165,12 @@ class Connection:
         link = await self._connector.connect()
         try:
             hello = Hello(
-                list(VERSIONS), self._token, self.session, self._channel.received, f"tfnz/{os.getpid()}"
+                list(VERSIONS),
+                self._token,
+                self.session,
+                self._channel.received,
+                f"tfnz/{os.getpid()}",
+                self._incarnation,
             )
             link.send(encode(hello))
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
@@ -274,24 +297,34 @@ class Connection:
         try:
             if not welcome.resumed or welcome.session != self.session:
                 raise SessionLost("the node began a new session in place of ours")
+            if welcome.restarted:
+                self._channel = open_client_channel()
             frames = self._channel.resume(welcome.received)
         except TfnzError:
             link.close()
             raise
+        self._incarnation = welcome.incarnation
+        unsent, self._unsent = self._unsent, []
         self._use(link)
         for frame in frames:
             link.send(frame)
-        log.info(
-            "the session with %s goes on, %d frames were sent again", self._connector.address, len(frames)
-        )
+        if welcome.restarted:
+            log.info("the node at %s was restarted: the session goes on", self._connector.address)
+            self._listener.on_restarted(welcome, unsent)
+        else:
+            log.info(
+                "the session with %s goes on, %d frames were sent again", self._connector.address, len(frames)
+            )
         self._listener.on_welcome(welcome)
         return link
 
     async def _greet_again(self) -> tuple[Link, Welcome]:
-        deadline = self._loop.time() + self._silence_s
+        broken = self._loop.time()
+        deadline = broken + self._silence_s
         pause, longest = RETRY_S
         distrusted = 0
         while True:
+            begun = self._loop.time()
             try:
                 return await self._greet()
             except (SessionLost, VersionMismatch):
@@ -306,8 +339,10 @@ class Connection:
                 if self._loop.time() + pause > deadline:
                     raise TimedOut(f"the node was out of reach for {self._silence_s:.0f} s: {exc}") from exc
                 log.debug("not yet: %s", exc)
+            now = self._loop.time()
             await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+            if now - begun > CHEAP_S or now - broken > EAGER_S:
+                pause = min(pause * 2, longest)
 
 
 def _as_session_lost(error: TfnzError) -> SessionLost:

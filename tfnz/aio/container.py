@@ -11,12 +11,14 @@ from tfnz.protocol.errors import ErrorInfo, InvalidArgument, NotFound, ObjectDea
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
     ContainerCreated,
+    ContainerView,
     DestroyContainer,
+    KnownContainer,
+    ProcessView,
     RebootContainer,
     ResizeContainer,
     SignalContainer,
     StartContainer,
-    Streams,
 )
 from tfnz.protocol.messages import Result as Answer
 
@@ -26,6 +28,7 @@ from .container_commands import ContainerCommands
 from .container_files import ContainerFiles
 from .container_network import ContainerNetwork
 from .container_tunnels import ContainerTunnels
+from .process_streams import ProcessStreams
 from .requests import REQUEST_TIMEOUT_S, expect
 from .streams import Incoming
 from .waiting import time_limit
@@ -85,13 +88,11 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
         self.stderr_callback = stderr_callback
         self._asleep = sleep
         self._tunnels = {}
-        streams = self._session.streams
-        self._stdin = streams.open_outgoing() if stdin else None
-        self._stdout = streams.open_incoming()
-        self._stderr = None if pty else streams.open_incoming()
-        self._stdout.on_data = self._on_stdout
-        if self._stderr is not None:
-            self._stderr.on_data = self._on_stderr
+        self._was_running = False
+        self._streams = ProcessStreams(self._session.streams, stdin=stdin, stderr=not pty)
+        self._streams.stdout.on_data = self._on_stdout
+        if self._streams.stderr is not None:
+            self._streams.stderr.on_data = self._on_stderr
 
     # --- where it is
 
@@ -178,18 +179,19 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
         """
         await self.wait_until_ready()
         content = parse_input(data)
-        if self._stdin is None:
+        stdin = self._streams.stdin
+        if stdin is None:
             raise InvalidArgument(f"container {self.uuid} was spawned with stdin=False: it has no input")
-        if self._stdin.send_now(content):
+        if stdin.send_now(content):
             return
         async with time_limit(timeout_s, f"container {self.uuid} did not read its input"):
-            if not await self._stdin.write(content):
+            if not await stdin.write(content):
                 raise ObjectDead(f"container {self.uuid} takes no more input")
 
     def close_stdin(self) -> None:
         """Let the main process find the end of its standard input; calling it again does nothing."""
-        if self._stdin is not None:
-            self._stdin.end()
+        if self._streams.stdin is not None:
+            self._streams.stdin.end()
 
     async def signal(self, number: int | None = None, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
         """Send the main process a signal such as `signal.SIGHUP`; without a number, the image's StopSignal."""
@@ -205,11 +207,6 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
 
     # --- what the node and the session tell
 
-    def _numbers(self) -> Streams:
-        """The streams of its main process, as a request names them."""
-        stdin = self._stdin.number if self._stdin is not None else 0
-        return Streams(stdin, self._stdout.number, self._stderr.number if self._stderr is not None else 0)
-
     def _on_created(self, answer: Answer) -> None:
         """The node will try to start it."""
         created = expect(ContainerCreated, answer)
@@ -219,6 +216,7 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
     def _on_running(self, startup_s: float) -> None:
         """Its main process runs, or it sleeps."""
         log.info("Container is running: %s (%s), after %.1f ms", self.uuid, self.image, startup_s * 1000)
+        self._was_running = True
         self._mark_ready()
 
     def _on_ended(self, exit: Exit, error: ErrorInfo | None = None) -> None:
@@ -236,16 +234,26 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
 
     def _close(self) -> None:
         """Nothing more is said to it or by it."""
-        for stream in (self._stdin, self._stdout, self._stderr):
-            if stream is not None:
-                stream.close()
+        self._streams.close()
+
+    def _renew(self) -> ContainerView:
+        """The node was restarted: what it is to know of it and of its processes."""
+        processes = [
+            ProcessView(process.uuid, process._streams.renew()) for process in self.processes.values()
+        ]
+        return ContainerView(self.uuid, self._was_running, self._streams.renew(), processes)
+
+    def _resume(self, known: KnownContainer) -> None:
+        """The node has found it. Raises ProtocolError when it cannot go on from there."""
+        self._streams.resume(known.stdin)
+        self._resume_processes(known.processes)
 
     def _on_stdout(self, data: bytes) -> None:
-        self._on_output(self._stdout, self.stdout_callback, data)
+        self._on_output(self._streams.stdout, self.stdout_callback, data)
 
     def _on_stderr(self, data: bytes) -> None:
-        assert self._stderr is not None
-        self._on_output(self._stderr, self.stderr_callback, data)
+        assert self._streams.stderr is not None
+        self._on_output(self._streams.stderr, self.stderr_callback, data)
 
     def _on_output(self, stream: Incoming, callback: Callback | None, data: bytes) -> None:
         if callback is None:

@@ -10,7 +10,14 @@ from msgspec.structs import replace
 
 from tfnz.protocol.errors import ProcessNotFound
 from tfnz.protocol.exits import Exit
-from tfnz.protocol.messages import DestroyProcess, ProcessStarted, RunProcess, StartProcess, Streams
+from tfnz.protocol.messages import (
+    DestroyProcess,
+    KnownProcess,
+    ProcessStarted,
+    RunProcess,
+    StartProcess,
+    Streams,
+)
 from tfnz.protocol.messages import Result as Answer
 from tfnz.results import Result
 
@@ -29,6 +36,7 @@ from .callbacks import Callback, Line
 from .container_base import ContainerBase
 from .process import Process
 from .requests import REQUEST_TIMEOUT_S, expect
+from .restarts import LOST
 from .runs import check_end, check_result, run
 
 log = logging.getLogger(__name__)
@@ -207,7 +215,7 @@ class ContainerCommands(ContainerBase):
             stderr_callback=stderr_callback,
             termination_callback=termination_callback,
         )
-        body = replace(request, streams=process._numbers())
+        body = replace(request, streams=process._streams.numbers)
         try:
             await self._session.request(
                 self._node_name,
@@ -251,6 +259,15 @@ class ContainerCommands(ContainerBase):
     def _on_process_ended(self, process: str, exit: Exit) -> None:
         if (spawned := self.processes.get(process)) is not None:
             spawned._on_ended(exit)
+
+    def _resume_processes(self, known: list[KnownProcess]) -> None:
+        """The node was restarted, and has found these."""
+        found = {one.process: one for one in known}
+        for name, process in list(self.processes.items()):
+            if name in found:
+                process._streams.resume(found[name].stdin)
+            else:
+                process._on_ended(LOST)
 
     def _end_processes(self, exit: Exit) -> None:
         """All end, because the container does."""

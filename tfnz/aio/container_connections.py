@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from tfnz.protocol.errors import NobodyListens, NotServing, TfnzError, TimedOut
+from tfnz.protocol.errors import NobodyListens, NodeRestarted, NotServing, TfnzError, TimedOut
 from tfnz.protocol.flows import BROKEN, Inflow, Outflow
 from tfnz.protocol.messages import OpenConnection
 
@@ -69,7 +69,7 @@ class ContainerConnections(Lifetime, ABC):
         target: int | str,
         timeout_s: float,
         *,
-        retried: tuple[type[TfnzError], ...] = (NobodyListens, TimedOut),
+        retried: tuple[type[TfnzError], ...] = (NobodyListens, TimedOut, NodeRestarted),
     ) -> tuple[Inflow, Outflow]:
         """As `_connect`, tried again and again while nobody listens.
 

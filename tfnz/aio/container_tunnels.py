@@ -6,7 +6,14 @@ import asyncio
 import http.client
 from typing import Final
 
-from tfnz.protocol.errors import ConnectionBroken, InvalidArgument, NobodyListens, TfnzError, TimedOut
+from tfnz.protocol.errors import (
+    ConnectionBroken,
+    InvalidArgument,
+    NobodyListens,
+    NodeRestarted,
+    TfnzError,
+    TimedOut,
+)
 
 from .arguments import parse_port, parse_seconds, parse_target
 from .container_connections import PAUSES_S, ContainerConnections, give_reason, leave, name_target
@@ -16,8 +23,8 @@ from .tunnel import Tunnel
 
 LOOPBACK: Final = "127.0.0.1"
 WAIT_S: Final = 30.0
-#: What services do that are about to begin.
-NOT_YET: Final = (NobodyListens, TimedOut, ConnectionBroken)
+#: What services do that are about to begin, and what a node that was restarted says.
+NOT_YET: Final = (NobodyListens, TimedOut, ConnectionBroken, NodeRestarted)
 
 
 class ContainerTunnels(ContainerConnections):

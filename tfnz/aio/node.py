@@ -176,7 +176,7 @@ class Node:
         )
         body = SpawnContainer(
             image,
-            container._numbers(),
+            container._streams.numbers,
             command=words,
             shell=shell,
             env=pairs,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from tfnz.protocol.errors import NotFound, ObjectDead, TimedOut
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.messages import DestroyProcess, ResizeProcess, SignalProcess, Streams
+from tfnz.protocol.messages import DestroyProcess, ResizeProcess, SignalProcess
 
 from .arguments import parse_input, parse_signal, parse_size_of_terminal
 from .callbacks import Callback
 from .lifetime import Lifetime
 from .output import Output
+from .process_streams import ProcessStreams
 from .requests import REQUEST_TIMEOUT_S
 from .waiting import time_limit
 
@@ -56,14 +57,11 @@ class Process(Lifetime):
         self.stderr_callback = stderr_callback
         self._container = container
         self._destroyed = False
-        streams = self._session.streams
-        self._stdin = streams.open_outgoing()
-        self._stdout = streams.open_incoming()
-        self._stderr = None if pty else streams.open_incoming()
-        self._output = Output(self._stdout, self)
-        self._stdout.on_data = self._on_stdout
-        if self._stderr is not None:
-            self._stderr.on_data = self._on_stderr
+        self._streams = ProcessStreams(self._session.streams, stdin=True, stderr=not pty)
+        self._output = Output(self._streams.stdout, self)
+        self._streams.stdout.on_data = self._on_stdout
+        if self._streams.stderr is not None:
+            self._streams.stderr.on_data = self._on_stderr
 
     # --- what it is
 
@@ -94,15 +92,18 @@ class Process(Lifetime):
             self.close_stdin()
             self._session.start_chore(self._end_soon(), f"end process {self.uuid}")
             return
-        if self._stdin.send_now(content):
+        stdin = self._streams.stdin
+        assert stdin is not None
+        if stdin.send_now(content):
             return
         async with time_limit(timeout_s, f"process {self.uuid} did not read its input"):
-            if not await self._stdin.write(content):
+            if not await stdin.write(content):
                 raise ObjectDead(f"process {self.uuid} takes no more input")
 
     def close_stdin(self) -> None:
         """Let it find the end of its standard input; calling it again does nothing."""
-        self._stdin.end()
+        assert self._streams.stdin is not None
+        self._streams.stdin.end()
 
     async def signal(self, number: int, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> None:
         """Send it a signal, such as `signal.SIGTERM`.
@@ -184,11 +185,6 @@ class Process(Lifetime):
 
     # --- what its container tells
 
-    def _numbers(self) -> Streams:
-        """Its streams, as a request names them."""
-        stderr = self._stderr.number if self._stderr is not None else 0
-        return Streams(self._stdin.number, self._stdout.number, stderr)
-
     def _on_ended(self, exit: Exit) -> None:
         """It has ended; told more than once, only the first counts."""
         if self.exit is not None:
@@ -199,20 +195,17 @@ class Process(Lifetime):
 
     def _close(self) -> None:
         """Nothing more is said to it or by it."""
-        self._stdin.close()
-        self._stdout.close()
-        if self._stderr is not None:
-            self._stderr.close()
+        self._streams.close()
         self._output.close()
 
     def _on_stdout(self, data: bytes) -> None:
         if self.data_callback is None:
             self._output.on_data(data)
             return
-        then = partial(self._stdout.consumed, len(data))
+        then = partial(self._streams.stdout.consumed, len(data))
         self._session.callbacks.post(self._line, self.data_callback, self, data, then=then)
 
     def _on_stderr(self, data: bytes) -> None:
-        assert self._stderr is not None
-        then = partial(self._stderr.consumed, len(data))
+        assert self._streams.stderr is not None
+        then = partial(self._streams.stderr.consumed, len(data))
         self._session.callbacks.post(self._line, self.stderr_callback, self, data, then=then)

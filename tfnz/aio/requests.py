@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, TypeVar, cast
 
-from tfnz.protocol.errors import ProtocolError, TfnzError, TimedOut, restore_error
+from tfnz.protocol.errors import NodeRestarted, ProtocolError, TfnzError, TimedOut, restore_error
 from tfnz.protocol.frames import encode_request
 from tfnz.protocol.messages import Cancel, ClientBody, Failure, Reply, Request, RequestBody, Result
+
+from .restarts import REPEATABLE, explain_restart
 
 #: How long an answer may take, if the caller does not say.
 REQUEST_TIMEOUT_S: Final = 60.0
@@ -25,10 +27,12 @@ class Pending:
     Attributes:
         id: its number.
         answer: done with the result or the error.
+        repeatable: the request itself, if it may be made twice.
     """
 
     def __init__(self, id: int, on_result: OnResult | None, on_late: OnResult | None) -> None:
         self.id = id
+        self.repeatable: Request | None = None
         self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.on_result = on_result
         self.on_late = on_late
@@ -66,8 +70,11 @@ class Requests:
         self._last += 1
         pending = Pending(self._last, on_result, on_late)
         self._pending[pending.id] = pending
+        request = Request(pending.id, node, encoded)
+        if isinstance(body, REPEATABLE):
+            pending.repeatable = request
         try:
-            self._send(Request(pending.id, node, encoded))
+            self._send(request)
         except BaseException:
             del self._pending[pending.id]
             raise
@@ -78,6 +85,7 @@ class Requests:
 
         Raises:
             TimedOut: `timeout_s` is over; `what` names the request.
+            NodeRestarted: nobody knows whether it was done.
             TfnzError: what the node answers.
         """
         try:
@@ -87,6 +95,8 @@ class Requests:
             if isinstance(exc, TfnzError):  # the node's own answer
                 raise
             raise TimedOut(f"{what} was not done within {timeout_s:g} s") from None
+        except NodeRestarted:
+            raise explain_restart(what) from None
         finally:
             self.abandon(pending)
 
@@ -123,6 +133,26 @@ class Requests:
         pending = self._pending.pop(failure.request, None)
         if pending is not None:
             _fail(pending, restore_error(failure.error))
+
+    def restart(self, *, but: Collection[int]) -> list[Request]:
+        """The node was restarted: what is to be asked again, oldest first. Whoever waits for the rest is told.
+
+        Args:
+            but: the numbers of those that the node has never got; they stay as they are.
+        """
+        repeated = []
+        for pending in list(self._pending.values()):
+            if pending.id in but:
+                continue
+            if pending.repeatable is not None:
+                repeated.append(pending.repeatable)
+            else:
+                del self._pending[pending.id]
+                _fail(pending, explain_restart())
+        for id in list(self._abandoned):
+            if id not in but:  # what came of it, the node undoes: nobody has told it of that
+                del self._abandoned[id]
+        return repeated
 
     def fail_all(self, error: TfnzError) -> None:
         """The session is over."""

@@ -7,30 +7,37 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+import msgspec
+
 from tfnz.connection import Connection
 from tfnz.joint import Joint, Scratch
 from tfnz.links import Connector
-from tfnz.protocol.errors import ErrorInfo, TfnzError
+from tfnz.protocol.errors import ErrorInfo, ProtocolError, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
     ClientBody,
     ContainerEnded,
     ContainerRunning,
+    ContainerView,
     Credit,
     Data,
     End,
     Failure,
+    KnownContainer,
     NodeBody,
     ProcessEnded,
     Reply,
     RequestBody,
     Result,
+    Resync,
+    Resynced,
     Stop,
     Welcome,
 )
 
 from .callbacks import Callbacks, Line
 from .requests import REQUEST_TIMEOUT_S, OnResult, Requests
+from .restarts import LOST, explain_restart, find_unsent
 from .streams import Streams
 
 if TYPE_CHECKING:
@@ -52,6 +59,8 @@ class Resident(Protocol):
     def _on_running(self, startup_s: float) -> None: ...
     def _on_ended(self, exit: Exit, error: ErrorInfo | None = None) -> None: ...
     def _on_process_ended(self, process: str, exit: Exit) -> None: ...
+    def _renew(self) -> ContainerView: ...
+    def _resume(self, known: KnownContainer) -> None: ...
 
 
 class Session:
@@ -85,14 +94,19 @@ class Session:
         self._on_welcome = on_welcome
         self._on_lost = on_lost
         self._chores: set[asyncio.Task[None]] = set()
+        #: What is said before the node has told where it stands after a restart; None when it need not.
+        self._held: list[ClientBody] | None = None
 
     def _send(self, body: ClientBody) -> None:
-        self.connection.send(body)
+        if self._held is None:
+            self.connection.send(body)
+        else:
+            self._held.append(body)
 
     def _send_quietly(self, body: ClientBody) -> None:
         """Parts of streams: when the session is over, the streams were closed and whoever waits has been told."""
         try:
-            self.connection.send(body)
+            self._send(body)
         except TfnzError:
             pass
 
@@ -135,6 +149,7 @@ class Session:
 
     def end_all(self, exit: Exit, error: TfnzError) -> None:
         """The session is over: everything in it ends."""
+        self._held = None
         self.requests.fail_all(error)
         for resident in list(self.residents.values()):
             resident._on_ended(exit)
@@ -156,6 +171,36 @@ class Session:
 
     def on_welcome(self, welcome: Welcome) -> None:
         self._on_welcome(welcome)
+
+    def on_restarted(self, welcome: Welcome, unsent: list[ClientBody]) -> None:
+        """Tell the node what is there. What it never got is said again; what else is under way, nobody knows."""
+        again = find_unsent([*unsent, *(self._held or ())])
+        self._held = []
+        views = [resident._renew() for resident in self.residents.values()]
+        lasting = {number for view in views for number in find_numbers(view)}
+        repeated = self.requests.restart(but=again.requests)
+        self.streams.close_all(but=lasting | again.streams, error=explain_restart())
+        # What was just said of streams that are no more is of interest to nobody.
+        self._held = [*repeated, *again.bodies]
+        self.connection.send(Resync(views, list(self.externals)))
+
+    def _on_resynced(self, answer: Resynced) -> None:
+        """Go on from where the node stands."""
+        if self._held is None:
+            raise ProtocolError("the node tells what it has, and was not asked")
+        held, self._held = self._held, None
+        known = {one.container: one for one in answer.containers}
+        for uuid, resident in list(self.residents.items()):
+            if uuid in known:
+                resident._resume(known[uuid])
+            else:
+                resident._on_ended(LOST)
+        watched = set(answer.watching)
+        for uuid, external in list(self.externals.items()):
+            if uuid not in watched:
+                external._on_lost(LOST)
+        for body in held:
+            self._send_quietly(body)
 
     def on_lost(self, error: TfnzError, cause: Cause) -> None:
         log.info("session lost: %s", error)  # whoever waits, and run(), raises it
@@ -181,3 +226,14 @@ class Session:
                     resident._on_ended(body.exit, body.error)
                 if (external := self.externals.get(body.container)) is not None:
                     external._on_ended(body.exit)
+            case Resynced():
+                self._on_resynced(body)
+
+
+def find_numbers(view: ContainerView) -> set[int]:
+    """Of all streams of a container and of its processes, those that are none too."""
+    return {
+        number
+        for streams in (view.streams, *(process.streams for process in view.processes))
+        for number in msgspec.structs.astuple(streams.numbers)
+    }

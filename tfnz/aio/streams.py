@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from typing import TypeAlias, cast
 
-from tfnz.protocol.errors import ErrorInfo, TfnzError, restore_error
+from tfnz.protocol.errors import ErrorInfo, ProtocolError, TfnzError, describe_error, restore_error
 from tfnz.protocol.flows import Allowance, Inflow, Outflow
-from tfnz.protocol.messages import ClientBody, Credit, Data, End, NodeBody, Stop
-from tfnz.protocol.streams import MAX_CHUNK, ReceiveCredit, SendCredit
+from tfnz.protocol.messages import ClientBody, Credit, Data, End, NodeBody, Position, Stop
+from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK, ReceiveCredit, SendCredit
 
 Send: TypeAlias = Callable[[ClientBody], None]
 
@@ -23,7 +24,12 @@ class Incoming:
         self.on_end: Callable[[ErrorInfo | None], None] = lambda error: None
         self._streams = streams
         self._credit = ReceiveCredit()
+        self._received = 0
         self.ended = False
+
+    def renew(self) -> Position | None:
+        """The node was restarted: what it is to know of this stream; None when no more is wanted."""
+        return None if self.ended else Position(self._received, self._credit.renew())
 
     def widen(self) -> None:
         """Much will come: let more of it be under way."""
@@ -48,6 +54,7 @@ class Incoming:
     def receive(self, data: bytes) -> None:
         """Raises ProtocolError when the node had no credit for it."""
         self._credit.receive(len(data))
+        self._received += len(data)
         self.on_data(data)
 
     def _discard(self, data: bytes) -> None:
@@ -100,12 +107,28 @@ class Reader:
 
 
 class Outgoing:
-    """Bytes to the node, as its credit allows."""
+    """Bytes to the node, as its credit allows.
 
-    def __init__(self, number: int, streams: Streams) -> None:
+    Args:
+        lasting: goes on after a restart of the node. What the node may not have passed on yet is kept for that.
+
+    Attributes:
+        sent: how many bytes there have been.
+        finished: they were all.
+    """
+
+    def __init__(self, number: int, streams: Streams, *, lasting: bool = False) -> None:
         self.number = number
+        self.sent = 0
+        self.finished = False
         self._streams = streams
         self._credit = SendCredit()
+        self._kept: deque[bytes] | None = deque() if lasting else None
+        #: How much came before the first that is kept, and how much the node has for certain, however it ends.
+        self._before = 0
+        self._safe = 0
+        self._granted = 0
+        self._suspended = False
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
         self.stopped = False
@@ -113,7 +136,7 @@ class Outgoing:
 
     def send_now(self, data: bytes) -> bool:
         """Send all of `data` if nothing stands in the way of it just now."""
-        if self.stopped or self.ended or self._lock.locked() or len(data) > self._credit.available:
+        if self.stopped or self.ended or self._lock.locked() or len(data) > self._room():
             return False
         for start in range(0, len(data), MAX_CHUNK):
             self._send(data[start : start + MAX_CHUNK])
@@ -126,18 +149,24 @@ class Outgoing:
         view = memoryview(data)
         async with self._lock:
             while view:
-                while not self._credit.available and not self.stopped and not self.ended:
+                while not self._room() and not self.stopped and not self.ended:
                     self._changed.clear()
                     await self._changed.wait()
                 if self.stopped or self.ended:
                     return False
-                size = min(len(view), MAX_CHUNK, self._credit.available)
+                size = min(len(view), MAX_CHUNK, self._room())
                 self._send(view[:size])
                 view = view[size:]
         return not self.stopped
 
+    def _room(self) -> int:
+        return 0 if self._suspended else self._credit.available
+
     def _send(self, data: bytes | memoryview) -> None:
         self._credit.spend(len(data))
+        self.sent += len(data)
+        if self._kept is not None:
+            self._kept.append(bytes(data))
         # It is encoded before anybody sees it: no copy is needed to make it bytes.
         self._streams.send(Data(self.number, cast(bytes, data)))
 
@@ -146,6 +175,7 @@ class Outgoing:
         if not self.ended:
             if not self.stopped:
                 self._streams.send(End(self.number, error))
+            self.finished = error is None
             self.close()
 
     def close(self) -> None:
@@ -157,10 +187,53 @@ class Outgoing:
     def on_credit(self, count: int) -> None:
         """Raises ProtocolError when no node grants so much."""
         self._credit.grant(count)
+        self._granted += count
+        self._forget(self._granted)  # it has passed on as much
         self._changed.set()
+
+    def _forget(self, safe: int) -> None:
+        """The node has the first `safe` bytes for certain."""
+        self._safe = max(self._safe, safe)
+        while self._kept and self._before + len(self._kept[0]) <= self._safe:
+            self._before += len(self._kept.popleft())
 
     def on_stop(self) -> None:
         self.stopped = True
+        self._changed.set()
+
+    def suspend(self) -> None:
+        """The node was restarted, and has to say how much it has."""
+        self._suspended = True
+
+    def resume(self, position: Position | None, *, finished: bool) -> None:
+        """Go on from there: send again what the node has not got.
+
+        Args:
+            position: where the node stands; None when it takes no more.
+            finished: whether the node has been told, when it was asked, that all has been sent.
+
+        Raises:
+            ProtocolError: the node cannot be there.
+        """
+        self._suspended = False
+        if position is None:
+            self.on_stop()
+            return
+        assert self._kept is not None
+        received, credit = position.received, position.credit
+        missing = self.sent - received
+        if not self._safe <= received <= self.sent or missing > credit:
+            raise ProtocolError(f"of {self.sent} bytes of stream {self.number} the node claims {position}")
+        self._credit = SendCredit(credit - missing)
+        # What it has and has not passed on takes from its credit, and will be granted when it is passed on.
+        self._granted = received - (INITIAL_CREDIT - credit)
+        self._forget(received)
+        skip = received - self._before
+        for part in self._kept:
+            self._streams.send(Data(self.number, part[skip:]))
+            skip = 0
+        if finished:
+            self._streams.send(End(self.number))
         self._changed.set()
 
 
@@ -179,9 +252,10 @@ class Streams:
         self._open[stream.number] = stream
         return stream
 
-    def open_outgoing(self) -> Outgoing:
+    def open_outgoing(self, *, lasting: bool = False) -> Outgoing:
+        """See `Outgoing`."""
         self._last += 1
-        stream = Outgoing(self._last, self)
+        stream = Outgoing(self._last, self, lasting=lasting)
         self._open[stream.number] = stream
         return stream
 
@@ -214,12 +288,20 @@ class Streams:
             case Stop(), Outgoing() | Outflow():
                 stream.on_stop()
 
-    def close_all(self) -> None:
-        """The session is over: whoever waits on a stream is told."""
-        for stream in list(self._open.values()):
+    def close_all(self, *, but: Collection[int] = (), error: TfnzError | None = None) -> None:
+        """Nothing of these streams goes on: whoever waits on one is told.
+
+        Args:
+            but: the numbers of those that do.
+            error: why; without one the session is over.
+        """
+        info = None if error is None else describe_error(error)
+        for number, stream in list(self._open.items()):
+            if number in but:
+                continue
             if isinstance(stream, Inflow):
                 stream.abandon()
                 continue
             stream.close()
             if isinstance(stream, Incoming):
-                stream.on_end(None)
+                stream.on_end(info)

@@ -84,3 +84,11 @@ def encode_request(body: RequestBody) -> msgspec.Raw:
     except (TypeError, OverflowError, UnicodeEncodeError) as exc:
         raise InvalidArgument(f"{type(body).__name__} has a value that cannot be sent: {exc}") from exc
     return msgspec.Raw(encoded)
+
+
+def decode_request(body: RequestBody | msgspec.Raw) -> RequestBody:
+    """What `encode_request` has encoded; what it has not, as it is."""
+    if not isinstance(body, msgspec.Raw):
+        return body
+    decoded: RequestBody = _requests.decode(body)
+    return decoded

@@ -506,7 +506,10 @@ Event: TypeAlias = ContainerRunning | ContainerEnded | ProcessEnded
 
 
 class Position(Struct, frozen=True, array_like=True):
-    """Where the receiver of a stream stands: how many bytes it has, and how many more it has room for."""
+    """Where the receiver of a stream stands: how many bytes it has, and how many more it has room for.
+
+    That is `INITIAL_CREDIT` but for what it has and has not passed on.
+    """
 
     received: Count
     credit: Annotated[int, Meta(ge=0, le=MAX_CREDIT)]

@@ -83,3 +83,9 @@ class ReceiveCredit:
         self._consumed = self._owed = 0
         self.granted += grant
         return grant
+
+    def renew(self) -> int:
+        """The sender has forgotten what it was granted: what may arrive from now on, to be granted it anew."""
+        self.granted += self._consumed + self._owed
+        self._consumed = self._owed = 0
+        return self.granted
