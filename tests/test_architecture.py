@@ -16,12 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"tfnz": ROOT, "tfnz_command": ROOT, "tfnz_node": ROOT / "node", "bench": ROOT}
 
 #: Adapters: one room for each outside thing. They know the core's words and the kernel, and not each other.
-ADAPTERS = {"sandbox", "rootfs", "storage", "images", "store", "links", "firewall", "resolver"}
+ADAPTERS = {"sandbox", "rootfs", "storage", "images", "store", "links", "firewall", "resolver", "keeper"}
 #: The rooms of the daemon, and which others each may enter. A new room must be entered here, with a decision.
 ROOMS: dict[str, set[str]] = {
     # Leaves: they know nobody.
     "kernel": set(),
     "core": set(),
+    # A seam for tests: a daemon that ends at a named point.
+    "crash_points": set(),
     "init_binary": set(),
     "instance": set(),
     "keys": set(),
@@ -34,8 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "images": {"kernel", "core", "store"},
     "gateway": {"core"},
     "accounts": {"gateway", "store"},
-    "supervisor": {"core", *ADAPTERS},
-    "handlers": {"core", "gateway", "supervisor", *ADAPTERS},
+    "supervisor": {"core", "crash_points", *ADAPTERS},
+    "handlers": {"core", "crash_points", "gateway", "supervisor", *ADAPTERS},
     "doctor": {"config", "init_binary", "kernel"},
 }
 #: Where it is all put together, from the inside out; each may enter every room, and those before it.
@@ -75,7 +77,18 @@ WITHOUT_MIRROR = {
 }
 
 #: Tests of what several modules of a package do together: a contract that all keep, an attack that all withstand.
-TOPICS = {"contract", "doubt", "kills", "matrix", "mutations", "restarts", "resuming", "rule_breakers", "traversal", "whiteouts"}
+TOPICS = {
+    "contract",
+    "doubt",
+    "kills",
+    "matrix",
+    "mutations",
+    "restarts",
+    "resuming",
+    "rule_breakers",
+    "traversal",
+    "whiteouts",
+}
 
 #: A module's name, and the full names of what it imports.
 Imports = dict[str, set[str]]

@@ -13,20 +13,22 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import zmq.asyncio
 
 from tfnz.protocol.exits import Cause
-from tfnz.protocol.messages import NodeOffer, Resync, Resynced
+from tfnz.protocol.messages import NodeOffer
 
 from .accounts import Accounts
 from .config import NodeConfig
 from .core.lan import CANDIDATES
 from .core.registry import Registry
-from .core.slots import Slots
+from .core.slots import Slots, slot_name
+from .crash_points import crash_point
 from .firewall.base import MemoryFirewall, NetworkInUse
 from .firewall.nftables import NftablesFirewall
-from .gateway.book import NoBook
+from .gateway.book import NoBook, SessionBook
 from .gateway.door import Door
 from .gateway.session import Session
 from .gateway.sessions import Peer, Sessions
@@ -34,14 +36,19 @@ from .gateway.tcp_door import TcpDoor
 from .gateway.unix_door import UnixDoor
 from .gateway.unix_path import prepare_unix_path, private_umask, share_unix_path
 from .gateway.zap import Authenticator
+from .handlers.adoption import Estate, adopt, read_estate
 from .handlers.containers import release
 from .handlers.context import Node
 from .handlers.dispatch import dispatch
+from .handlers.kept_sessions import KeptSessions
 from .handlers.nodes import read_stats
+from .handlers.resync import resync
 from .images.catalogue import Catalogue
 from .images.limits import ImportLimits
-from .init_binary import find_init
+from .init_binary import find_init, find_keeper
 from .instance import is_dead_instance, is_own_instance, lock_data_dir, name_instance
+from .keeper.base import Keeper, NoKeeper
+from .keeper.client import KeeperClient, open_keeper
 from .kernel.netns import make_netns
 from .keys import NodeKeys, load_keys
 from .links.base import NoLinks
@@ -57,7 +64,9 @@ from .storage.base import Storage
 from .storage.choose import open_storage
 from .store.base import Store
 from .store.sqlite import open_store
+from .supervisor.ledger import Ledger
 from .supervisor.network import Network
+from .supervisor.records import NodeRecord
 from .supervisor.spec import Host
 
 log = logging.getLogger(__name__)
@@ -84,52 +93,132 @@ async def start_node(
     """
     data_dir = config.data_dir
     stack.callback(os.close, lock_data_dir(data_dir))
+    keeping = Keeping()
+    stack.callback(keeping.close)
     executor = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="work"))
     store = stack.enter_context(contextlib.closing(open_store(data_dir / STATE_FILE)))
     keys = load_keys(data_dir)
     storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)
     stack.callback(storage.close)
+    if config.takeover_s and not embedded:
+        await asyncio.to_thread(keeping.open, data_dir, config.takeover_s)
+    ledger = keeping.ledger
+    instance = keeping.name_instance(data_dir)
     await asyncio.to_thread(
         sweep_instances,
-        lambda name, busy: is_dead_instance(name, data_dir, has_processes=busy),
+        lambda name, busy: is_dead_instance(name, data_dir, has_processes=busy, own=instance),
         is_ours=lambda name: is_own_instance(name, data_dir),
     )
     stack.enter_context(open_staging(data_dir / STAGING))
-    cgroups = open_cgroups(name_instance(data_dir))
+    cgroups = open_cgroups(instance)
     stack.callback(cgroups.close)
-    await asyncio.to_thread(sweep_storage, storage)
-    network = await open_network(config, executor, stack)
+    # What was in other slots has died with the daemon, or is about to.
+    await asyncio.to_thread(sweep_slots, cgroups, keeping.estate)
+    await asyncio.to_thread(sweep_storage, storage, keeping.estate)
+    network = await open_network(config, executor, stack, keeping)
+    ledger.put_node(NodeRecord(instance=instance, network=network.lan.network if network.lan else None))
     pool = make_pool(config, cgroups, network, executor)
     node = make_node(
-        config, pool=pool, network=network, storage=storage, store=store, keys=keys, executor=executor
+        config,
+        pool=pool,
+        network=network,
+        storage=storage,
+        store=store,
+        keys=keys,
+        executor=executor,
+        ledger=ledger,
     )
     await node.catalogue.delete_unused_layers()
-    pool.start()
     stack.push_async_callback(pool.close)
-    return await stack.enter_async_context(
-        gateway(config, node, Accounts(store), keys, failed=failed, embedded=embedded)
+    endpoint = await stack.enter_async_context(
+        gateway(config, node, Accounts(store), keys, failed=failed, embedded=embedded, keeping=keeping)
     )
+    keeping.serves()
+    # Not before: who was here before the daemon comes first.
+    pool.start()
+    return endpoint
 
 
-def sweep_storage(storage: Storage) -> None:
-    """Remove what an earlier daemon left: its containers died with it, and their sessions are gone."""
+class Keeping:
+    """The keeper, if there is one, and what it had for us."""
+
+    def __init__(self) -> None:
+        self.keeper: Keeper = NoKeeper()
+        self.ledger = Ledger()
+        self.sessions: SessionBook = NoBook()
+        self.estate = Estate()
+        self._client: KeeperClient | None = None
+        self._serves = False
+
+    def open(self, data_dir: Path, takeover_s: float) -> None:
+        """Raises KeeperFailed, InvalidArgument."""
+        self.keeper = self._client = client = open_keeper(data_dir, find_keeper(), takeover_s)
+        self.ledger = Ledger(client)
+        self.sessions = sessions = KeptSessions(client, client.found)
+        self.estate = read_estate(client, client.found, sessions.ids)
+        crash_point("adopt: read")
+
+    def name_instance(self, data_dir: Path) -> str:
+        """Containers keep the name with which they began, so it is the keeper's rather than ours."""
+        return name_instance(data_dir, None if self._client is None else self._client.pid)
+
+    def serves(self) -> None:
+        """From now on, an end of ours that is no accident is the end of everything."""
+        self._serves = True
+        if (client := self._client) is not None:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(client.fileno(), client.listen, self._lost)
+
+    def _lost(self) -> None:
+        assert self._client is not None
+        asyncio.get_running_loop().remove_reader(self._client.fileno())
+        self.ledger.give_up()
+
+    def close(self) -> None:
+        """A daemon that could not begin leaves to the next one what it has found."""
+        if self._client is not None:
+            if self._serves:
+                with contextlib.suppress(RuntimeError):  # the loop is closed already
+                    asyncio.get_running_loop().remove_reader(self._client.fileno())
+            if self._serves or not self._client.found:
+                self.keeper.close()
+
+
+def sweep_slots(cgroups: Cgroups, estate: Estate) -> None:
+    """Remove the cgroups of this instance in which no container lives."""
+    kept = {slot_name(left.record.slot) for left in estate.living()}
+    for name in cgroups.list():
+        if name not in kept:
+            cgroups.remove(name)
+
+
+def sweep_storage(storage: Storage, estate: Estate) -> None:
+    """Remove what an earlier daemon left of containers that have died with it."""
+    kept = {left.record.id for left in estate.living()}
     for name in storage.list_scratch():
-        log.info("removing what is left of container %s", name)
-        storage.delete_scratch(name)
+        if name not in kept:
+            log.info("removing what is left of container %s", name)
+            storage.delete_scratch(name)
     storage.sweep()
 
 
 async def open_network(
-    config: NodeConfig, executor: ThreadPoolExecutor, stack: contextlib.AsyncExitStack
+    config: NodeConfig, executor: ThreadPoolExecutor, stack: contextlib.AsyncExitStack, keeping: Keeping
 ) -> Network:
     """The network of containers, if they are to have one; `stack` ends it.
 
     Raises:
         LinksUnavailable, FirewallUnavailable: this host cannot give them one, or not the one that is wanted.
     """
-    if config.network == "none":
-        return Network(None, NoLinks(), MemoryFirewall(), executor)
-    network, links = await asyncio.to_thread(find_free_network, config, executor)
+    wanted = config.network if isinstance(config.network, IPv4Network) else None
+    has_network = config.network != "none"
+    if keeping.estate.node is not None and keeping.estate.living():
+        # What they have cannot be changed.
+        wanted = keeping.estate.node.network
+        has_network = wanted is not None
+    if not has_network:
+        return Network(None, NoLinks(), MemoryFirewall(), executor, ledger=keeping.ledger)
+    network, links = await asyncio.to_thread(find_free_network, config, wanted, executor, keeping.ledger)
     stack.callback(network.close)
     # A wire that is still being made when its pool was closed: whoever makes it must find the way back.
     stack.callback(executor.shutdown)
@@ -152,9 +241,10 @@ async def open_resolver(
     await stack.enter_async_context(serving(address, netns, network, upstream))
 
 
-def find_free_network(config: NodeConfig, executor: Executor) -> tuple[Network, RoutedLinks]:
+def find_free_network(
+    config: NodeConfig, wanted: IPv4Network | None, executor: Executor, ledger: Ledger
+) -> tuple[Network, RoutedLinks]:
     """The wanted network, or the first that is free; a firewall stands before anything is linked. Raises as above."""
-    wanted = config.network if isinstance(config.network, IPv4Network) else None
     taken: NetworkInUse | None = None
     for lan in find_network(wanted, CANDIDATES):
         try:
@@ -167,7 +257,8 @@ def find_free_network(config: NodeConfig, executor: Executor) -> tuple[Network, 
         except BaseException:
             firewall.close()
             raise
-        return Network(lan, links, firewall, executor, private_egress=config.private_egress), links
+        network = Network(lan, links, firewall, executor, private_egress=config.private_egress, ledger=ledger)
+        return network, links
     assert taken is not None  # or there would have been no candidate, which has been said
     raise taken
 
@@ -198,6 +289,7 @@ def make_node(
     store: Store,
     keys: NodeKeys,
     executor: Executor,
+    ledger: Ledger | None = None,
 ) -> Node:
     """What the handlers work with; `end_session` is the gateway's to give."""
     staging = config.data_dir / STAGING
@@ -211,7 +303,7 @@ def make_node(
         name=socket.gethostname() or "node",
         version=version("tfnz"),
         cgroups=pool.cgroups.version,
-        host=Host(pool, storage, staging, executor, keys.unseal, network),
+        host=Host(pool, storage, staging, executor, keys.unseal, network, ledger=ledger or Ledger()),
         registry=Registry(
             containers_per_account=config.quota.containers, memory_per_account=config.quota.memory_bytes
         ),
@@ -229,9 +321,17 @@ def make_node(
 
 @contextlib.asynccontextmanager
 async def gateway(
-    config: NodeConfig, node: Node, accounts: Accounts, keys: NodeKeys, *, failed: Failed, embedded: bool
+    config: NodeConfig,
+    node: Node,
+    accounts: Accounts,
+    keys: NodeKeys,
+    *,
+    failed: Failed,
+    embedded: bool,
+    keeping: Keeping | None = None,
 ) -> AsyncIterator[str]:
-    """Open the door, and when it is closed again end every session. Yields the local endpoint."""
+    """Go on with what was there, open the door, and when it is closed end every session. Yields the local endpoint."""
+    keeping = keeping or Keeping()
     context = zmq.asyncio.Context()
     doors: dict[str, Door] = {}
 
@@ -251,9 +351,6 @@ async def gateway(
         door = doors.get(peer.socket)
         return None if door is None else door.find_process(peer)
 
-    async def resync(session: Session, view: Resync) -> Resynced:
-        raise RuntimeError("no session outlives this daemon")
-
     async def release_gone(session: Session) -> None:
         await release(node, session, cause=Cause.SESSION_GONE)
 
@@ -272,15 +369,17 @@ async def gateway(
         offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats(node))],
         release=release_gone,
         authorised=accounts.is_authorised,
-        book=NoBook(),
-        resync=resync,
+        book=keeping.sessions,
+        resync=lambda session, view: resync(node, session, view),
         find_process=find_process,
         grace_s=config.disconnect_grace_s,
-        takeover_s=config.session_silence_s,
+        takeover_s=config.takeover_s,
         silence_s=config.session_silence_s,
         max_sessions=config.max_sessions,
     )
     node.end_session = end_session
+    await adopt(node, keeping.estate, sessions.restore())
+    crash_point("adopt: done")
     async with contextlib.AsyncExitStack() as stack:
         # It waits until every socket is closed, so each is entrusted to the stack as soon as there is one.
         stack.callback(context.term)

@@ -108,6 +108,9 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     session_silence_s: Annotated[float, Meta(ge=1, le=86400)] = 120.0
     #: How long a client whose connection broke has to come back, and any to answer when it is asked.
     disconnect_grace_s: Annotated[float, Meta(ge=0.1, le=600)] = 1.0
+    #: How long containers run on without a daemon, and their clients have to come back to the next one; with 0 they end
+    #: when the daemon does.
+    takeover_s: Annotated[float, Meta(ge=0, le=86400)] = 120.0
     #: The tfnz-init program; empty finds the one that came with this daemon.
     init: str = ""
     limits: LimitsConfig = LimitsConfig()

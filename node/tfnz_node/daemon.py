@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 def run_daemon(config: NodeConfig, *, embedded: bool) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; when embedded, also until standard input ends.
 
+    SIGUSR1 ends the daemon and nothing else: the next one goes on with the containers.
+
     Raises:
         TfnzError, ToolFailed, StoreError, KeyDamaged, OSError: the node cannot be started on this host.
     """
@@ -67,6 +69,7 @@ async def _serve(config: NodeConfig, *, embedded: bool) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, _step_aside)
     if embedded:
         loop.add_reader(sys.stdin.fileno(), _watch_parent, stop)
     async with contextlib.AsyncExitStack() as stack:
@@ -80,6 +83,12 @@ async def _serve(config: NodeConfig, *, embedded: bool) -> None:
         notify_systemd("STOPPING=1")
     if failures:
         raise InternalError(f"a part of the node has failed: {failures[0]!r}") from failures[0]
+
+
+def _step_aside() -> None:
+    """Leave everything to the next daemon, as if this one had been killed; without a keeper that is the end of it."""
+    log.info("the node steps aside")
+    os._exit(0)
 
 
 def _watch_parent(stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""Where tfnz-init is: built beside the daemon's sources, in its environment, or installed on the system."""
+"""Where tfnz-init and tfnz-keeper are: built beside the daemon's sources, in its environment, or on the system."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ def find_init(configured: str = "") -> Path:
         f"tfnz-init is not at {looked}: build it with `make -C node/init install` in a checkout, "
         "or set `init` in node.toml"
     )
+
+
+def find_keeper() -> Path:
+    """The program that holds what outlives the daemon, which comes with tfnz-init. Raises as `find_init`."""
+    candidates = [_beside(path) for path in CANDIDATES]
+    for path in candidates:
+        if path.is_file() and os.access(path, os.X_OK):
+            return path
+    raise InvalidArgument(
+        f"tfnz-keeper is not at {', '.join(map(str, candidates))}: build it with `make -C node/keeper install` in a "
+        "checkout, or set `takeover_s = 0` in node.toml, and containers end with the daemon"
+    )
+
+
+def _beside(init: Path) -> Path:
+    """Where the keeper is when init is there."""
+    if init.parent.name == "build":
+        return init.parent.parent.parent / "keeper" / "build" / "tfnz-keeper"
+    return init.with_name("tfnz-keeper")

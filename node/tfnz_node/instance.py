@@ -56,15 +56,16 @@ def name_instance(data_dir: Path, pid: int | None = None) -> str:
     return f"n{_digest(data_dir)}-{pid}-{find_start_time(pid)}"
 
 
-def is_dead_instance(name: str, data_dir: Path, *, has_processes: bool) -> bool:
+def is_dead_instance(name: str, data_dir: Path, *, has_processes: bool, own: str = "") -> bool:
     """Whether what carries this name has no daemon any more. To be asked with the lock of `data_dir` held.
 
     Args:
         has_processes: something runs that carries it. The daemon of another data directory may be in a pid namespace
             that we cannot see into; its containers end with it, so where something runs it is not certainly dead.
+        own: our own, if that is not named after this process.
     """
     match = _NAME.fullmatch(name)
-    if match is None:
+    if match is None or name == own:
         return False
     _, pid, start_time = match.groups()
     if int(pid) == os.getpid() and int(start_time) == find_start_time(os.getpid()):

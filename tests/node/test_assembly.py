@@ -49,6 +49,7 @@ from tfnz_node.assembly import gateway, make_node, sweep_storage
 from tfnz_node.config import NodeConfig
 from tfnz_node.firewall.base import MemoryFirewall
 from tfnz_node.gateway.zap import Authenticator
+from tfnz_node.handlers.adoption import Estate
 from tfnz_node.handlers.context import Node
 from tfnz_node.keys import load_keys
 from tfnz_node.links.base import NoLinks
@@ -333,5 +334,5 @@ async def test_a_node_has_what_its_configuration_says(tmp_path: Path) -> None:
 async def test_what_an_earlier_daemon_left_is_removed(tmp_path: Path) -> None:
     storage = FakeStorage(tmp_path)
     storage.scratches = {"one": 1, "two": 2}
-    sweep_storage(cast(Storage, storage))
+    sweep_storage(cast(Storage, storage), Estate())
     assert storage.scratches == {}

@@ -24,7 +24,12 @@ class Slot:
     @property
     def name(self) -> str:
         """How cgroups and logs call it."""
-        return f"slot{self.number}"
+        return slot_name(self.number)
+
+
+def slot_name(number: int) -> str:
+    """See `Slot.name`."""
+    return f"slot{number}"
 
 
 class Slots:

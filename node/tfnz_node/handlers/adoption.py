@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from tfnz.protocol.errors import TfnzError
 from tfnz_node.core.access import Permission
+from tfnz_node.crash_points import crash_point
 from tfnz_node.gateway.session import Session
-from tfnz_node.kernel.crash import crash_point
 from tfnz_node.keeper.base import Keeper, Kept
 from tfnz_node.sandbox.departed import Departed
+from tfnz_node.sandbox.spool import Spools
 from tfnz_node.supervisor import ledger
 from tfnz_node.supervisor.container import Adopted, Container
 from tfnz_node.supervisor.joining import late_streams
@@ -29,7 +30,6 @@ from tfnz_node.supervisor.records import (
     decode,
 )
 from tfnz_node.supervisor.spec import Spec
-from tfnz_node.supervisor.spool import Spools
 
 from .containers import live, tell
 from .context import Node
@@ -54,7 +54,7 @@ class Left:
 
     @property
     def lives(self) -> bool:
-        return self.record.stage not in _OVER and _INIT <= self.fds.keys()
+        return self.record.stage not in _OVER and self.fds.keys() >= _INIT
 
 
 @dataclass
@@ -153,7 +153,9 @@ def _end_init(fds: Fds) -> None:
 
 async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> None:
     """Have everything go on. Requests may come when this returns."""
-    containers = {id: _make(node, left, sessions[left.record.session]) for id, left in estate.containers.items()}
+    containers = {
+        id: _make(node, left, sessions[left.record.session]) for id, left in estate.containers.items()
+    }
     await asyncio.gather(
         *(_take_over(node, containers[id], left, estate) for id, left in estate.containers.items())
     )

@@ -28,9 +28,9 @@ from tfnz.protocol.messages import (
     WatchContainer,
 )
 from tfnz_node.core.plan import ImageDefaults, check_limits, plan_files, plan_main
+from tfnz_node.crash_points import crash_point
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
-from tfnz_node.kernel.crash import crash_point
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.supervisor.container import Container
 from tfnz_node.supervisor.spec import Spec

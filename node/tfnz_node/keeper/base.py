@@ -71,4 +71,6 @@ def check(name: str, record: bytes = b"", fds: Sequence[int] = ()) -> None:
     if not 0 < len(name.encode()) < 256 or "\0" in name:
         raise ValueError(f"{name[:80]!r} cannot name a record")
     if len(record) > MAX_RECORD_BYTES or len(fds) > MAX_RECORD_FDS:
-        raise ValueError(f"record {name} has {len(record)} bytes and {len(fds)} descriptors, which is too much")
+        raise ValueError(
+            f"record {name} has {len(record)} bytes and {len(fds)} descriptors, which is too much"
+        )

@@ -166,7 +166,9 @@ def _start(binary: Path, data_dir: Path, takeover_s: float) -> None:
     try:
         pid = os.posix_spawn(binary, words, {}, setsigmask=())
     except OSError as exc:
-        raise KeeperFailed(f"cannot start {binary}: {exc.strerror}; build it with: make -C node/keeper") from exc
+        raise KeeperFailed(
+            f"cannot start {binary}: {exc.strerror}; build it with: make -C node/keeper"
+        ) from exc
     _, status = os.waitpid(pid, 0)
     if status:
         raise KeeperFailed(f"{binary} could not begin: its standard error says why (wait status {status})")

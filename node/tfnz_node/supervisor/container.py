@@ -45,13 +45,14 @@ from tfnz_node.core.ends import judge_end
 from tfnz_node.core.lifecycle import Life, State
 from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.core.slots import Slot
-from tfnz_node.kernel.crash import crash_point
+from tfnz_node.crash_points import crash_point
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.pool import Sandbox
+from tfnz_node.sandbox.spool import Spools
 
 from .boot import boot
 from .clock import now_s
@@ -61,7 +62,6 @@ from .process import ProcessStreams, RunningProcess
 from .processes import MAIN_NUMBER, Processes, Tell, run_plan
 from .records import ContainerRecord, ProcessRecord, Stage, encode
 from .spec import Host, Spec
-from .spool import Spools
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +124,7 @@ class Container:
         self.started_s: float | None = None
         self.gone = asyncio.Event()
         self.watchers: dict[str, Callable[[Event], None]] = {}
-        self.processes = Processes(
-            spec.id, sandbox, self._say, session=spec.session, ledger=host.ledger
-        )
+        self.processes = Processes(spec.id, sandbox, self._say, session=spec.session, ledger=host.ledger)
         self.connections = Connections(spec.id, sandbox, host.places)
         self._host = host
         self._sandbox = sandbox
@@ -251,9 +249,7 @@ class Container:
             self._limit_time(record.ends_at_s - now_s())
         if record.stage == "starting":
             self.keep("sleeping")
-        elif record.stage == "sleeping":
-            self._watch(self._watch_init(self._sandbox.init))
-        elif record.stage == "running":
+        elif record.stage == "sleeping" or record.stage == "running":
             self._watch(self._watch_init(self._sandbox.init))
         elif record.stage == "rebooting":
             # Nothing of its last words may be lost for want of a client.

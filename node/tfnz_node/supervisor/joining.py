@@ -6,10 +6,10 @@ from typing import Protocol
 
 from tfnz.protocol.messages import Position, StreamsView
 from tfnz_node.core.flow import Sink, Source
+from tfnz_node.sandbox.spool import OutputSpool, Spools
 
 from .late import LateSink, LateSource
 from .process import ProcessStreams, RunningProcess
-from .spool import OutputSpool, Spools
 
 
 class AdoptedSource(Source, Protocol):

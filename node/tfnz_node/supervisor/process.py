@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from tfnz.protocol.errors import TfnzError
 from tfnz_node.core.flow import Sink, SinkStopped, Source
 from tfnz_node.sandbox.jobs import Job
+from tfnz_node.sandbox.spool import InputSpool, OutputSpool, Spools, make_spool
 
 from .pumps import OutputPump, SpooledPump, pump_input, pump_spooled_input, write_all
-from .spool import InputSpool, OutputSpool, Spools, make_spool
 
 log = logging.getLogger(__name__)
 

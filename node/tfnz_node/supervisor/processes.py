@@ -11,10 +11,11 @@ from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import Event, KnownProcess, ProcessEnded, ProcessView
 from tfnz_node.core.ends import judge_end
 from tfnz_node.core.plan import ProcessPlan
-from tfnz_node.kernel.crash import crash_point
+from tfnz_node.crash_points import crash_point
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import Job, RunFailed, RunRequest, Terminal
 from tfnz_node.sandbox.pool import Sandbox
+from tfnz_node.sandbox.spool import Spools
 from tfnz_node.sandbox.wire import WireError
 
 from .clock import now_s
@@ -23,7 +24,6 @@ from .joining import Rejoined, join_streams, late_streams, leave_streams
 from .ledger import Ledger
 from .process import NO_SPOOLS, ProcessStreams, RunningProcess
 from .records import ProcessRecord
-from .spool import Spools
 
 #: The number of the main process at its init; others count up from here.
 MAIN_NUMBER = 1
@@ -63,7 +63,13 @@ class Processes:
     """The table. A process is in it from its start until its end has been told."""
 
     def __init__(
-        self, container_id: str, sandbox: Sandbox, tell: Tell, *, session: str = "", ledger: Ledger | None = None
+        self,
+        container_id: str,
+        sandbox: Sandbox,
+        tell: Tell,
+        *,
+        session: str = "",
+        ledger: Ledger | None = None,
     ) -> None:
         self._container_id = container_id
         self._sandbox = sandbox

@@ -7,8 +7,7 @@ import errno
 import os
 
 from tfnz_node.core.flow import Sink, SinkStopped, Source
-
-from .spool import InputSpool, OutputSpool, writable
+from tfnz_node.sandbox.spool import InputSpool, OutputSpool, writable
 
 #: What is read at once of output that nobody wants.
 DISCARD_CHUNK = 64 * 1024

@@ -126,6 +126,9 @@ class FakeInit:
         if number in self.running and not self.running[number].ended:
             self.running[number].end(KILLED)
 
+    def forget(self, number: int) -> None:
+        """Init keeps nothing."""
+
     def kill(self) -> None:
         self.kills += 1
         self.alive = False
@@ -272,9 +275,11 @@ class Told:
         self.events: list[Event] = []
         self._changed = asyncio.Event()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, then: Callable[[], None] | None = None) -> None:
         self.events.append(event)
         self._changed.set()
+        if then is not None:
+            then()
 
     async def _wait_for(self, kind: type[Event]) -> Event:
         while True:

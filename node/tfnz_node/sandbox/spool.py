@@ -189,7 +189,9 @@ class Spools:
     def fds(self) -> dict[str, int]:
         """All descriptors, by names that `adopt` understands."""
         named = (("in", self.stdin), ("out", self.stdout), ("err", self.stderr))
-        return {f"{name}.{part}": fd for name, one in named if one is not None for part, fd in one.fds.items()}
+        return {
+            f"{name}.{part}": fd for name, one in named if one is not None for part, fd in one.fds.items()
+        }
 
     def close(self) -> None:
         for spool in (self.stdin, *self.outputs()):
