@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,9 +77,26 @@ class RunningNode:
 
     def kill(self) -> None:
         """Kill it as a power cut would, if power cuts were kind to the rest of the host."""
+        self.crash()
+        if (keeper := self.find_keeper()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(keeper, signal.SIGKILL)
+
+    def crash(self) -> None:
+        """Kill the daemon alone: what it has will be the next one's."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    def find_keeper(self) -> int | None:
+        """The process id of the keeper that serves the node, if one does."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as caller:
+            try:
+                caller.connect(str(self.data_dir / "keeper"))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return None
+            pid, _, _ = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
 
     def location(self) -> Location:
         """A session of this machine's root."""
