@@ -75,7 +75,19 @@ WITHOUT_MIRROR = {
 }
 
 #: Tests of what several modules of a package do together: a contract that all keep, an attack that all withstand.
-TOPICS = {"contract", "doubt", "kills", "matrix", "mutations", "restarts", "resuming", "rule_breakers", "traversal", "whiteouts"}
+TOPICS = {
+    "contract",
+    "doubt",
+    "kills",
+    "matrix",
+    "mutations",
+    "restarts",
+    "restored",
+    "resuming",
+    "rule_breakers",
+    "traversal",
+    "whiteouts",
+}
 
 #: A module's name, and the full names of what it imports.
 Imports = dict[str, set[str]]

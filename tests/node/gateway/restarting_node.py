@@ -111,6 +111,7 @@ class Host:
         self.rooms: dict[str, Room] = {}
         self.files: dict[str, bytes] = {}
         self.served: list[str] = []
+        self.refused = 0
         self.daemon: Daemon | None = None
         self.connector = MemoryConnector(self._accept)
         self._names = itertools.count(1)
@@ -131,6 +132,7 @@ class Host:
 
     def _accept(self, link: MemoryLink) -> None:
         if self.daemon is None:
+            self.refused += 1
             raise ConnectionFailed("nothing is listening")
         self.daemon.accept(link)
 

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.node.gateway.restarting_node import Host
 from tfnz import Cause, Exit, NodeRestarted, SessionLost, aio
+from tfnz.connection import EAGER_S, RETRY_S
 from tfnz.protocol.errors import NotServing
 from tfnz.protocol.streams import INITIAL_CREDIT
 
@@ -256,6 +257,20 @@ async def test_a_session_that_the_next_daemon_does_not_know_is_lost(
     assert (await container.wait(LONG_S)).cause is Cause.SESSION_GONE
     with pytest.raises(SessionLost):
         await location.run()
+
+
+async def test_the_next_daemon_is_found_at_once_and_not_looked_for_without_end(
+    host: Host, location: aio.Location
+) -> None:
+    pause, longest = RETRY_S
+    host.kill()
+    await asyncio.sleep(EAGER_S)
+    assert EAGER_S / pause * 0.9 < host.refused <= EAGER_S / pause + 1
+    host.refused = 0
+    await asyncio.sleep(20 * longest)
+    assert 20 <= host.refused < 40
+    host.start()
+    await location.containers()
 
 
 # --- calls that are under way
