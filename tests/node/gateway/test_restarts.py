@@ -349,7 +349,9 @@ async def test_what_is_asked_while_there_is_no_daemon_waits_for_the_next(
     await container.wait_until_ready()
     host.kill()
     await settle()
-    spawning = asyncio.create_task(location.node().spawn("x"))
+    heard = bytearray()
+    spawn = location.node().spawn("x", stdout_callback=lambda one, data: heard.extend(data))
+    spawning = asyncio.create_task(spawn)
     running = asyncio.create_task(container.run("true", input=b"some"))
     putting = asyncio.create_task(container.put("/x", b"content"))
     await settle()
@@ -360,6 +362,11 @@ async def test_what_is_asked_while_there_is_no_daemon_waits_for_the_next(
     await putting
     assert host.files["/x"] == b"content"
     assert host.served.count("SpawnContainer") == 2
+    main = host.rooms[spawned.uuid].main
+    main.write(b"out")
+    await spawned.stdin(b"in")
+    await settle()
+    assert (bytes(heard), bytes(main.input)) == (b"out", b"in")
 
 
 async def test_what_is_asked_while_both_find_out_waits_through_a_further_restart(
