@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ TOPICS = {
     "matrix",
     "mutations",
     "restarts",
+    "restored",
     "resuming",
     "rule_breakers",
     "traversal",
@@ -305,6 +307,15 @@ def test_what_is_public_is_listed_in_order_and_there(package: str) -> None:
     listed: list[str] = module.__all__
     assert listed == sorted(listed)
     assert [name for name in listed if not hasattr(module, name)] == []
-    modules = {name.split(".")[-1] for name in find_modules(PACKAGES)} | {"annotations"}
+    modules = {name.split(".")[-1] for name in find_modules(PACKAGES)}
+    modules |= {"TYPE_CHECKING", "annotations", "importlib"}
     public = {name for name in vars(module) if not name.startswith("_")} - modules
     assert public <= set(listed), "imported here, and not in __all__"
+
+
+def test_a_daemon_has_nothing_in_memory_of_what_is_for_applications() -> None:
+    """It is started in a hurry: until it is there again, nobody is served."""
+    show = "import sys, tfnz_node.cli, tfnz_node.assembly; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True).stdout
+    ours = {name for name in loaded.split() if name.startswith("tfnz.")}
+    assert ours and {name for name in ours if not name.startswith(tuple(SHARED))} == set()

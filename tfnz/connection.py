@@ -325,6 +325,7 @@ class Connection:
         distrusted = 0
         while True:
             begun = self._loop.time()
+            eager = False
             try:
                 return await self._greet()
             except (SessionLost, VersionMismatch):
@@ -339,9 +340,10 @@ class Connection:
                 if self._loop.time() + pause > deadline:
                     raise TimedOut(f"the node was out of reach for {self._silence_s:.0f} s: {exc}") from exc
                 log.debug("not yet: %s", exc)
-            now = self._loop.time()
+                now = self._loop.time()
+                eager = now - begun < CHEAP_S and now - broken < EAGER_S
             await asyncio.sleep(pause)
-            if now - begun > CHEAP_S or now - broken > EAGER_S:
+            if not eager:
                 pause = min(pause * 2, longest)
 
 

@@ -180,10 +180,6 @@ class Control:
                 await listing.done
         finally:
             self._listing = None
-        for id in (*listing.running, *listing.ended):
-            self._exits[id] = self._loop.create_future()
-        for id, status in listing.ended.items():
-            self._exits[id].set_result(status)
         return listing.running, set(listing.ended)
 
     def exit_of(self, id: int) -> asyncio.Future[int] | None:
@@ -348,8 +344,14 @@ class Control:
                 listing.running.discard(packet.id)
                 listing.ended[packet.id] = packet.arguments[0]
             case Kind.LISTED if packet.id == listing.nonce:
-                listing.done.set_result(None)
+                # At once: the next packet may be of one of them.
+                for id in (*listing.running, *listing.ended):
+                    self._exits[id] = self._loop.create_future()
+                for id, status in listing.ended.items():
+                    self._exits[id].set_result(status)
                 self._listing = None
+                if not listing.done.done():
+                    listing.done.set_result(None)
             case _:
                 raise WireError(f"an unexpected {packet.kind.name}")
 

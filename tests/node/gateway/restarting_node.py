@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tfnz.links import LinkBroken
 from tfnz.links.memory import MemoryConnector, MemoryLink
@@ -51,6 +53,10 @@ from tfnz_node.gateway.book import Booked, MemoryBook, SessionRecord
 from tfnz_node.gateway.session import Session
 from tfnz_node.gateway.sessions import Peer, Sessions
 from tfnz_node.gateway.streams import InStream, OutStream, StreamStopped
+
+T = TypeVar("T")
+#: How long a test in another thread waits for what must come; never reached when all is well.
+PATIENCE_S = 10.0
 
 
 @dataclass
@@ -111,8 +117,11 @@ class Host:
         self.rooms: dict[str, Room] = {}
         self.files: dict[str, bytes] = {}
         self.served: list[str] = []
+        self._news = threading.Condition()
+        self.refused = 0
         self.daemon: Daemon | None = None
         self.connector = MemoryConnector(self._accept)
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._names = itertools.count(1)
 
     def name(self, kind: str) -> str:
@@ -129,8 +138,30 @@ class Host:
             daemon, self.daemon = self.daemon, None
             daemon.die()
 
+    def note(self, request: str) -> None:
+        """A request of this kind is being served."""
+        with self._news:
+            self.served.append(request)
+            self._news.notify_all()
+
+    def wait_for(self, request: str) -> None:
+        """Return when one of a kind is being served, or was; for tests in another thread."""
+        with self._news:
+            assert self._news.wait_for(lambda: request in self.served, PATIENCE_S)
+
+    def do(self, function: Callable[[], T]) -> T:
+        """Do something on the loop that serves the client, from another thread."""
+        assert self.loop is not None
+
+        async def act() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(act(), self.loop).result(PATIENCE_S)
+
     def _accept(self, link: MemoryLink) -> None:
+        self.loop = asyncio.get_running_loop()
         if self.daemon is None:
+            self.refused += 1
             raise ConnectionFailed("nothing is listening")
         self.daemon.accept(link)
 
@@ -221,7 +252,7 @@ class Daemon:
     async def _serve(self, session: Session, request: Request) -> Result:
         if self.dead:
             await asyncio.Event().wait()
-        self.host.served.append(type(request.body).__name__)
+        self.host.note(type(request.body).__name__)
         match request.body:
             case SpawnContainer(_, streams):
                 room = Room(self.host.name("container"), session.id, Program("main", streams))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.node.gateway.conftest import JumpingLoop
-from tests.node.gateway.restarting_node import Host
-from tfnz import Cause, Exit, NodeRestarted, aio
+from tests.node.gateway.restarting_node import PATIENCE_S, Host
+from tfnz import Cause, Exit, Location, NodeRestarted, aio
 
 #: Longer than any pause of a client that wants to come back.
 LONG_S = 5.0
@@ -93,4 +95,51 @@ async def _go_through(steps: list[tuple[str, int]]) -> None:
         assert set(host.rooms) == {container.uuid, *(one.uuid for one in made if not one.dead)}
         assert len(ends) == len(set(ends)) == len([one for one in made if one.dead])
         assert all(one.exit == Exit(Cause.EXITED, 0) for one in made if one.dead)
+    host.kill()
+
+
+def test_a_blocking_program_goes_on_and_hears_of_what_failed() -> None:
+    host = Host()
+    host.start()
+    heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    ends: list[int] = []
+    with Location.over(host.connector) as location:
+        container = location.node().spawn(
+            "x",
+            stdout_callback=lambda one, data: heard.put(data),
+            termination_callback=lambda one, code: ends.append(code),
+        )
+        container.wait_until_ready()
+        main = host.rooms[container.uuid].main
+
+        def hold_up() -> None:
+            assert host.daemon is not None
+            host.daemon.gate.clear()
+
+        def restart_during_a_command() -> None:
+            host.kill()
+            main.write(b"meanwhile")
+            host.start()
+
+        host.do(hold_up)
+        failed: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                container.run("true")
+            except NodeRestarted as exc:
+                failed.put(exc)
+
+        running = threading.Thread(target=run)
+        running.start()
+        host.wait_for("RunProcess")
+        host.do(restart_during_a_command)
+        assert "may have been done" in str(failed.get(timeout=PATIENCE_S))
+        running.join()
+        assert heard.get(timeout=PATIENCE_S) == b"meanwhile"
+        container.stdin(b"input")
+        assert container.run("true").exit_code == 0
+        host.do(lambda: main.end(Exit(Cause.EXITED, 3)))
+        assert container.wait(PATIENCE_S).code == 3
+        assert (bytes(main.input), ends) == (b"input", [3])
     host.kill()

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.node.gateway.restarting_node import Host
 from tfnz import Cause, Exit, NodeRestarted, SessionLost, aio
+from tfnz.connection import EAGER_S, RETRY_S
 from tfnz.protocol.errors import NotServing
 from tfnz.protocol.streams import INITIAL_CREDIT
 
@@ -258,6 +259,20 @@ async def test_a_session_that_the_next_daemon_does_not_know_is_lost(
         await location.run()
 
 
+async def test_the_next_daemon_is_found_at_once_and_not_looked_for_without_end(
+    host: Host, location: aio.Location
+) -> None:
+    pause, longest = RETRY_S
+    host.kill()
+    await asyncio.sleep(EAGER_S)
+    assert EAGER_S / pause * 0.9 < host.refused <= EAGER_S / pause + 1
+    host.refused = 0
+    await asyncio.sleep(20 * longest)
+    assert 20 <= host.refused < 40
+    host.start()
+    await location.containers()
+
+
 # --- calls that are under way
 
 
@@ -334,7 +349,9 @@ async def test_what_is_asked_while_there_is_no_daemon_waits_for_the_next(
     await container.wait_until_ready()
     host.kill()
     await settle()
-    spawning = asyncio.create_task(location.node().spawn("x"))
+    heard = bytearray()
+    spawn = location.node().spawn("x", stdout_callback=lambda one, data: heard.extend(data))
+    spawning = asyncio.create_task(spawn)
     running = asyncio.create_task(container.run("true", input=b"some"))
     putting = asyncio.create_task(container.put("/x", b"content"))
     await settle()
@@ -345,6 +362,11 @@ async def test_what_is_asked_while_there_is_no_daemon_waits_for_the_next(
     await putting
     assert host.files["/x"] == b"content"
     assert host.served.count("SpawnContainer") == 2
+    main = host.rooms[spawned.uuid].main
+    main.write(b"out")
+    await spawned.stdin(b"in")
+    await settle()
+    assert (bytes(heard), bytes(main.input)) == (b"out", b"in")
 
 
 async def test_what_is_asked_while_both_find_out_waits_through_a_further_restart(

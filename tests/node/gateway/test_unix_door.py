@@ -391,3 +391,23 @@ async def test_a_name_that_cannot_be_had_is_named(hall: Hall) -> None:
     with pytest.raises(NoCapacity, match=rf"cannot listen on {name}: .* Set `socket` in node.toml"):
         another.bind()
     await hall.greet()
+
+
+async def test_the_kernel_says_which_process_it_is(hall: Hall) -> None:
+    caller, peer = await hall.greet()
+    process = hall.door.find_process(peer)
+    assert process is not None
+    try:
+        assert find_pid(process) == os.getpid()
+    finally:
+        os.close(process)
+    caller.close()
+    await hall.next_closed()
+    assert hall.door.find_process(peer) is None
+
+
+def find_pid(process: int) -> int:
+    """The number of the process that a descriptor stands for."""
+    with open(f"/proc/self/fdinfo/{process}") as info:
+        [line] = [line for line in info if line.startswith("Pid:")]
+    return int(line.removeprefix("Pid:"))

@@ -11,6 +11,7 @@ from tfnz.protocol.errors import (
     CommandNotFound,
     Disconnected,
     ErrorInfo,
+    NodeRestarted,
     ProtocolError,
     TimedOut,
 )
@@ -19,10 +20,12 @@ from tfnz.protocol.messages import (
     Cancel,
     ClientBody,
     ClientEnvelope,
+    DestroyContainer,
     Done,
     Failure,
     GetNodeStatus,
     ImageList,
+    RebootContainer,
     Reply,
     Request,
 )
@@ -114,3 +117,34 @@ async def test_an_answer_of_the_wrong_kind_is_the_nodes_fault() -> None:
     assert expect(Done, Done()) == Done()
     with pytest.raises(ProtocolError, match="Done where ImageList"):
         expect(ImageList, Done())
+
+
+async def test_a_restart_fails_what_may_have_been_done_and_repeats_what_may_be_done_twice(
+    requests: Requests, sent: list[ClientBody]
+) -> None:
+    told: list[object] = []
+    done = requests.start("n1", RebootContainer("c"))
+    asked = requests.start("n1", GetNodeStatus(), on_result=told.append)
+    unsent = requests.start("n1", RebootContainer("c"))
+    ended = requests.start("n1", DestroyContainer("c"))
+    waiting = asyncio.create_task(requests.wait(done, 1, "the reboot"))
+    await asyncio.sleep(0)
+    repeated = requests.restart(but={unsent.id})
+    assert [request.id for request in repeated] == [asked.id, ended.id]
+    assert repeated == [body for body in sent if isinstance(body, Request) and body.id in (2, 4)]
+    with pytest.raises(NodeRestarted, match="while the reboot was under way: it may have been done, or not"):
+        await waiting
+    requests.on_reply(Reply(asked.id, Done()))
+    requests.on_reply(Reply(unsent.id, Done()))
+    assert told == [Done()] == [await requests.wait(unsent, 1, "it")]
+
+
+async def test_nothing_is_undone_late_of_what_a_restarted_node_has_forgotten(requests: Requests) -> None:
+    late: list[object] = []
+    pending = [requests.start("n1", RebootContainer("c"), on_late=late.append) for _ in range(2)]
+    for one in pending:
+        requests.abandon(one)
+    requests.restart(but={pending[1].id})
+    for one in pending:
+        requests.on_reply(Reply(one.id, Done()))
+    assert late == [Done()]

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from tfnz.aio.streams import Incoming, Reader, Streams
-from tfnz.protocol.errors import DiskFull, ErrorInfo, PathNotFound, ProtocolError
-from tfnz.protocol.messages import ClientBody, Credit, Data, End, Stop
+from tfnz.protocol.errors import DiskFull, ErrorInfo, NodeRestarted, PathNotFound, ProtocolError
+from tfnz.protocol.messages import ClientBody, Credit, Data, End, Position, Stop
 from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK, WIDE_CREDIT
 
 pytestmark = pytest.mark.asyncio
@@ -125,3 +125,109 @@ async def test_the_end_of_the_session_wakes_everybody(streams: Streams) -> None:
     await asyncio.sleep(0)
     streams.close_all()
     assert not await writing and await reading == b"end"
+
+
+# --- after a restart of the node
+
+
+async def test_what_was_sent_is_kept_until_the_node_has_passed_it_on(
+    streams: Streams, sent: list[ClientBody]
+) -> None:
+    stream = streams.open_outgoing(lasting=True)
+    for part in (b"one", b"two", b"three"):
+        assert stream.send_now(part)
+    streams.on_body(Credit(1, 4))
+    stream.suspend()
+    assert not stream.send_now(b"more"), "before the node has said where it is"
+    sent.clear()
+    stream.resume(Position(5, INITIAL_CREDIT - 1), finished=False)
+    assert sent == [Data(1, b"o"), Data(1, b"three")]
+    assert stream.send_now(b"more")
+
+
+async def test_what_the_node_has_and_not_passed_on_counts_when_it_is(
+    streams: Streams, sent: list[ClientBody]
+) -> None:
+    stream = streams.open_outgoing(lasting=True)
+    assert stream.send_now(b"x" * 1000)
+    stream.suspend()
+    stream.resume(Position(1000, INITIAL_CREDIT - 1000), finished=False)
+    assert stream.send_now(b"new")
+    # It has passed on the old ones, and of the new one nothing is safe.
+    streams.on_body(Credit(1, 1000))
+    stream.suspend()
+    sent.clear()
+    stream.resume(Position(1000, INITIAL_CREDIT), finished=False)
+    assert sent == [Data(1, b"new")]
+
+
+async def test_the_credit_that_is_left_after_a_restart_is_what_the_node_has_room_for(
+    streams: Streams,
+) -> None:
+    stream = streams.open_outgoing(lasting=True)
+    assert stream.send_now(b"x" * 100)
+    stream.suspend()
+    stream.resume(Position(60, 50), finished=False)
+    assert not stream.send_now(b"x" * 11)
+    assert stream.send_now(b"x" * 10)
+
+
+async def test_the_end_is_told_again_if_the_node_was_told_that_there_is_one(
+    streams: Streams, sent: list[ClientBody]
+) -> None:
+    stream = streams.open_outgoing(lasting=True)
+    assert stream.send_now(b"all")
+    stream.end()
+    sent.clear()
+    stream.suspend()
+    stream.resume(Position(0, INITIAL_CREDIT), finished=True)
+    assert sent == [Data(1, b"all"), End(1)]
+
+
+async def test_a_node_that_takes_no_more_has_the_writer_told(
+    streams: Streams, sent: list[ClientBody]
+) -> None:
+    stream = streams.open_outgoing(lasting=True)
+    task = asyncio.create_task(stream.write(b"x" * (INITIAL_CREDIT + 1)))
+    await asyncio.sleep(0)
+    stream.suspend()
+    stream.resume(None, finished=False)
+    assert not await task
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "position",
+    [Position(1, INITIAL_CREDIT), Position(7, INITIAL_CREDIT), Position(4, 1)],
+    ids=["has lost what it had", "has what was not sent", "has no room for the rest"],
+)
+async def test_a_node_that_cannot_be_there_is_refused(streams: Streams, position: Position) -> None:
+    stream = streams.open_outgoing(lasting=True)
+    assert stream.send_now(b"sixsix")
+    streams.on_body(Credit(1, 2))
+    stream.suspend()
+    with pytest.raises(ProtocolError, match="claims"):
+        stream.resume(position, finished=False)
+
+
+async def test_what_has_come_is_told_with_the_room_for_more(streams: Streams, sent: list[ClientBody]) -> None:
+    incoming = streams.open_incoming()
+    incoming.on_data = lambda data: None
+    streams.on_body(Data(1, b"x" * 1000))
+    incoming.consumed(300)
+    assert incoming.renew() == Position(1000, INITIAL_CREDIT - 700)
+    streams.on_body(Data(1, b"x" * (INITIAL_CREDIT - 700)))
+    incoming.consumed(INITIAL_CREDIT)
+    assert sent == [Credit(1, INITIAL_CREDIT)]
+    streams.on_body(End(1))
+    assert incoming.renew() is None
+
+
+async def test_streams_that_do_not_go_on_say_why(streams: Streams) -> None:
+    ended: list[ErrorInfo | None] = []
+    incoming, other = streams.open_incoming(), streams.open_incoming()
+    outgoing = streams.open_outgoing()
+    incoming.on_end = other.on_end = ended.append
+    streams.close_all(but=[other.number], error=NodeRestarted("why"))
+    assert ended == [ErrorInfo("node_restarted", "why")]
+    assert (incoming.ended, other.ended, outgoing.ended) == (True, False, True)

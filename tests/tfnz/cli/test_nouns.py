@@ -15,6 +15,7 @@ from tfnz.protocol.errors import (
     ImageInUse,
     ImageNotFound,
     NoAccount,
+    NodeRestarted,
     NotAuthorised,
     TfnzError,
 )
@@ -190,6 +191,7 @@ def test_a_fault_of_ours_says_so(tfnz: Tool) -> None:
     ("error", "hint"),
     [
         (ConnectionFailed("nothing listens"), "tfnz-node serve"),
+        (NodeRestarted("the node was restarted"), "try it again"),
         (ImageInUse("busy"), "tfnz ps"),
         (ImageNotFound("none"), "tfnz image ls"),
     ],

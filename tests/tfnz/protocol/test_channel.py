@@ -101,3 +101,26 @@ def test_every_body_arrives_exactly_once_in_order_through_any_breaks(steps: list
     wire[:] = client.resume(node.received)
     deliver_all()
     assert arrived == sent
+
+
+def test_who_asks_is_told_once_when_the_peer_has_it() -> None:
+    node = open_node_channel()
+    told: list[int] = []
+    for number in range(1, 4):
+        node.send(Credit(1, number), lambda number=number: told.append(number))  # type: ignore[misc]
+    node.send(Credit(1, 9))
+    node.acknowledge(2)
+    assert told == [1, 2]
+    node.acknowledge(2)
+    assert node.resume(3) and told == [1, 2, 3]
+    node.acknowledge(4)
+    assert told == [1, 2, 3]
+
+
+def test_nobody_is_told_of_what_was_never_acknowledged() -> None:
+    node = open_node_channel()
+    told: list[int] = []
+    node.send(Credit(1, 1), lambda: told.append(1))
+    node.forget()
+    node.acknowledge(1)
+    assert told == []

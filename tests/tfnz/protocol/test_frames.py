@@ -18,34 +18,51 @@ from tfnz.protocol.messages import (
     ClientEnvelope,
     ClientFrame,
     ContainerEnded,
+    ContainerView,
     Data,
     Hello,
+    KnownContainer,
+    KnownProcess,
     NodeEnvelope,
     NodeFrame,
     Pong,
+    Position,
     PreBootFile,
+    ProcessView,
     PutFile,
     Refused,
     Request,
     RequestBody,
+    Resync,
+    Resynced,
     SpawnContainer,
     StartProcess,
     Streams,
+    StreamsView,
+    Welcome,
     choose_version,
 )
+from tfnz.protocol.streams import MAX_CREDIT
 
 SPAWN = SpawnContainer("busybox", Streams(1, 2, 3), ["true"], files=[PreBootFile("/x", b"y")])
+SEEN = StreamsView(Streams(1, 2, 3), 10, True, Position(5, 7), None)
+RESYNC = Resync([ContainerView("c", True, SEEN, [ProcessView("p", SEEN)])], ["other"])
+RESYNCED = Resynced([KnownContainer("c", Position(10, 0), [KnownProcess("p")])], ["other"])
 CLIENT: list[ClientFrame] = [
     Hello([1], "token", "session", 7, "test"),
     Ack(3),
     Pong(4),
     ClientEnvelope(1, 0, Request(1, "", SPAWN)),
     ClientEnvelope(2, 0, Data(1, b"bytes")),
+    Hello([1], "token", "session", 7, "test", "incarnation"),
+    ClientEnvelope(1, 0, RESYNC),
 ]
 NODE: list[NodeFrame] = [
     Refused(ErrorInfo("not_authorised", "no")),
     NodeEnvelope(1, 0, ContainerEnded("c", Exit(Cause.EXITED, 3))),
     NodeEnvelope(2, 1, Data(9, b"\x00\xff")),
+    NodeEnvelope(1, 1, RESYNCED),
+    Welcome(1, "session", "token", "uid:0", b"k", [], resumed=True, incarnation="two", restarted=True),
 ]
 
 
@@ -84,6 +101,74 @@ def test_any_bytes_are_a_frame_or_a_protocol_error(data: bytes) -> None:
             codec.decode(data)
         except ProtocolError:
             pass
+
+
+_IDS = st.text(min_size=1, max_size=64)
+_COUNTS = st.integers(0, 2**62)
+_POSITIONS = st.none() | st.builds(Position, _COUNTS, st.integers(0, MAX_CREDIT))
+_VIEWS = st.builds(
+    StreamsView,
+    st.builds(Streams, _COUNTS, _COUNTS, _COUNTS),
+    _COUNTS,
+    st.booleans(),
+    _POSITIONS,
+    _POSITIONS,
+)
+_RESYNCS = st.builds(
+    Resync,
+    st.lists(
+        st.builds(
+            ContainerView,
+            _IDS,
+            st.booleans(),
+            _VIEWS,
+            st.lists(st.builds(ProcessView, _IDS, _VIEWS), max_size=3),
+        ),
+        max_size=3,
+    ),
+    st.lists(_IDS, max_size=3),
+)
+_RESYNCEDS = st.builds(
+    Resynced,
+    st.lists(
+        st.builds(
+            KnownContainer,
+            _IDS,
+            _POSITIONS,
+            st.lists(st.builds(KnownProcess, _IDS, _POSITIONS), max_size=3),
+        ),
+        max_size=3,
+    ),
+    st.lists(_IDS, max_size=3),
+)
+
+
+@given(_RESYNCS, _RESYNCEDS)
+def test_whatever_both_sides_know_after_a_restart_survives(resync: Resync, resynced: Resynced) -> None:
+    assert client_frames.decode(encode(ClientEnvelope(1, 0, resync))) == ClientEnvelope(1, 0, resync)
+    assert node_frames.decode(encode(NodeEnvelope(1, 0, resynced))) == NodeEnvelope(1, 0, resynced)
+
+
+@pytest.mark.parametrize(
+    ("streams", "words"),
+    [
+        ([[1, 2, 3], -1, False, None, None], "int"),
+        ([[1, 2, 3], 2**63, False, None, None], "int"),
+        ([[1, -2, 3], 0, False, None, None], "int"),
+        ([[1, 2, 3], 0, False, [0, MAX_CREDIT + 1], None], "int"),
+        ([[1, 2, 3], 0, False, [-1, 0], None], "int"),
+        ([[1, 2, 3], 0, 7, None, None], "bool"),
+    ],
+)
+def test_a_view_that_cannot_be_is_refused(streams: object, words: str) -> None:
+    frame = {
+        "type": "c",
+        "seq": 1,
+        "ack": 0,
+        "body": {"type": "resync", "containers": [["c", True, streams, []]], "watching": []},
+    }
+    with pytest.raises(ProtocolError, match=words):
+        client_frames.decode(msgspec.msgpack.encode(frame))
 
 
 @given(st.data())

@@ -51,3 +51,25 @@ def test_a_receiver_that_consumes_nothing_bounds_what_is_sent(sizes: list[int]) 
         sender.spend(part)
         sent += part
     assert sent <= INITIAL_CREDIT
+
+
+@given(st.lists(st.tuples(st.integers(0, INITIAL_CREDIT), st.integers(0, INITIAL_CREDIT), st.booleans())))
+def test_a_receiver_whose_sender_forgets_has_room_for_all_but_what_it_holds(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    sender, receiver = SendCredit(), ReceiveCredit()
+    held = 0
+    for size, consumed, forgets in steps:
+        part = min(size, sender.available)
+        sender.spend(part)
+        if forgets:  # and what was on its way with it
+            sender = SendCredit(receiver.renew())
+            assert sender.available == receiver.granted == INITIAL_CREDIT - held
+            continue
+        receiver.receive(part)
+        held += part
+        part = min(consumed, held)
+        held -= part
+        if grant := receiver.consume(part):
+            sender.grant(grant)
+        assert sender.available == receiver.granted <= INITIAL_CREDIT - held
