@@ -83,7 +83,10 @@ class Control:
     caller was cancelled still gets its reply, and a process started for nobody is killed.
     """
 
-    def __init__(self, connection: socket.socket, *, name: str) -> None:
+    def __init__(self, connection: socket.socket, *, name: str, adopted: bool = False) -> None:
+        """Args:
+        adopted: another daemon has had the socket; nothing is read before `resync`.
+        """
         connection.setblocking(False)
         self._name = name
         self._socket = connection
@@ -93,7 +96,8 @@ class Control:
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._closed = False
         self._listing: _Listing | None = None
-        self._loop.add_reader(connection.fileno(), self._receive_all)
+        if not adopted:
+            self._loop.add_reader(connection.fileno(), self._receive_all)
 
     async def ask(
         self,
@@ -174,6 +178,7 @@ class Control:
         if self._closed:
             raise InitGone(f"{self._name} has ended")
         self._listing = listing
+        self._loop.add_reader(self._socket.fileno(), self._receive_all)
         self._send(pack_packet(Kind.RESYNC, id=listing.nonce), ())
         try:
             async with asyncio.timeout(timeout_s):

@@ -45,7 +45,7 @@ class InitProcess:
         self.netns_fd = netns_fd
         self.id_base = id_base
         self._loop = asyncio.get_running_loop()
-        self._control = Control(control, name=f"init {pid}")
+        self._control = Control(control, name=f"init {pid}", adopted=pidfd is not None)
         self._control_fd = control.fileno()
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._next_id = 0
