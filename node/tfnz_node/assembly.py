@@ -9,8 +9,10 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -54,8 +56,6 @@ from .keys import NodeKeys, load_keys
 from .links.base import NoLinks
 from .links.monitor import Monitor
 from .links.routed import RoutedLinks, find_network
-from .resolver.server import serving
-from .resolver.upstream import Upstream
 from .rootfs.staging import open_staging
 from .sandbox.cgroups import CgroupLimits, Cgroups, open_cgroups, sweep_instances
 from .sandbox.pool import Pool
@@ -134,7 +134,9 @@ async def start_node(
         gateway(config, node, Accounts(store), keys, failed=failed, embedded=embedded, keeping=keeping)
     )
     keeping.serves()
-    # Not before: who was here before the daemon comes first.
+    # Not before: those who were here before the daemon come first.
+    if keeping.open_resolver is not None:
+        await keeping.open_resolver()
     pool.start()
     return endpoint
 
@@ -147,6 +149,7 @@ class Keeping:
         self.ledger = Ledger()
         self.sessions: SessionBook = NoBook()
         self.estate = Estate()
+        self.open_resolver: Callable[[], Awaitable[None]] | None = None
         self._client: KeeperClient | None = None
         self._serves = False
 
@@ -224,7 +227,7 @@ async def open_network(
     stack.callback(executor.shutdown)
     monitor = Monitor(links, executor)
     stack.push_async_callback(monitor.close)
-    await open_resolver(config, network, links, stack)
+    keeping.open_resolver = partial(open_resolver, config, network, links, stack)
     log.info("containers have addresses of %s", links.lan.network)
     return network
 
@@ -233,6 +236,11 @@ async def open_resolver(
     config: NodeConfig, network: Network, links: RoutedLinks, stack: contextlib.AsyncExitStack
 ) -> None:
     """Who answers containers' questions for names: in a namespace of its own, on a wire as containers have it."""
+    # It takes its time, and those who are here already are not to wait for it.
+    await asyncio.to_thread(import_module, "tfnz_node.resolver.server")
+    from .resolver.server import serving
+    from .resolver.upstream import Upstream
+
     address = links.lan.resolver
     netns = await asyncio.to_thread(make_netns)
     stack.callback(os.close, netns)

@@ -21,8 +21,6 @@ from tfnz.protocol.errors import StartFailed, TfnzError
 from .accounts import Accounts
 from .config import ConfigError, NodeConfig, find_config
 from .daemon import run_daemon
-from .doctor.check import check_host
-from .doctor.findings import is_fit, render_findings
 from .kernel.tools import ToolFailed
 from .keys import IDENTITY_FILE, SEAL_FILE, KeyDamaged, load_keys
 from .loop_watch import watch_loops
@@ -146,6 +144,10 @@ def serve(
 @click.pass_obj
 def doctor(config: NodeConfig, as_json: bool) -> None:
     """Examine this host and say what to do about whatever is missing. Exits 1 when containers cannot run."""
+    # Here, for a daemon that is restarted is waited for, and does not need it.
+    from .doctor.check import check_host
+    from .doctor.findings import is_fit, render_findings
+
     findings = check_host(config)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings), indent=2))

@@ -18,6 +18,7 @@ import pytest
 
 from tests.system.host_state import adopt_orphans
 from tfnz import Location
+from tfnz_node.crash_points import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "build" / "images"
@@ -47,8 +48,12 @@ class RunningNode:
         """A command of tfnz-node for this node."""
         return [sys.executable, "-m", "tfnz_node", "--config", str(self.config), *words]
 
-    def start(self) -> None:
-        """Start the daemon and wait until it says, as it would to systemd, that it is ready."""
+    def start(self, *, crash_at: str = "") -> None:
+        """Start the daemon and wait until it says, as it would to systemd, that it is ready.
+
+        Args:
+            crash_at: the point at which it is to kill itself; see `tfnz_node.crash_points`.
+        """
         notify = self.directory / "notify"
         notify.unlink(missing_ok=True)
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listener:
@@ -59,7 +64,7 @@ class RunningNode:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"NOTIFY_SOCKET": str(notify)},
+                    env=os.environ | {"NOTIFY_SOCKET": str(notify), VARIABLE: crash_at},
                 )
             ended = os.pidfd_open(self.process.pid)
             try:

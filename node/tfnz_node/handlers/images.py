@@ -18,7 +18,6 @@ from tfnz.protocol.messages import (
     RemoveImage,
 )
 from tfnz_node.gateway.session import Session
-from tfnz_node.images.importer import start_import
 from tfnz_node.images.record import ImageRecord
 
 from .containers import find_image
@@ -31,6 +30,9 @@ IMPORTS_PER_ACCOUNT = 4
 
 async def import_archive(node: Node, session: Session, request: ImportImage) -> ImageList:
     """Feed the archive to a worker as it arrives; what it has verified becomes known under its names."""
+    # Here, for a daemon that is restarted is waited for, and does not need it.
+    from tfnz_node.images.importer import start_import
+
     source = session.input(request.stream)
     if source is None:
         raise Disconnected("the session has ended")

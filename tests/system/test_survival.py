@@ -1,0 +1,398 @@
+"""The daemon dies, and everything goes on: containers, their output and ends, and the programs that have them."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from tests.system.conftest import ROOT, RunningNode, import_images, make_node
+from tests.system.host_state import adopt_orphans, look, look_at_rest, wait_until
+from tests.system.programs import program
+from tests.system.storm import run_storm
+from tests.system.waiting import wait_for
+from tfnz import Container, Location, NodeRestarted, TfnzError
+from tfnz_node.crash_points import Point
+
+SOON_S = 30.0
+SMALL = 'disk = "2G"\npool_size = 2\npool_max = 2\n'
+SLEEP = ["sleep", "1000"]
+POINTS = get_args(Point)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[RunningNode]:
+    """A node of the test's own, running, with the image busybox. When it has ended, nothing is left."""
+    adopt_orphans()
+    node = make_node(tmp_path, port=2048, settings=SMALL)
+    before = look_at_rest(None, node.data_dir)
+    try:
+        node.start()
+        import_images(node, "busybox")
+        yield node
+        node.stop()
+        assert "Traceback" not in node.log, node.log
+        wait_until(before, lambda: look(None, node.data_dir))
+    finally:
+        node.kill()
+
+
+class Told:
+    """Ends and output, as callbacks hear of them."""
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+        self.output = bytearray()
+        self.errors = bytearray()
+
+    def end(self, _: Any, code: int) -> None:
+        self.ends.append(code)
+
+    def say(self, _: Any, data: bytes) -> None:
+        self.output += data
+
+    def complain(self, _: Any, data: bytes) -> None:
+        self.errors += data
+
+    def wait_for_end(self) -> int:
+        wait_for(lambda: bool(self.ends), SOON_S, "no end was told")
+        [code] = self.ends
+        return code
+
+
+def restart(node: RunningNode) -> None:
+    node.crash()
+    node.start()
+
+
+def test_containers_and_processes_run_on_and_are_used_as_before(own: RunningNode) -> None:
+    with own.location() as location:
+        told, of_process = Told(), Told()
+        container = location.node().spawn(
+            "busybox", ["cat"], tag="it", pty=False, stdout_callback=told.say, termination_callback=told.end
+        )
+        container.wait_until_ready()
+        container.put("/file", b"kept")
+        process = container.spawn(
+            "cat; exit 4", data_callback=of_process.say, termination_callback=of_process.end
+        )
+        container.stdin(b"before\n")
+        process.stdin(b"1\n")
+        pid = container.run("cat /proc/1/stat").stdout
+        for number in range(2):
+            restart(own)
+            container.stdin(f"after {number}\n".encode())
+            process.stdin(f"{number + 2}\n".encode())
+            assert container.run("cat /file").stdout == b"kept"
+        assert container.run("cat /proc/1/stat").stdout.split()[:2] == pid.split()[:2]
+        wait_for(lambda: told.output == b"before\nafter 0\nafter 1\n", SOON_S, "the output is not whole")
+        wait_for(lambda: of_process.output == b"1\n2\n3\n", SOON_S, "the process's output is not whole")
+        assert [one.tag for one in location.containers()] == ["it"]
+        container.reboot()
+        assert container.run("cat /file").stdout == b"kept"
+        of_process.wait_for_end()
+        assert told.ends == []
+        container.destroy()
+        assert len(told.ends) == 1
+
+
+def test_what_happened_without_a_daemon_is_told(own: RunningNode) -> None:
+    with own.location() as location:
+        told, of_process = Told(), Told()
+        script = "while [ ! -e /go ]; do usleep 10000; done; echo said; echo complained >&2; exit 3"
+        container = location.node().spawn(
+            "busybox",
+            ["sh", "-c", script],
+            pty=False,
+            stdout_callback=told.say,
+            stderr_callback=told.complain,
+            termination_callback=told.end,
+        )
+        container.wait_until_ready()
+        container.spawn(
+            "sleep 0.3; echo late; exit 5", data_callback=of_process.say, termination_callback=of_process.end
+        )
+        container.spawn("sleep 1; touch /go")
+        own.crash()
+        threading.Event().wait(2.0)  # for the containers, which nobody can be asked about
+        own.start()
+        assert of_process.wait_for_end() == 5
+        assert told.wait_for_end() == 3
+        assert [bytes(one) for one in (told.output, told.errors, of_process.output)] == [
+            b"said\n",
+            b"complained\n",
+            b"late\n",
+        ]
+        wait_for(lambda: not location.containers(), SOON_S, "it is still there")
+
+
+def test_the_input_of_a_process_ends_once_the_keeper_has_let_go(own: RunningNode) -> None:
+    with own.location() as location:
+        container = location.node().spawn("busybox", SLEEP).wait_until_ready()
+        told = Told()
+        process = container.spawn("cat; exit 6", data_callback=told.say, termination_callback=told.end)
+        process.stdin(b"one\n")
+        wait_for(lambda: told.output == b"one\n", SOON_S, "it does not answer")
+        restart(own)
+        process.stdin(b"two\n")
+        process.close_stdin()
+        assert told.wait_for_end() == 6
+        assert told.output == b"one\ntwo\n"
+
+
+def test_a_program_that_ends_meanwhile_is_noticed(own: RunningNode) -> None:
+    source = """
+import sys, time
+from tfnz import Location
+location = Location(socket=sys.argv[1], quiet=True)
+location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
+print("ready", flush=True)
+time.sleep(1000)
+"""
+    with program(source, str(own.socket)) as client:
+        client.expect("ready")
+        own.crash()
+        client.kill()
+        own.start()
+        with own.location() as location:
+            wait_for(lambda: location.node().status().containers == 0, SOON_S, "it outlives its program")
+
+
+def test_permissions_and_egress_stay(own: RunningNode) -> None:
+    with own.location() as location:
+        server = location.node().spawn("busybox", ["sh", "-c", "while :; do echo served | nc -l -p 80; done"])
+        client = location.node().spawn("busybox", SLEEP)
+        client.wait_until_ready()
+        server.wait_until_ready()
+        ask = f"nc -w 2 {server.ip} 80 </dev/null"
+        assert client.run(ask).stdout == b""
+        server.allow_connection_from(client)
+        wait_for(lambda: client.run(ask).stdout == b"served\n", SOON_S, "it is not let in")
+        restart(own)
+        wait_for(lambda: client.run(ask).stdout == b"served\n", SOON_S, "it is not let in any more")
+        server.disallow_connection_from(client)
+        restart(own)
+        assert client.run(ask).stdout == b""
+
+
+def test_it_steps_aside_for_the_next(own: RunningNode) -> None:
+    with own.location() as location:
+        container = location.node().spawn("busybox", SLEEP).wait_until_ready()
+        assert own.process is not None
+        own.process.send_signal(signal.SIGUSR1)
+        assert own.process.wait(SOON_S) == 0
+        own.start()
+        assert container.run("echo here").stdout == b"here\n"
+
+
+def test_without_a_keeper_everything_ends_with_the_daemon(tmp_path: Path) -> None:
+    adopt_orphans()
+    node = make_node(tmp_path, port=2048, settings=SMALL + "takeover_s = 0\n")
+    before = look_at_rest(None, node.data_dir)
+    with contextlib.ExitStack() as stack:
+        stack.callback(node.kill)
+        node.start()
+        assert node.find_keeper() is None
+        import_images(node, "busybox")
+        location = node.location()
+        location.node().spawn("busybox", SLEEP).wait_until_ready()
+        node.crash()
+        wait_for(
+            lambda: look(None, node.data_dir).processes == before.processes, SOON_S, "containers outlive it"
+        )
+
+
+def test_nothing_is_lost_or_doubled_in_a_storm(own: RunningNode) -> None:
+    _, wrong = run_storm(own, kills=10, containers=8, seed=20)
+    assert not wrong
+
+
+# --- at every point
+
+
+def test_the_points_are_all_there_are() -> None:
+    used = set()
+    for path in (ROOT / "node" / "tfnz_node").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Name)
+                and call.func.id == "crash_point"
+            ):
+                [argument] = call.args
+                assert isinstance(argument, ast.Constant)
+                used.add(argument.value)
+    assert used == set(POINTS)
+
+
+class Trial:
+    """One operation, during which the daemon dies; and what may be true afterwards."""
+
+    def __init__(self, node: RunningNode, location: Location) -> None:
+        self.node = node
+        self.location = location
+
+    def attempt(self, action: Callable[[], Any]) -> bool:
+        """Whether it was done, as far as the client was told."""
+        try:
+            action()
+        except NodeRestarted:
+            return False
+        return True
+
+    def create(self) -> None:
+        told = Told()
+        made: list[Container] = []
+        self.attempt(
+            lambda: made.append(
+                self.location.node().spawn(
+                    "busybox",
+                    ["sh", "-c", "echo begun; sleep 1000"],
+                    pty=False,
+                    stdout_callback=told.say,
+                    termination_callback=told.end,
+                )
+            )
+        )
+        for container in made:
+            container.wait_until_ready()
+            wait_for(lambda: told.output == b"begun\n", SOON_S, "it has not begun once")
+            assert container.run("echo usable").stdout == b"usable\n"
+        self.check([container.uuid for container in made])
+        assert told.ends == []
+
+    def start(self) -> None:
+        container = self.location.node().spawn("busybox", SLEEP, sleep=True)
+        if not self.attempt(container.start):
+            container.start()
+        assert b"sleep 1000" in container.run("ps").stdout.replace(b"\0", b" ")
+        assert container.run("ps").stdout.count(b"sleep 1000") == 1
+        self.check([container.uuid])
+
+    def exec(self) -> None:
+        container = self.location.node().spawn("busybox", SLEEP).wait_until_ready()
+        told = Told()
+        begun = self.attempt(
+            lambda: container.spawn(
+                "echo said; sleep 0.2; exit 3", data_callback=told.say, termination_callback=told.end
+            )
+        )
+        if begun:
+            assert told.wait_for_end() == 3
+            assert told.output == b"said\n"
+        else:
+            wait_for(lambda: b"sleep 0.2" not in container.run("ps").stdout, SOON_S, "it is half there")
+            assert told.ends == []
+        self.check([container.uuid])
+
+    def reboot(self) -> None:
+        for reset in (False, True):
+            container = self.location.node().spawn("busybox", SLEEP).wait_until_ready()
+            container.put("/file", b"kept")
+            self.attempt(lambda container=container, reset=reset: container.reboot(reset_filesystem=reset))  # type: ignore[misc]
+            assert container.run("ps").stdout.count(b"sleep 1000") == 1
+            assert (container.run("cat /file").stdout == b"kept") is not reset
+            self.check([container.uuid])
+            container.destroy()
+
+    def destroy(self) -> None:
+        told = Told()
+        container = self.location.node().spawn("busybox", SLEEP, termination_callback=told.end)
+        container.wait_until_ready()
+        with contextlib.suppress(TfnzError):
+            container.destroy()
+        told.wait_for_end()
+        self.check([])
+        assert len(told.ends) == 1
+
+    def session(self) -> None:
+        with contextlib.suppress(TfnzError), self.node.location() as other:
+            other.node().spawn("busybox", SLEEP).wait_until_ready()
+        self.check([])
+
+    def check(self, expected: list[str]) -> None:
+        """The node has these containers, and of no other anything is left."""
+
+        def state() -> tuple[list[str], int, int]:
+            pid = self.node.process.pid if self.node.process is not None else 0
+            scratches = os.listdir(f"/proc/{pid}/root{self.node.data_dir}/disk/scratch")
+            return (
+                [one.container for one in self.location.containers()],
+                self.location.node().status().containers,
+                len(scratches),
+            )
+
+        wanted = (expected, len(expected), len(expected))
+        wait_for(lambda: state() == wanted, SOON_S, f"expected {wanted}")
+
+
+@contextlib.contextmanager
+def revived(node: RunningNode) -> Iterator[None]:
+    """Within the context, a daemon that dies is followed by another."""
+    over = threading.Event()
+
+    def revive() -> None:
+        assert node.process is not None
+        ended = os.pidfd_open(node.process.pid)
+        try:
+            while not over.is_set():
+                if node.process.poll() is not None:
+                    node.start()
+                    return
+                over.wait(0.01)
+        finally:
+            os.close(ended)
+
+    thread = threading.Thread(target=revive)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("adopt")])
+def test_a_crash_at_any_point_leaves_nothing_half_done(own: RunningNode, point: str) -> None:
+    kind = point.partition(":")[0]
+    with own.location() as location:
+        trial = Trial(own, location)
+        own.crash()
+        own.start(crash_at=point)
+        location.containers()  # it has come back
+        first = own.process
+        # A container that is made passes the points of its boot, and those of the start of its main process.
+        made = kind == "boot" or (kind == "start" and point != "start: intended")
+        with revived(own):
+            getattr(trial, "create" if made else kind)()
+        assert first is not None
+        assert first.poll() == -signal.SIGKILL, "it has not come to the point"
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("adopt")])
+def test_a_crash_while_taking_over_is_a_crash_like_others(own: RunningNode, point: str) -> None:
+    with own.location() as location:
+        told = Told()
+        container = location.node().spawn(
+            "busybox", ["cat"], pty=False, stdout_callback=told.say, termination_callback=told.end
+        )
+        container.wait_until_ready()
+        container.stdin(b"one\n")
+        wait_for(lambda: told.output == b"one\n", SOON_S, "it does not answer")
+        own.crash()
+        with pytest.raises(AssertionError, match="did not start"):
+            own.start(crash_at=point)
+        assert own.process is not None
+        assert own.process.wait() == -signal.SIGKILL
+        own.start()
+        container.stdin(b"two\n")
+        wait_for(lambda: told.output == b"one\ntwo\n", SOON_S, "it does not answer any more")
+        container.destroy()
+        assert len(told.ends) == 1
