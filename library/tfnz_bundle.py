@@ -43,6 +43,9 @@ options:
   init:
     description: Directory of the sources of C(tfnz-init), which is built and goes along. Needs gcc and make.
     type: path
+  keeper:
+    description: The same for C(tfnz-keeper).
+    type: path
   cache:
     description: Directory for what is made.
     type: path
@@ -68,6 +71,7 @@ EXAMPLES = r"""
     projects: ["{{ playbook_dir }}/.."]
     requirements: ["{{ playbook_dir }}/../requirements/node.txt"]
     init: "{{ playbook_dir }}/../node/init"
+    keeper: "{{ playbook_dir }}/../node/keeper"
   delegate_to: localhost
 """
 
@@ -112,10 +116,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "packages": {"type": "list", "elements": "str", "default": []},
     "source": {"type": "path"},
     "init": {"type": "path"},
+    "keeper": {"type": "path"},
     "cache": {"type": "path", "default": "~/.cache/20ft/bundles"},
 }
 #: Changes when bundles of the same things are made in another way.
 RECIPE = "1"
+#: Options that name the sources of a program in C.
+PROGRAMS = ("init", "keeper")
 #: What Debian 12 and everything after it can run.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 #: Directories that are no part of a program, besides those whose names begin with a dot.
@@ -255,8 +262,8 @@ def put_in_place(draft: Path, final: Path) -> None:
 # --- making -------------------------------------------------------------------------------------------------------
 
 
-def build_init(sources: Path, folder: Path) -> None:
-    """Builds tfnz-init and puts it beneath `folder`."""
+def build_program(sources: Path, folder: Path) -> None:
+    """Builds a program in C and puts it beneath `folder`."""
     done = subprocess.run(
         ["make", "-s", "-C", str(sources), "install", f"DESTDIR={folder}", "PREFIX="],
         capture_output=True,
@@ -264,7 +271,7 @@ def build_init(sources: Path, folder: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise Failed(f"tfnz-init cannot be built in {sources}: {' '.join(done.stderr.split())[-300:]}")
+        raise Failed(f"tfnz-{sources.name} cannot be built in {sources}: {' '.join(done.stderr.split())[-300:]}")
 
 
 def collect(site: Path, params: Mapping[str, Any], wheels: Sequence[Path]) -> None:
@@ -340,7 +347,7 @@ def name_bundle(params: Mapping[str, Any], wheels: Sequence[Path]) -> str:
         parts += [(f"wheel {name}", content) for name, content in read_wheel(wheel)]
     parts += [("requirements", Path(path).read_bytes()) for path in params["requirements"]]
     parts += [("package", package.encode()) for package in params["packages"]]
-    for what in ("source", "init"):
+    for what in ("source", *PROGRAMS):
         if params[what]:
             parts += [(f"{what} {name}", content) for name, content in read_files(Path(params[what]))]
     return fingerprint(parts)
@@ -354,7 +361,7 @@ def make_bundle(params: Mapping[str, Any]) -> tuple[str, Path, bool]:
     """
     cache = Path(params["cache"])
     cache.mkdir(parents=True, exist_ok=True)
-    for what in ("source", "init"):
+    for what in ("source", *PROGRAMS):
         if params[what] and not Path(params[what]).exists():
             raise Failed(f"{what}: there is no {params[what]} on the controller")
     for path in params["requirements"]:
@@ -373,8 +380,9 @@ def make_bundle(params: Mapping[str, Any]) -> tuple[str, Path, bool]:
         (folder / "site").mkdir(parents=True)
         collect(folder / "site", params, wheels)
         compile_packages(folder / "site", params["python"])
-        if params["init"]:
-            build_init(Path(params["init"]), folder)
+        for what in PROGRAMS:
+            if params[what]:
+                build_program(Path(params[what]), folder)
         if params["source"]:
             for name, file in find_files(Path(params["source"])):
                 target = folder / "source" / name

@@ -87,7 +87,9 @@ class KeeperClient(Keeper):
         with contextlib.suppress(KeeperGone):
             self._send(_END)
         self._socket.close()
-        select.select([self.pidfd], [], [], PATIENCE_S)
+        ending = select.poll()  # select has no room for numbers as high as ours may be
+        ending.register(self.pidfd, select.POLLIN)
+        ending.poll(PATIENCE_S * 1000)
         os.close(self.pidfd)
 
     def _send(

@@ -1,11 +1,13 @@
-"""The unit file: what systemd thinks of it, and what must never be in it."""
+"""The unit files: what systemd thinks of it, and what must never be in it."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-UNIT = Path(__file__).resolve().parents[3] / "node" / "systemd" / "tfnz-node.service"
+UNITS = Path(__file__).resolve().parents[3] / "node" / "systemd"
+UNIT = UNITS / "tfnz-node.service"
+KEEPER = UNITS / "tfnz-keeper.service"
 
 
 def parse_unit(text: str) -> dict[str, list[str]]:
@@ -19,6 +21,15 @@ def parse_unit(text: str) -> dict[str, list[str]]:
 
 
 SETTINGS = parse_unit(UNIT.read_text())
+OF_KEEPER = parse_unit(KEEPER.read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("Delegate", "yes"), ("Restart", "no"), ("StateDirectory", "20ft"), ("TasksMax", "infinity")],
+)
+def test_what_containers_rely_on_while_there_is_no_daemon(name: str, value: str) -> None:
+    assert OF_KEEPER[name] == [value]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +42,8 @@ SETTINGS = parse_unit(UNIT.read_text())
         ("StateDirectory", "20ft"),
         ("StateDirectoryMode", "0700"),
         ("TasksMax", "infinity"),
-        ("Restart", "on-failure"),
+        ("Restart", "always"),
+        ("Requires", "tfnz-keeper.service"),
         ("WantedBy", "multi-user.target"),
     ],
 )
@@ -73,12 +85,14 @@ def test_hardening_that_would_keep_containers_from_starting_stays_out(name: str)
     assert name not in SETTINGS
 
 
-def test_systemd_has_nothing_to_say_against_it(tmp_path: Path) -> None:
-    # It looks whether the program is there, which in a checkout it is not.
-    copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/opt/20ft/venv/bin/tfnz-node", "/bin/true"))
+@pytest.mark.parametrize("unit", [UNIT, KEEPER])
+def test_systemd_has_nothing_to_say_against_it(tmp_path: Path, unit: Path) -> None:
+    for one in (UNIT, KEEPER):
+        # It looks whether the program is there, which in a checkout it is not.
+        text = one.read_text().replace("/opt/20ft/venv/bin/tfnz-node", "/bin/true")
+        (tmp_path / one.name).write_text(text.replace("/opt/20ft/venv/libexec/20ft/tfnz-keeper", "/bin/true"))
     verdict = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(copy)],
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,0 +1,224 @@
+"""The keeper and its client: what was put is there for the next, whatever becomes of whoever put it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.system.waiting import wait_for
+from tfnz_node.init_binary import find_keeper
+from tfnz_node.keeper.base import MAX_RECORD_BYTES, MAX_RECORD_FDS, Keeper, KeeperGone, NoKeeper
+from tfnz_node.keeper.client import SOCKET, KeeperClient, KeeperFailed, open_keeper
+
+SOON_S = 20.0
+LONG_S = 60.0
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """Where a keeper may be, whose end is seen to."""
+    path = tmp_path / ("d" * 120)
+    path.mkdir()
+    yield path
+    try:
+        open_keeper(path, find_keeper(), LONG_S).close()
+    except KeeperFailed:
+        return
+
+
+def open_one(directory: Path, takeover_s: float = LONG_S) -> KeeperClient:
+    return open_keeper(directory, find_keeper(), takeover_s)
+
+
+def leave(keeper: KeeperClient) -> None:
+    """Go as a daemon does that was killed."""
+    os.close(keeper.pidfd)
+    keeper._socket.close()
+
+
+def memory_file(content: bytes) -> int:
+    fd = os.memfd_create("test")
+    os.write(fd, content)
+    return fd
+
+
+@pytest.fixture(params=["kept", "not kept"])
+def any_keeper(request: pytest.FixtureRequest, directory: Path) -> Keeper:
+    return NoKeeper() if request.param == "not kept" else open_one(directory)
+
+
+def test_all_keepers_take_the_same(any_keeper: Keeper) -> None:
+    any_keeper.put("name", b"record", [0])
+    any_keeper.delete("name")
+    any_keeper.delete("nobody")
+    for name in ("", "n" * 256, "a\0b"):
+        with pytest.raises(ValueError, match="name"):
+            any_keeper.put(name, b"")
+    for record, fds in ((b"x" * (MAX_RECORD_BYTES + 1), []), (b"", [0] * (MAX_RECORD_FDS + 1))):
+        with pytest.raises(ValueError, match="too much"):
+            any_keeper.put("name", record, fds)
+    any_keeper.close()
+
+
+def test_records_and_descriptors_are_there_for_the_next(directory: Path) -> None:
+    first = open_one(directory)
+    assert first.found == []
+    file = memory_file(b"content")
+    first.put("b", b"1" * MAX_RECORD_BYTES, [file] * MAX_RECORD_FDS)
+    first.put("a", b"")
+    first.put("gone", b"", [file])
+    first.delete("gone")
+    first.put("a", b"2", [file])
+    os.close(file)
+    leave(first)
+    second = open_one(directory)
+    assert second.pid == first.pid
+    assert [(kept.name, kept.record[:1], len(kept.fds)) for kept in second.found] == [
+        ("b", b"1", 16),
+        ("a", b"2", 1),
+    ]
+    assert os.pread(second.found[1].fds[0], 100, 0) == b"content"
+    for kept in second.found:
+        kept.close()
+    second.close()
+    third = open_one(directory)
+    assert third.pid != second.pid
+    assert third.found == []
+    third.close()
+
+
+PUT_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from tfnz_node.init_binary import find_keeper
+from tfnz_node.keeper.client import open_keeper
+keeper = open_keeper(Path(sys.argv[1]), find_keeper(), 60)
+reading, writing = os.pipe()
+for number in range(3000):
+    keeper.put(str(number), b"x" * 1000, [reading])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_put_in_the_last_moment_is_kept(directory: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", PUT_AND_DIE, str(directory)], check=False, timeout=SOON_S)
+    assert done.returncode == -signal.SIGKILL
+    keeper = open_one(directory)
+    assert [kept.name for kept in keeper.found] == [str(number) for number in range(3000)]
+    for kept in keeper.found:
+        kept.close()
+    keeper.close()
+
+
+def test_what_is_forgotten_is_closed(directory: Path) -> None:
+    reading, writing = os.pipe()
+    keeper = open_one(directory)
+    keeper.put("a", b"", [writing])
+    os.close(writing)
+    assert select.select([reading], [], [], 0)[0] == []
+    keeper.put("a", b"")
+    assert select.select([reading], [], [], SOON_S)[0] == [reading]
+    os.close(reading)
+    keeper.close()
+
+
+def test_it_ends_when_nobody_comes(directory: Path) -> None:
+    reading, writing = os.pipe()
+    keeper = open_one(directory, takeover_s=0.05)
+    keeper.put("a", b"", [writing])
+    os.close(writing)
+    leave(keeper)
+    assert select.select([reading], [], [], SOON_S)[0] == [reading]
+    os.close(reading)
+    again = open_one(directory)
+    assert again.found == []
+    again.close()
+
+
+def test_its_end_is_noticed(directory: Path) -> None:
+    keeper = open_one(directory)
+    lost: list[bool] = []
+    os.kill(keeper.pid, signal.SIGKILL)
+    assert select.select([keeper.fileno()], [], [], SOON_S)[0]
+    keeper.listen(lambda: lost.append(True))
+    assert lost == [True]
+    with pytest.raises(KeeperGone):
+        keeper.put("a", b"")
+    keeper.close()
+    keeper.close()
+
+
+def test_others_are_not_served(directory: Path) -> None:
+    """Whoever has not its user id is sent away, also when the file's mode would let them in."""
+    keeper = open_one(directory)
+    assert (directory / SOCKET).stat().st_mode & 0o777 == 0o600
+    keeper.put("a", b"secret")
+    leave(keeper)
+    (directory / SOCKET).chmod(0o666)
+    for path in (directory, *directory.parents):
+        if path == Path("/tmp"):
+            break
+        path.chmod(path.stat().st_mode | 0o055)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.chdir(directory)
+            os.setresuid(1000, 1000, 1000)
+            with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as stranger:
+                stranger.connect(SOCKET)
+                stranger.settimeout(SOON_S)
+                stranger.send(struct.pack("<III", 3, 1000, 0))
+                code = 0 if stranger.recv(1000) == b"" else 2
+        except (BrokenPipeError, ConnectionResetError):
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    open_one(directory).close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"abc",
+        struct.pack("<III", 99, 0, 0),
+        struct.pack("<III", 1, 0, 100),
+        struct.pack("<III", 1, 0, 2) + b"ab",
+    ],
+)
+def test_nonsense_ends_the_connection_and_nothing_else(directory: Path, message: bytes) -> None:
+    keeper = open_one(directory)
+    keeper.put("a", b"kept")
+    keeper._socket.send(message)
+    assert keeper._socket.recv(100) == b""
+    leave(keeper)
+    again = open_one(directory)
+    assert [kept.record for kept in again.found] == [b"kept"]
+    again.close()
+
+
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KeeperFailed, match="/no/such/keeper"):
+        open_keeper(tmp_path, Path("/no/such/keeper"), 1)
+
+
+def test_a_second_keeper_does_not_begin(directory: Path) -> None:
+    keeper = open_one(directory)
+    words = [str(find_keeper()), str(directory), "1000", "stay"]
+    second = subprocess.run(words, capture_output=True, text=True, timeout=SOON_S, check=False)
+    assert second.returncode == 1
+    assert "another keeper" in second.stderr
+    keeper.close()
+    wait_for(lambda: not Path(f"/proc/{keeper.pid}").exists(), SOON_S, "it does not end")
