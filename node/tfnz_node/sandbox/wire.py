@@ -176,5 +176,5 @@ def parse_exec_failure(data: bytes) -> ExecFailure | None:
 
 
 def seal(size: int) -> bytes:
-    """What follows the `size` bytes of a file that is put, when they were all: a daemon that dies ends its input, too."""
+    """What follows a file of `size` bytes that is put, when that was all: a daemon that dies ends its input, too."""
     return b"tfnz:all" + struct.pack(">Q", size)
