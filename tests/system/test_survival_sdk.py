@@ -8,9 +8,12 @@ import io
 import os
 import queue
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +21,8 @@ import pytest
 from tests.system.conftest import import_images, make_node
 from tests.system.programs import program
 from tests.system.waiting import wait_for
-from tfnz import Cause, Container, Location, NodeRestarted, TfnzError, aio
+from tfnz import Cause, Location, NodeRestarted, TfnzError, aio
+from tfnz.accounts import create_account, encode_key, parse_key
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
@@ -354,15 +358,28 @@ def test_a_program_that_is_killed_while_there_is_no_daemon_leaves_nothing(mortal
         wait_for(lambda: location.containers() == [], SOON_S, "its container is left")
 
 
-def test_a_program_over_the_network_goes_on(mortal: RunningNode, tmp_path_factory: object) -> None:
-    pytest.importorskip("zmq")
+def test_a_program_over_the_network_goes_on(
+    mortal: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFNZ_HOME", str(tmp_path))
+    key = subprocess.run(mortal.command("key"), capture_output=True, check=True)
+    account = create_account(mortal.tcp.removeprefix("tcp://"), server_key=parse_key(key.stdout))
+    authorise = mortal.command("account", "authorise", encode_key(account.public))
+    subprocess.run(authorise, capture_output=True, check=True)
     heard = Heard()
-    with mortal.location() as location:
-        container: Container = location.node().spawn("busybox", "cat", stdout_callback=heard)
+    with Location(account.name, quiet=True) as location:
+        container = location.node().spawn("busybox", "cat", pty=False, stdout_callback=heard)
         container.wait_until_ready()
-        restart(mortal)
-        container.stdin(b"after\n")
-        heard.wait(lambda data: b"after" in data)
+        for number in range(5):
+            container.stdin(b"before %d\n" % number)
+            mortal.crash()
+            writing = calling(partial(container.stdin, b"meanwhile %d\n" % number))
+            mortal.start()
+            writing.result(SOON_S)
+        container.close_stdin()
+        assert container.wait(SOON_S).code == 0
+    said = b"".join(b"before %d\nmeanwhile %d\n" % (number, number) for number in range(5))
+    assert bytes(heard.data) == said
 
 
 # --- the asynchronous face
