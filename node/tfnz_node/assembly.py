@@ -56,6 +56,7 @@ from .storage.base import Storage
 from .storage.choose import open_storage
 from .store.base import Store
 from .store.sqlite import open_store
+from .supervisor.furnish import Furnisher
 from .supervisor.network import Network
 from .supervisor.spec import Host
 
@@ -98,7 +99,7 @@ async def start_node(
     stack.callback(cgroups.close)
     await asyncio.to_thread(sweep_storage, storage)
     network = await open_network(config, executor, stack)
-    pool = make_pool(config, cgroups, network, executor)
+    pool = make_pool(config, cgroups, network, Furnisher(storage, data_dir / STAGING), executor)
     node = make_node(
         config, pool=pool, network=network, storage=storage, store=store, keys=keys, executor=executor
     )
@@ -171,7 +172,9 @@ def find_free_network(config: NodeConfig, executor: Executor) -> tuple[Network, 
     raise taken
 
 
-def make_pool(config: NodeConfig, cgroups: Cgroups, network: Network, executor: Executor) -> Pool:
+def make_pool(
+    config: NodeConfig, cgroups: Cgroups, network: Network, furnisher: Furnisher, executor: Executor
+) -> Pool:
     """The pool of sandboxes, not started."""
     limits = config.limits
     addresses = network.lan.network if network.lan is not None else CANDIDATES[0]
@@ -181,6 +184,7 @@ def make_pool(config: NodeConfig, cgroups: Cgroups, network: Network, executor: 
         slots=Slots(id_base=config.id_base, count=config.id_count, network=str(addresses)),
         cgroups=cgroups,
         wiring=network,
+        furnishing=furnisher,
         default_limits=CgroupLimits(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus),
         size=config.pool_size,
         most=config.pool_max,
@@ -200,7 +204,6 @@ def make_node(
 ) -> Node:
     """What the handlers work with; `end_session` is the gateway's to give."""
     staging = config.data_dir / STAGING
-    staging.mkdir(mode=0o700, exist_ok=True)
     images = config.images
 
     async def no_gateway(session: Session) -> None:

@@ -37,8 +37,9 @@ from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.pool import Sandbox
+from tfnz_node.storage.base import RESERVE_BYTES
 
-from .boot import boot
+from .boot import NewRoot, boot
 from .connections import Connections
 from .process import ProcessStreams, RunningProcess
 from .processes import MAIN_NUMBER, Processes, run_plan
@@ -81,7 +82,7 @@ class Container:
         self._tell = tell
         self._streams = streams
         self._size = spec.size
-        self._scratch = Path()
+        self._scratch = Path(spec.id)
         self._life = Life(spec.id)
         self._changed = asyncio.Event()
         self._main: RunningProcess | None = None
@@ -172,18 +173,29 @@ class Container:
         async with self._changing:
             if self.spec.egress != OPEN:
                 await self._host.network.set_egress(self.party, self.spec.egress)
-            make_scratch = partial(self._host.storage.create_scratch, self.id, self.spec.disk_bytes)
-            await self._boot(make_scratch, with_files=True, asleep=self.spec.sleep)
+            await self._boot(self._find_root, with_files=True, asleep=self.spec.sleep)
         self._tell(ContainerRunning(self.id, time.monotonic() - begun))
         if self.spec.timeout_s is not None and not self._conclusion.done():
             end = Exit(Cause.TIMED_OUT, message=f"after {self.spec.timeout_s:g} s")
             self._timer = asyncio.get_running_loop().call_later(self.spec.timeout_s, self._conclude, end)
 
-    async def _boot(self, make_scratch: Callable[[], Path], *, with_files: bool, asleep: bool) -> None:
+    def _find_root(self) -> NewRoot:
+        """The sandbox's, or how to make one.
+
+        On a full disk the latter, which tries to make room and says what is wrong.
+        """
+        storage = self._host.storage
+        ready = self._sandbox.hand_over_root() if storage.free_bytes() >= RESERVE_BYTES else None
+        if ready is None:
+            return partial(storage.create_scratch, self._scratch.name, self.spec.disk_bytes)
+        self._scratch = ready.scratch
+        return ready
+
+    async def _boot(self, find_root: Callable[[], NewRoot], *, with_files: bool, asleep: bool) -> None:
         """Have the sandbox's init boot; the main process is asked for before init has answered."""
         self.check_going_on()
         self._watch(self._watch_init(self._sandbox.init))
-        booting = await boot(self._host, self._sandbox, self.spec, make_scratch, with_files=with_files)
+        booting = await boot(self._host, self._sandbox, self.spec, find_root(), with_files=with_files)
         self._scratch = booting.scratch
         try:
             if not asleep:
@@ -294,7 +306,7 @@ class Container:
 
     def _delete_scratch(self) -> None:
         try:
-            self._host.storage.delete_scratch(self.id)
+            self._host.storage.delete_scratch(self._scratch.name)
         except Exception:
             log.exception("container %s: its disk could not be removed", self.id)
 
@@ -345,10 +357,10 @@ class Container:
         self._former = None
         self.processes.container_begins()
         if reset_filesystem:
-            make_scratch = partial(self._host.storage.reset_scratch, self.id)
+            make_scratch = partial(self._host.storage.reset_scratch, self._scratch.name)
         else:
             make_scratch = partial(Path, self._scratch)
-        await self._boot(make_scratch, with_files=reset_filesystem, asleep=asleep)
+        await self._boot(lambda: make_scratch, with_files=reset_filesystem, asleep=asleep)
 
     async def end(self, cause: Cause, *, grace_s: float = 0.0) -> None:
         """End it, and return when nothing of it is left.
