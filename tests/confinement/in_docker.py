@@ -70,7 +70,7 @@ def main(directory: Path) -> None:
         assert isinstance(docker, Docker)
         output = run_probe(docker.api, name_cgroup(directory))
         version = docker.api.ask("GET", "/version")
-        report = parse_report(output, {"version": version["Version"], "kernel": version["KernelVersion"]})
+        report = parse_report(output, {"version": version["Version"]})
         sys.stdout.buffer.write(msgspec.json.encode(report))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,9 +18,8 @@ GUARDS = {"ro", "nosuid", "nodev", "noexec"}
 REFUSALS = {"EPERM", "ENOSYS", "SIGSYS", "absent"}
 #: uretprobe and uprobe: a kernel that has them asks no filter, and serves nobody but its own trampoline.
 PAST_FILTERS = {335, 336}
-#: What is kept from whoever looks: a file under a device, an empty directory, an error. A file that happens to have
-#: nothing to say ("nothing") is none of these.
-HIDDEN = {"masked", "empty", "denied"}
+#: What is kept from whoever looks. A file or directory that happens to have nothing to say ("nothing") is not.
+HIDDEN = {"masked", "denied"}
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,14 +71,14 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_report(output: bytes, about: dict[str, str]) -> Report:
-    """What the probe has said.
+    """What the probe has said. `about` has a version of who has run it.
 
     To be called in the namespaces of whoever has started the container: they are what is shared, or not.
     """
     said: dict[str, Any] = json.loads(output)
     status = said["status"]
     return Report(
-        about=about,
+        about=about | {"kernel": ".".join(platform.release().split(".")[:2])},
         capabilities={name: int(status[name], 16) for name in sorted(status) if name.startswith("Cap")},
         no_new_privs=status["NoNewPrivs"] == "1",
         has_filter=status["Seccomp"] == "2",

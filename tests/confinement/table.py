@@ -114,7 +114,7 @@ def _say_sockets(one: Report, _: Report) -> str:
 
 
 def _say_writable(one: Report, _: Report) -> str:
-    return f"{len(one.writable)} files" if one.writable else "none"
+    return str(len(one.writable)) if one.writable else "none"
 
 
 def _say_shown(one: Report, other: Report) -> str:
@@ -181,11 +181,11 @@ ROWS = (
     ),
     Row("namespaces of the host", lambda one, _: _join(one.shared), "the sight and reach of what is in them"),
     Row(
-        "writable in /proc and /sys",
+        "files in /proc and /sys that open for writing",
         _say_writable,
         "settings of the host's kernel, and programs that it starts (core_pattern, release_agent, uevent_helper)",
     ),
-    Row("shown there, and not by the other", _say_shown, "side channels, and what else runs on the host"),
+    Row("shown there, and hidden by the other", _say_shown, "side channels, and what else runs on the host"),
     Row("devices", _say_devices, "disks, memory, the console"),
     Row("other devices' nodes", _say_nodes, "an image or a process that brings its own"),
     Row("/ and /dev are mounted", _say_mounts, "set-id programs and device nodes in images"),

@@ -67,7 +67,7 @@ def _judge_paths(ours: Report, other: Report) -> Iterator[str]:
 
 
 def find_state(report: Report, path: str) -> str:
-    """Of a path, or of the nearest of its parents that is known: what is beneath an empty directory is hidden.
+    """Of a path, or of the nearest of its parents that is known: what is beneath a hidden directory is hidden.
 
     A parent with content says nothing about what is not in it: that is "unknown".
     """

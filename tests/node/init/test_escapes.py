@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import itertools
 import os
+import termios
 import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.node.init.conftest import boot, launch
+from tests.system.waiting import wait_for
 from tfnz_node.sandbox.control import InitFailed
 from tfnz_node.sandbox.jobs import RunFailed
 from tfnz_node.sandbox.seccomp import compile_filter
@@ -22,6 +26,8 @@ from tfnz_node.sandbox.wire import Stage
 if TYPE_CHECKING:
     from tests.node.init.conftest import LaunchBox, MakeRoot
 
+#: For a machine that is very busy.
+SOON_S = 30.0
 #: More than init or its children ever have open.
 DESCRIPTORS = range(24)
 MASKED = ("acpi", "asound", "interrupts", "kcore", "keys", "key-users", "timer_list")
@@ -35,6 +41,14 @@ def exchange(one: Path, other: Path) -> None:
     """Exchange two names in one step."""
     if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
         raise OSError(ctypes.get_errno(), f"exchanging {one} and {other}")
+
+
+def unread(pipe: int | None) -> int:
+    """How many bytes in a pipe nobody has read yet."""
+    assert pipe is not None
+    count = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 @contextmanager
@@ -63,6 +77,11 @@ async def test_descriptors_that_were_left_open_do_not_come_in(launch_box: Launch
         assert seen.split()[-4:] == ["0", "1", "2", "3"]  # the last is what ls looks at
         # What works on files does not become another program, which would close what is to be closed then.
         job = await box.start("put", "/file", "644", builtin=True)
+        assert job.stdin is not None
+        os.write(job.stdin, b"some")
+        wait_for(
+            lambda: not unread(job.stdin), SOON_S, "it does not read"
+        )  # by then it has opened all it needs
         [worker] = Path(f"/proc/{box.init.pid}/task/{box.init.pid}/children").read_text().split()
         held = {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{worker}/fd").iterdir()}
         assert all(held.pop(number).startswith("pipe:") for number in (0, 1, 2))
@@ -119,6 +138,9 @@ async def test_the_file_of_init_is_out_of_reach(launch_box: LaunchBox, make_root
     for program_name in ("/proc/self/exe", "/script"):
         assert (await box.run(program_name)).code != 0
     assert program.read_bytes() == before
+    # And it belongs to somebody who is nobody inside.
+    _, outside, count = map(int, Path(f"/proc/{box.init.pid}/uid_map").read_text().split())
+    assert program.stat().st_uid not in range(outside, outside + count)
 
 
 class Exchange:

@@ -15,6 +15,9 @@
 
 enum { DESCRIPTORS = 32 };
 
+// The file system of what is walked through.
+static dev_t walked;
+
 // Processes: what is in their directories is theirs.
 static int is_passed_over(const char *path)
 {
@@ -40,18 +43,25 @@ static int note_writable(const char *path, const struct stat *status, int kind, 
 	return FTW_CONTINUE;
 }
 
-static const char *judge_directory(const char *path)
+// What this kernel, or this machine, has nothing to say about is another matter than what is kept from us.
+static const char *judge_error(void)
+{
+	return errno == EACCES || errno == EPERM ? "denied" : "nothing";
+}
+
+// An empty directory is a mask when it has been mounted here; there are others.
+static const char *judge_directory(const char *path, int is_mounted)
 {
 	DIR *directory = opendir(path);
 	const struct dirent *entry;
 	int count = 0;
 
 	if (!directory)
-		return "denied";
+		return judge_error();
 	while ((entry = readdir(directory)))
 		count += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
 	closedir(directory);
-	return count ? "content" : "empty";
+	return count ? "content" : is_mounted ? "masked" : "nothing";
 }
 
 static const char *judge_file(const char *path)
@@ -59,11 +69,11 @@ static const char *judge_file(const char *path)
 	char byte;
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return "denied";
+		return judge_error();
 	ssize_t size = read(fd, &byte, 1);
+	const char *verdict = size < 0 ? judge_error() : size ? "content" : "nothing";
 	close(fd);
-	// Not "empty", as a directory: it may have something to say at another time.
-	return size < 0 ? "denied" : size ? "content" : "nothing";
+	return verdict;
 }
 
 // Deep enough for each place that somebody masks, and not for each device of a machine.
@@ -83,7 +93,7 @@ static int note_shown(const char *path, const struct stat *status, int kind, str
 	if (place->level == 0)
 		return FTW_CONTINUE;
 	if (kind == FTW_D || kind == FTW_DNR)
-		json_text(path, judge_directory(path));
+		json_text(path, judge_directory(path, status->st_dev != walked));
 	else if (kind == FTW_F && S_ISREG(status->st_mode))
 		json_text(path, judge_file(path));
 	else if (kind == FTW_F && S_ISCHR(status->st_mode))
@@ -119,6 +129,9 @@ static void try_device(const char *name, mode_t kind, dev_t device)
 
 static void walk(const char *top, int (*note)(const char *, const struct stat *, int, struct FTW *))
 {
+	struct stat status = {0};
+	stat(top, &status);
+	walked = status.st_dev;
 	nftw(top, note, DESCRIPTORS, FTW_PHYS | FTW_ACTIONRETVAL);
 }
 
