@@ -79,9 +79,8 @@ async def test_descriptors_that_were_left_open_do_not_come_in(launch_box: Launch
         job = await box.start("put", "/file", "644", builtin=True)
         assert job.stdin is not None
         os.write(job.stdin, b"some")
-        wait_for(
-            lambda: not unread(job.stdin), SOON_S, "it does not read"
-        )  # by then it has opened all it needs
+        # When it reads it has opened all it needs.
+        wait_for(lambda: not unread(job.stdin), SOON_S, "it does not read")
         [worker] = Path(f"/proc/{box.init.pid}/task/{box.init.pid}/children").read_text().split()
         held = {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{worker}/fd").iterdir()}
         assert all(held.pop(number).startswith("pipe:") for number in (0, 1, 2))
