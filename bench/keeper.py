@@ -50,7 +50,7 @@ def keep(arguments: Sequence[str]) -> int:
             return _wait(worker)
     finally:
         _end_descendants()
-        _remove_cgroups(name_cgroup(directory))
+        remove_cgroups(name_cgroup(directory))
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -104,7 +104,7 @@ def _find_living() -> list[int]:
     return find_descendants(os.getpid())
 
 
-def _remove_cgroups(name: str) -> None:
+def remove_cgroups(name: str) -> None:
     """In whichever hierarchy there is one; the innermost first."""
     for home in [_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")]:
         for directory, _, _ in os.walk(home, topdown=False):

@@ -6,6 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long anything takes says nothing: the machine may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Whoever starts us in the background, or with nohup, has Ctrl-C or a hang-up ignored: programs of the tests must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)

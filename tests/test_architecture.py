@@ -63,6 +63,7 @@ EMPTY_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
 #: Tests of more than one module, or of what is none. A command line and tfnz-init are tested by what they do.
 WITHOUT_MIRROR = {
     "cli",
+    "confinement",
     "docs",
     "examples",
     "guard",

@@ -56,7 +56,8 @@ def starting_each(
         yield peers
 
 
-def _start_docker(stack: ExitStack, directory: Path, image: Path) -> list[Contender]:
+def start_docker(stack: ExitStack, directory: Path, image: Path) -> list[Contender]:
+    """A daemon that keeps everything in this directory, with the image."""
     home = directory / "docker"
     home.mkdir(mode=0o711)
     socket, config = home / "docker.sock", home / "daemon.json"
@@ -117,7 +118,7 @@ def _start_floor(_stack: ExitStack, _directory: Path, _image: Path) -> list[Cont
 
 
 _STARTERS: Final[dict[str, Starter]] = {
-    "docker": _start_docker,
+    "docker": start_docker,
     "podman": _start_podman,
     "podman's service": _start_podman_service,
     "crun": _start_crun,

@@ -9,8 +9,8 @@
 
 static const unsigned long guard = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
-// Docker's lists, and the virtual disks: a loop device tells everybody the path of its file on the host. What a kernel
-// does not have needs no mask.
+// Docker's lists, and the virtual disks: a loop device tells everybody the path of its file on the host; and pressure,
+// where everybody may write, to be woken by what happens on the host. What a kernel does not have needs no mask.
 static const char *const masked[] = {
 	"proc/acpi",        "proc/asound",   "proc/interrupts",  "proc/kcore",
 	"proc/keys",        "proc/key-users", "proc/latency_stats", "proc/sched_debug",
@@ -19,7 +19,7 @@ static const char *const masked[] = {
 };
 
 static const char *const read_only[] = {
-	"proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger",
+	"proc/bus", "proc/fs", "proc/irq", "proc/pressure", "proc/sys", "proc/sysrq-trigger",
 };
 
 static int bind_read_only(const char *source, const char *target, struct error *error)

@@ -1,4 +1,4 @@
-// The built-in `put`: standard input becomes a file, all at once or not at all.
+// The built-in `put`: standard input, up to the seal that says that it is all, becomes a file at once or not at all.
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -80,7 +80,7 @@ int builtin_put(int root, const char *path, unsigned mode, struct error *error)
 		return -1;
 	int result = replace_begin(&replacement, dir, location.name, path, error);
 	if (result == 0) {
-		result = replace_copy(&replacement, STDIN_FILENO, REPLACE_ALL, error);
+		result = replace_copy_sealed(&replacement, STDIN_FILENO, error);
 		if (result < 0)
 			replace_abort(&replacement);
 		else

@@ -125,12 +125,75 @@ static int copy_all(struct replacement *replacement, int source, size_t size, ch
 	return 0;
 }
 
+// What ends the content: without it the sender has died, and what has come is not all. It is no part of the content,
+// so as much as may be the seal is held back.
+enum { SEAL_MARK_BYTES = 8, SEAL_BYTES = SEAL_MARK_BYTES + 8 };
+static const char SEAL_MARK[SEAL_MARK_BYTES] = {'t', 'f', 'n', 'z', ':', 'a', 'l', 'l'};
+
+static bool is_seal(const char *held, size_t size, uint64_t written)
+{
+	uint64_t count = 0;
+
+	if (size != SEAL_BYTES || memcmp(held, SEAL_MARK, SEAL_MARK_BYTES) != 0)
+		return false;
+	for (int i = SEAL_MARK_BYTES; i < SEAL_BYTES; i++)
+		count = count << 8 | (unsigned char)held[i];
+	return count == written;
+}
+
+static int copy_sealed(struct replacement *replacement, int source, char *buffer, struct error *error)
+{
+	size_t held = 0;
+	uint64_t written = 0;
+
+	for (;;) {
+		ssize_t got = read(source, buffer + held, COPY_BYTES - held);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return error_system(error, errno, "reading the content of %s", replacement->path);
+		if (got == 0)
+			break;
+		held += (size_t)got;
+		if (held <= SEAL_BYTES)
+			continue;
+		size_t size = held - SEAL_BYTES;
+		if (replace_write(replacement, buffer, size, error) < 0)
+			return -1;
+		written += size;
+		memmove(buffer, buffer + size, SEAL_BYTES);
+		held = SEAL_BYTES;
+	}
+	if (!is_seal(buffer, held, written))
+		return error_set(error, ECANCELED, "%s: the sender has ended before its content", replacement->path);
+	return 0;
+}
+
+// Mapped, so that PID 1 gives it back: it lives as long as the container.
+static char *map_buffer(const struct replacement *replacement, struct error *error)
+{
+	char *buffer = mmap(NULL, COPY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buffer != MAP_FAILED)
+		return buffer;
+	error_system(error, errno, "no memory to write %s", replacement->path);
+	return NULL;
+}
+
+int replace_copy_sealed(struct replacement *replacement, int source, struct error *error)
+{
+	char *buffer = map_buffer(replacement, error);
+	if (!buffer)
+		return -1;
+	int result = copy_sealed(replacement, source, buffer, error);
+	munmap(buffer, COPY_BYTES);
+	return result;
+}
+
 int replace_copy(struct replacement *replacement, int source, size_t size, struct error *error)
 {
-	// Mapped, so that PID 1 gives it back: it lives as long as the container.
-	char *buffer = mmap(NULL, COPY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (buffer == MAP_FAILED)
-		return error_system(error, errno, "no memory to write %s", replacement->path);
+	char *buffer = map_buffer(replacement, error);
+	if (!buffer)
+		return -1;
 	int result = copy_all(replacement, source, size, buffer, error);
 	munmap(buffer, COPY_BYTES);
 	return result;

@@ -25,8 +25,11 @@ bool replace_is_mount_point(int dir, const char *name);
 // Prepares to replace the file, symbolic link or nothing at `name`. Directories and special files are refused.
 int replace_begin(struct replacement *replacement, int dir, const char *name, const char *path, struct error *error);
 
-// Copies what is left of `source`, or the next `size` bytes of it, into the new file.
-#define REPLACE_ALL SIZE_MAX
+// Copies what is left of `source` into the new file, but for the seal at its end. What comes from a daemon that dies has
+// an end, too: without a seal it is refused.
+int replace_copy_sealed(struct replacement *replacement, int source, struct error *error);
+
+// Copies the next `size` bytes of `source` into the new file, or what there is.
 int replace_copy(struct replacement *replacement, int source, size_t size, struct error *error);
 
 // Writes all of `data`.

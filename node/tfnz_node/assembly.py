@@ -64,6 +64,7 @@ from .storage.base import Storage
 from .storage.choose import open_storage
 from .store.base import Store
 from .store.sqlite import open_store
+from .supervisor.furnish import Furnisher
 from .supervisor.ledger import Ledger
 from .supervisor.network import Network
 from .supervisor.records import NodeRecord
@@ -117,7 +118,7 @@ async def start_node(
     await asyncio.to_thread(sweep_storage, storage, keeping.estate)
     network = await open_network(config, executor, stack, keeping)
     ledger.put_node(NodeRecord(instance=instance, network=network.lan.network if network.lan else None))
-    pool = make_pool(config, cgroups, network, executor)
+    pool = make_pool(config, cgroups, network, Furnisher(storage, data_dir / STAGING), executor)
     node = make_node(
         config,
         pool=pool,
@@ -197,7 +198,7 @@ def sweep_slots(cgroups: Cgroups, estate: Estate) -> None:
 
 def sweep_storage(storage: Storage, estate: Estate) -> None:
     """Remove what an earlier daemon left of containers that have died with it."""
-    kept = {left.record.id for left in estate.living()}
+    kept = {left.scratch for left in estate.living()}
     for name in storage.list_scratch():
         if name not in kept:
             log.info("removing what is left of container %s", name)
@@ -271,7 +272,9 @@ def find_free_network(
     raise taken
 
 
-def make_pool(config: NodeConfig, cgroups: Cgroups, network: Network, executor: Executor) -> Pool:
+def make_pool(
+    config: NodeConfig, cgroups: Cgroups, network: Network, furnisher: Furnisher, executor: Executor
+) -> Pool:
     """The pool of sandboxes, not started."""
     limits = config.limits
     addresses = network.lan.network if network.lan is not None else CANDIDATES[0]
@@ -281,6 +284,7 @@ def make_pool(config: NodeConfig, cgroups: Cgroups, network: Network, executor: 
         slots=Slots(id_base=config.id_base, count=config.id_count, network=str(addresses)),
         cgroups=cgroups,
         wiring=network,
+        furnishing=furnisher,
         default_limits=CgroupLimits(memory_bytes=limits.memory_bytes, pids=limits.pids, cpus=limits.cpus),
         size=config.pool_size,
         most=config.pool_max,
@@ -301,7 +305,6 @@ def make_node(
 ) -> Node:
     """What the handlers work with; `end_session` is the gateway's to give."""
     staging = config.data_dir / STAGING
-    staging.mkdir(mode=0o700, exist_ok=True)
     images = config.images
 
     async def no_gateway(session: Session) -> None:

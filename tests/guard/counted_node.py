@@ -1,7 +1,8 @@
 """The command ``tfnz-node`` with counters at its seams: ``python -m tests.guard.counted_node COUNTERS WORD...``.
 
 A pool that is being refilled would be counted with whatever is done meanwhile. So this one is filled once, when the
-node starts, and not again: the containers after that are made on demand, and so the making of a sandbox is counted.
+node starts, with roots when the first container has been asked for, and not again: the containers after that are made
+on demand, and so the making of a sandbox is counted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tests.guard.counters import Counters, open_counters
 from tfnz_node.cli import main
 from tfnz_node.gateway.sessions import Peer, Sessions
 from tfnz_node.sandbox import control
+from tfnz_node.sandbox import pool as pool_module
 from tfnz_node.sandbox.pool import Pool
 
 
@@ -71,10 +73,14 @@ def fill_pool_once() -> None:
     async def fill(pool: Pool) -> None:
         for _ in range(pool._size):
             pool._ready.append(await pool._make())
+        await pool._wanted.wait()  # from now on it is known of what kind the roots are to be
+        while await pool._furnish_one():
+            pass
 
     def start(pool: Pool) -> None:
         pool._refill = asyncio.create_task(fill(pool), name="pool")
 
+    pool_module.BARE = 0.0
     Pool.start = start  # type: ignore[assignment, method-assign]
 
 

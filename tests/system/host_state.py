@@ -26,6 +26,9 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 #: For a machine that is very busy.
 SOON_S = 30.0
 
+#: What a descriptor of a detached mount is of, as the kernel tells it.
+ROOT = "/"
+
 #: No more threads than the daemon's pools may have: more would be a leak.
 MAX_THREADS = 24
 
@@ -45,7 +48,8 @@ class HostState:
         loop_devices: those that the node's disk is in.
         disk: what is on the node's disk besides images: containers' own files, subvolumes, half-made layers, too many
             quota groups without a subvolume; and which layers there are.
-        descriptors: how many the daemon has open, by kind.
+        descriptors: how many the daemon has open, by kind; those of roots that wait in the pool do not count.
+        roots_exceed: whether more roots wait than there are sandboxes for them.
         threads_exceed: whether the daemon has more threads than its pools may have.
     """
 
@@ -56,6 +60,7 @@ class HostState:
     loop_devices: frozenset[str]
     disk: frozenset[str]
     descriptors: Counter[str]
+    roots_exceed: bool
     threads_exceed: bool
 
 
@@ -73,7 +78,10 @@ def look(daemon: int | None, data_dir: Path) -> HostState:
         interfaces=Counter(_interfaces()),
         loop_devices=frozenset(_loop_files(data_dir)),
         disk=frozenset(_disk(daemon, data_dir)) if daemon else frozenset(),
-        descriptors=Counter(_descriptors(daemon)) if daemon else Counter(),
+        descriptors=Counter(kind for kind in list_descriptors(daemon) if kind != ROOT)
+        if daemon
+        else Counter(),
+        roots_exceed=daemon is not None and count_waiting_roots(daemon) > len(find_descendants(daemon)),
         threads_exceed=daemon is not None and len(os.listdir(f"/proc/{daemon}/task")) > MAX_THREADS,
     )
 
@@ -195,11 +203,23 @@ def _loop_files(data_dir: Path) -> list[str]:
     return [file for file in files if file.startswith(str(data_dir))]
 
 
+def count_waiting_roots(daemon: int) -> int:
+    """How many roots the daemon has ready for containers to come: it holds a descriptor of the mount of each."""
+    return list_descriptors(daemon).count(ROOT)
+
+
+def count_scratches(daemon: int, data_dir: Path) -> int:
+    """How many scratches there are, but those of roots that wait."""
+    scratches = os.listdir(f"/proc/{daemon}/root{data_dir}/disk/scratch")
+    return len(scratches) - count_waiting_roots(daemon)
+
+
 def _disk(daemon: int, data_dir: Path) -> list[str]:
     """Seen through the daemon's own mount namespace, where the disk is mounted."""
     root = Path(f"/proc/{daemon}/root{data_dir}")
-    places = (*(root / "disk" / name for name in ("scratch", "tmp", "layers")), root / "staging")
+    places = (*(root / "disk" / name for name in ("tmp", "layers")), root / "staging")
     found = [f"{place.name}/{path.name}" for place in places for path in place.glob("*")]
+    found.append(f"{count_scratches(daemon, data_dir)} scratches")
     if not (data_dir / "disk.btrfs").exists():
         return found
     # The kernel forgets deleted subvolumes every half minute, or when it is asked to sync so.
@@ -211,7 +231,10 @@ def _disk(daemon: int, data_dir: Path) -> list[str]:
     stale = sum(line.startswith("0/") and line.split()[0] not in {"0/5", *living} for line in groups)
     if stale > MAX_STALE_GROUPS:
         found.append(f"{stale} quota groups of deleted subvolumes")
-    return [*found, *(line.split()[-1] for line in subvolumes)]
+    names = [line.split()[-1] for line in subvolumes]
+    scratches = [name for name in names if name.startswith("scratch/")]
+    found.append(f"{len(scratches) - count_waiting_roots(daemon)} subvolumes of scratches")
+    return [*found, *(set(names) - set(scratches))]
 
 
 def _inside(daemon: int, *command: str) -> str:
@@ -220,7 +243,8 @@ def _inside(daemon: int, *command: str) -> str:
     return subprocess.run([*enter, *command], capture_output=True, text=True, check=True).stdout
 
 
-def _descriptors(pid: int) -> list[str]:
+def list_descriptors(pid: int) -> list[str]:
+    """What each of a process's descriptors is of, by kind."""
     kinds = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):

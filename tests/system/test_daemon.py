@@ -17,6 +17,7 @@ from tests.system.conftest import IMAGES, import_images, make_node
 from tests.system.host_state import (
     SOON_S,
     adopt_orphans,
+    count_scratches,
     find_cgroups,
     find_descendants,
     look,
@@ -327,6 +328,8 @@ def test_storage_in_plain_directories(tmp_path: Path) -> None:
         container.reboot(reset_filesystem=True)
         assert b"file" not in container.run("ls /").stdout
         container.destroy()
-        assert os.listdir(node.data_dir / "disk" / "scratch") == []
+        assert node.process is not None
+        daemon = node.process.pid
+        wait_for(lambda: count_scratches(daemon, node.data_dir) == 0, SOON_S, "its files are left")
         location.disconnect()
         stop(node)

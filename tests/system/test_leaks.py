@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.host_state import SOON_S, find_descendants, unchanged
+from tests.system.host_state import SOON_S, count_scratches, find_descendants, unchanged
 from tests.system.programs import program
 from tests.system.waiting import wait_for
 from tfnz import Container, Node
@@ -104,8 +104,8 @@ def find_pid(node: RunningNode) -> int:
     return node.process.pid
 
 
-def list_scratch(node: RunningNode) -> list[str]:
-    return os.listdir(f"/proc/{find_pid(node)}/root{node.data_dir}/disk/scratch")
+def count(node: RunningNode) -> int:
+    return count_scratches(find_pid(node), node.data_dir)
 
 
 # --- the end of programs
@@ -115,11 +115,11 @@ def test_twenty_containers_of_a_killed_program(node: RunningNode, capsys: pytest
     pool = len(find_descendants(find_pid(node)))
     with program(HOLD, str(node.socket), "20") as one:
         one.expect("ready")
-        assert len(list_scratch(node)) == 20
+        assert count(node) == 20
         assert len(find_descendants(find_pid(node))) >= pool + 20
         one.kill()
         begun = time.monotonic()
-        wait_for(lambda: not list_scratch(node), SOON_S, "containers are left on the disk")
+        wait_for(lambda: not count(node), SOON_S, "containers are left on the disk")
         wait_for(lambda: len(find_descendants(find_pid(node))) <= pool, SOON_S, "processes are left")
         took_s = time.monotonic() - begun
     with capsys.disabled():
@@ -141,7 +141,7 @@ def test_a_program_that_ends_by_itself(node: RunningNode, last_words: str, code:
     with program(f"{HOLD}\n{last_words}\n", str(node.socket), "5") as one:
         one.expect("ready")
         assert one.finish()[0] == code
-        wait_for(lambda: not list_scratch(node), SOON_S, "containers are left on the disk")
+        wait_for(lambda: not count(node), SOON_S, "containers are left on the disk")
 
 
 @pytest.mark.parametrize("rounds", [1, 3, 6])
@@ -231,7 +231,7 @@ def test_containers_that_fail(node: RunningNode, spawn: Callable[[Node], Contain
             except (StartFailed, FileError):
                 assert container.exit is not None
                 assert container.exit.cause is cause
-        wait_for(lambda: not list_scratch(node), SOON_S, "containers are left while the session goes on")
+        wait_for(lambda: not count(node), SOON_S, "containers are left while the session goes on")
 
 
 def test_containers_destroyed_at_any_moment_of_their_start(node: RunningNode) -> None:
@@ -262,7 +262,7 @@ def test_containers_rebooted_again_and_again(node: RunningNode) -> None:
         with pytest.raises(StartFailed):
             container.reboot()
         wait_for(lambda: container.dead, SOON_S, "it goes on without its main process")
-        wait_for(lambda: not list_scratch(node), SOON_S, "containers are left while the session goes on")
+        wait_for(lambda: not count(node), SOON_S, "containers are left while the session goes on")
 
 
 def test_processes_and_transfers_that_are_given_up(node: RunningNode) -> None:

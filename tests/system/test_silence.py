@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.system.conftest import import_images, make_node
+from tests.system.host_state import count_scratches
 from tests.system.programs import Program, program
 from tests.system.waiting import wait_for
 from tfnz.protocol.exits import Cause
@@ -67,7 +67,7 @@ def watcher(impatient: RunningNode) -> Iterator[Program]:
 
 def count_containers(node: RunningNode) -> int:
     assert node.process is not None
-    return len(os.listdir(f"/proc/{node.process.pid}/root{node.data_dir}/disk/scratch"))
+    return count_scratches(node.process.pid, node.data_dir)
 
 
 def let_pass(seconds: float) -> None:

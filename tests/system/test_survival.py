@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.system.conftest import ROOT, RunningNode, import_images, make_node
-from tests.system.host_state import adopt_orphans, look, look_at_rest, wait_until
+from tests.system.host_state import adopt_orphans, count_scratches, look, look_at_rest, wait_until
 from tests.system.programs import program
 from tests.system.storm import run_storm
 from tests.system.waiting import wait_for
@@ -322,11 +322,10 @@ class Trial:
 
         def state() -> tuple[list[str], int, int]:
             pid = self.node.process.pid if self.node.process is not None else 0
-            scratches = os.listdir(f"/proc/{pid}/root{self.node.data_dir}/disk/scratch")
             return (
                 [one.container for one in self.location.containers()],
                 self.location.node().status().containers,
-                len(scratches),
+                count_scratches(pid, self.node.data_dir),
             )
 
         wanted = (expected, len(expected), len(expected))

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tfnz.protocol.errors import TfnzError
 from tfnz_node.core.access import Permission
@@ -51,6 +52,11 @@ class Left:
     spec: Spec
     fds: Fds
     processes: list[tuple[ProcessRecord, Fds]] = field(default_factory=list)
+
+    @property
+    def scratch(self) -> str:
+        """The name of its own files, if it has any."""
+        return Path(self.record.scratch).name or self.record.id
 
     @property
     def lives(self) -> bool:

@@ -46,7 +46,7 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     image = find_image(node, request.image)
     spec = plan_spec(node, session, request, image)
     node.registry.check(session.account, tag=spec.tag, memory_bytes=spec.limits.memory_bytes)
-    sandbox = await node.host.pool.take()
+    sandbox = await node.host.pool.take(spec.root_kind)
     try:
         # It may have been removed while we waited; from here on the registry says that it is in use.
         find_image(node, image.digest)

@@ -14,13 +14,15 @@ from .context import Node
 
 async def put_file(node: Node, session: Session, request: PutFile) -> Done:
     words = ["put", plan_path(request.path), f"{request.mode:o}"]
-    await files.put(node.container(session, request.container), words, _source(session, request.stream))
+    container, source = node.container(session, request.container), _source(session, request.stream)
+    await files.put(container, words, source, sealed=True)
     return Done()
 
 
 async def put_tree(node: Node, session: Session, request: PutTree) -> Done:
     words = ["put-tree", plan_path(request.path)]
-    await files.put(node.container(session, request.container), words, _source(session, request.stream))
+    container, source = node.container(session, request.container), _source(session, request.stream)
+    await files.put(container, words, source, sealed=False)  # its last record says that it is
     return Done()
 
 

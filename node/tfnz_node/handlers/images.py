@@ -91,6 +91,8 @@ async def remove(node: Node, session: Session, request: RemoveImage) -> Done:
             containers = "1 container" if users == 1 else f"{users} containers"
             raise ImageInUse(f"image {request.image!r} is in use by {containers}: end what uses it first")
     node.catalogue.remove(request.image)
+    if removal.deleted is not None:
+        await node.host.pool.forget(removal.deleted.digest)
     await node.catalogue.delete_unused_layers()
     return Done()
 

@@ -3,6 +3,9 @@
 To make one takes a processor for some milliseconds, which whoever has just been given one needs too. So the pool fills
 up when nobody has asked for a moment, unless little is left in it; and it holds more for a while after it was found
 empty.
+
+Most of them have a root already, of the kinds that were asked for lately; some stay without, for whoever asks for
+another kind.
 """
 
 from __future__ import annotations
@@ -10,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tfnz.protocol.errors import InternalError, NoCapacity, TfnzError
+from tfnz_node.core.demand import Demand
 from tfnz_node.core.slots import Slot, Slots
 from tfnz_node.kernel.cgroupfs import KeyedFile
 
@@ -25,8 +28,11 @@ from .cgroups import OOM_KILLS, CgroupLimits, Cgroups
 from .control import InitGone
 from .init_process import InitProcess
 from .launch import LaunchFailed, launch_init
+from .roots import ReadyRoot, RootKind
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: How many are made at once; each keeps a processor busy.
 MAKING_AT_ONCE = 2
@@ -37,6 +43,8 @@ CALM_S = 0.02
 LOW = 0.5
 #: After it was found empty it holds twice as many; and half as many again when it was not for so long.
 PLENTY_S = 30.0
+#: This part of the pool gets no root in advance.
+BARE = 0.25
 
 
 class Wiring(Protocol):
@@ -44,6 +52,13 @@ class Wiring(Protocol):
 
     def connect(self, slot: Slot, netns_fd: int) -> None: ...
     def disconnect(self, slot: Slot) -> None: ...
+
+
+class Furnishing(Protocol):
+    """What makes roots in advance. Called on worker threads."""
+
+    def furnish(self, kind: RootKind, *, userns_fd: int, id_base: int) -> ReadyRoot: ...
+    def discard(self, root: ReadyRoot) -> None: ...
 
 
 class Sandbox:
@@ -55,10 +70,16 @@ class Sandbox:
     def __init__(self, slot: Slot, init: InitProcess, pool: Pool) -> None:
         self.slot = slot
         self.init = init
+        self.root: ReadyRoot | None = None
         self.limits = pool.default_limits
         self._pool = pool
         #: Opened when it is first asked, and kept: it is asked for each process.
         self._oom: KeyedFile | None = None
+
+    def hand_over_root(self) -> ReadyRoot | None:
+        """The root that was made for it in advance, the caller's from now on; None if there is none, or no more."""
+        root, self.root = self.root, None
+        return root
 
     def limit(self, limits: CgroupLimits) -> None:
         """Set what it may use. Blocks."""
@@ -99,7 +120,7 @@ class Sandbox:
         if self._oom is not None:
             self._oom.close()
             self._oom = None
-        await self._pool.remove(self.slot, finish)
+        await self._pool.remove(self.slot, finish, self.hand_over_root())
 
 
 class Pool:
@@ -109,6 +130,7 @@ class Pool:
         binary: tfnz-init.
         seccomp: the compiled filter for every process.
         wiring: gives each sandbox a network.
+        furnishing: makes their roots.
         size: so many are kept ready.
         most: so many at most, after it was found empty.
         executor: where blocking work is done.
@@ -122,6 +144,7 @@ class Pool:
         slots: Slots,
         cgroups: Cgroups,
         wiring: Wiring,
+        furnishing: Furnishing,
         default_limits: CgroupLimits,
         size: int,
         most: int,
@@ -133,17 +156,22 @@ class Pool:
         self._seccomp = seccomp
         self._slots = slots
         self._wiring = wiring
+        self._furnishing = furnishing
         self._size = size
         self._most = most
         self._executor = executor
-        self._ready: deque[Sandbox] = deque()
+        self._ready: list[Sandbox] = []
+        self._demand: Demand[RootKind] = Demand(max(most, 1))
         self._target = size
         self._last_taken = 0.0
         self._last_empty = 0.0
         self._wanted = asyncio.Event()
         self._making = asyncio.Semaphore(MAKING_AT_ONCE)
         self._refill: asyncio.Task[None] | None = None
-        self._removals: set[asyncio.Task[None]] = set()
+        #: How many images were removed.
+        self._removals = 0
+        #: What must be seen through, whoever waits for it.
+        self._chores: set[asyncio.Task[Any]] = set()
 
     @property
     def ready(self) -> int:
@@ -154,18 +182,21 @@ class Pool:
         """Begin to fill."""
         self._refill = asyncio.create_task(self._refill_forever(), name="pool")
 
-    async def take(self) -> Sandbox:
-        """A sandbox: one that is ready, or else a new one.
+    async def take(self, kind: RootKind) -> Sandbox:
+        """A sandbox: one that is ready, or else a new one. It may have a root of the wanted kind, and has no other.
 
         Raises:
             NoCapacity: there is no slot, or the host refuses another.
         """
         loop = asyncio.get_running_loop()
         self._last_taken = loop.time()
+        self._demand.note(kind)
         self._wanted.set()
         while self._ready:
-            sandbox = self._ready.popleft()
+            sandbox = self._choose(kind)
             if sandbox.init.alive:
+                if sandbox.root is not None and sandbox.root.kind != kind:
+                    self._do_later(self._discard(sandbox))
                 return sandbox
             log.warning("the sandbox in %s ended while it waited", sandbox.slot.name)
             await self._see_through(sandbox.close())
@@ -184,7 +215,23 @@ class Pool:
         """What a slot was, that is in use no more or by somebody else."""
         return self._slots.describe(number)
 
-    async def work(self, function: Callable[..., object], *args: object) -> object:
+    def _choose(self, kind: RootKind) -> Sandbox:
+        """With the wanted root, or else without any, or else with whichever; of equal ones that which waits longest."""
+
+        def fitness(index: int) -> int:
+            root = self._ready[index].root
+            return 1 if root is None else 0 if root.kind == kind else 2
+
+        return self._ready.pop(min(range(len(self._ready)), key=fitness))
+
+    async def forget(self, image: str) -> None:
+        """The image is removed: hand out no more roots of it, and make none; return when those that wait are gone."""
+        self._removals += 1
+        self._demand.forget(lambda kind: kind.image == image)
+        stale = [one for one in self._ready if one.root is not None and one.root.kind.image == image]
+        await asyncio.gather(*(self._see_through(self._discard(sandbox)) for sandbox in stale))
+
+    async def work(self, function: Callable[..., T], *args: object) -> T:
         """Run something that blocks, off the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
@@ -199,16 +246,20 @@ class Pool:
             connect=partial(self._wiring.connect, slot) if join is None else None,
         )
 
-    async def remove(self, slot: Slot, finish: Callable[[], None] | None = None) -> None:
+    async def remove(
+        self, slot: Slot, finish: Callable[[], None] | None = None, root: ReadyRoot | None = None
+    ) -> None:
         """Nothing runs in `slot` any more: remove its cgroups and let others have it; see `Sandbox.close`."""
-        await self.work(self._clear, slot, finish)
+        await self.work(self._clear, slot, finish, root)
         self._slots.release(slot)
 
-    def _clear(self, slot: Slot, finish: Callable[[], None] | None) -> None:
+    def _clear(self, slot: Slot, finish: Callable[[], None] | None, root: ReadyRoot | None) -> None:
         try:
             self._wiring.disconnect(slot)
             self.cgroups.remove(slot.name)
         finally:
+            if root is not None:
+                self._furnishing.discard(root)
             if finish is not None:
                 finish()
 
@@ -218,16 +269,19 @@ class Pool:
             self._refill.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refill
+        await asyncio.gather(*self._chores, return_exceptions=True)
         while self._ready:
-            await self._ready.popleft().close()
-        await asyncio.gather(*self._removals, return_exceptions=True)
+            await self._ready.pop().close()
 
-    async def _see_through(self, removal: Coroutine[Any, Any, None]) -> None:
+    def _do_later(self, chore: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        doing = asyncio.create_task(chore)
+        self._chores.add(doing)
+        doing.add_done_callback(self._chores.discard)
+        return doing
+
+    async def _see_through(self, chore: Coroutine[Any, Any, T]) -> T:
         """A slot must come back, however often whoever wanted it is cancelled."""
-        removing = asyncio.create_task(removal)
-        self._removals.add(removing)
-        removing.add_done_callback(self._removals.discard)
-        await asyncio.shield(removing)
+        return await asyncio.shield(self._do_later(chore))
 
     async def _make(self) -> Sandbox:
         async with self._making:
@@ -251,18 +305,60 @@ class Pool:
 
     async def _refill_forever(self) -> None:
         while True:
-            while len(self._ready) < self._find_target():
-                await self._wait_for_calm()
-                try:
-                    self._ready.append(await self._make())
-                except TfnzError as exc:
-                    log.error("the pool could not be filled: %s", exc)
-                    await asyncio.sleep(RETRY_S)
-                except Exception:  # a fault of ours must not leave the pool empty for good
-                    log.exception("the pool could not be filled")
-                    await asyncio.sleep(RETRY_S)
             self._wanted.clear()
-            await self._wanted.wait()
+            try:
+                while len(self._ready) < self._find_target():
+                    await self._wait_for_calm()
+                    self._ready.append(await self._make())
+                    await self._furnish_one()
+                while len(self._ready) >= self._find_target() and await self._furnish_one():
+                    await self._wait_for_calm()
+            except TfnzError as exc:
+                log.error("the pool could not be filled: %s", exc)
+                await asyncio.sleep(RETRY_S)
+            except Exception:  # a fault of ours must not leave the pool empty for good
+                log.exception("the pool could not be filled")
+                await asyncio.sleep(RETRY_S)
+            else:
+                await self._wanted.wait()
+
+    async def _furnish_one(self) -> bool:
+        """Give a root to one that has none, if enough are without; whether there may be more to do."""
+        bare = [one for one in self._ready if one.root is None]
+        kind = self._demand.choose(one.root.kind for one in self._ready if one.root is not None)
+        if kind is None or len(bare) <= BARE * self._size:
+            return False
+        sandbox = bare[-1]
+        self._ready.remove(sandbox)  # nobody takes it meanwhile
+        try:
+            await self._see_through(self._make_root(sandbox, kind))
+        finally:
+            self._ready.append(sandbox)
+        return True
+
+    async def _make_root(self, sandbox: Sandbox, kind: RootKind) -> None:
+        removals = self._removals
+        try:
+            root = await self.work(
+                partial(
+                    self._furnishing.furnish,
+                    kind,
+                    userns_fd=sandbox.init.userns_fd,
+                    id_base=sandbox.slot.id_base,
+                )
+            )
+        except (OSError, TfnzError) as exc:
+            # Whoever asks for it is told why. Until then it is not tried again.
+            log.info("no root of image %s could be made in advance: %s", kind.image, exc)
+            self._demand.forget(kind.__eq__)
+            return
+        sandbox.root = root
+        if removals != self._removals:  # perhaps of this very image, whose layers are about to go
+            await self._discard(sandbox)
+
+    async def _discard(self, sandbox: Sandbox) -> None:
+        if (root := sandbox.hand_over_root()) is not None:
+            await self.work(self._furnishing.discard, root)
 
     def _find_target(self) -> int:
         if self._target > self._size and asyncio.get_running_loop().time() - self._last_empty > PLENTY_S:

@@ -104,7 +104,6 @@ def _add_rules(library: Any, compiled: Any) -> None:
         compiled.add_rule(unknown, number)
 
     compiled.add_rule(allow, "clone", equals(0, 0, NAMESPACE_FLAGS))
-    compiled.add_rule(allow, "unshare", equals(0, 0, NAMESPACE_FLAGS | syscalls.CLONE_NEWTIME))
     for family in (AF_UNIX, AF_INET, AF_INET6):
         compiled.add_rule(allow, "socket", equals(0, family))
     for protocol in NETLINK_PROTOCOLS:

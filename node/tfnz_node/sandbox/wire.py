@@ -173,3 +173,8 @@ def parse_exec_failure(data: bytes) -> ExecFailure | None:
     except ValueError as exc:
         raise WireError(f"a status pipe with unknown stage {number}") from exc
     return ExecFailure(stage, errno, data[_EXEC_FAILURE.size :].decode(errors="replace"))
+
+
+def seal(size: int) -> bytes:
+    """What follows a file of `size` bytes that is put, when that was all: a daemon that dies ends its input, too."""
+    return b"tfnz:all" + struct.pack(">Q", size)

@@ -1,8 +1,9 @@
 """Giving a sandbox its root file system, and what belongs into it before anything runs.
 
-First everything that may block, in one go on a worker thread: limits, a scratch, the root, the contents of files. Then
-all that init is to do is sent to it at once, the main process included: init does it in order, and does not start that
-process when something before it has failed. So a container is up after one trip to another thread and one to init.
+First everything that may block, in one go on a worker thread: limits, a scratch, the root, the contents of files; of a
+sandbox that has its root already there is mostly nothing that could. Then all that init is to do is sent to it at once,
+the main process included: init does it in order, and does not start that process when something before it has failed.
+So a container is up after one trip to init, and at most one to another thread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from tfnz.protocol.errors import DiskFull, ObjectDead, StartFailed, TfnzError, TimedOut
 from tfnz.protocol.messages import PreBootFile
@@ -21,12 +23,18 @@ from tfnz_node.rootfs.overlay import build_rootfs
 from tfnz_node.sandbox.control import Asked, InitFailed, InitGone
 from tfnz_node.sandbox.memory import find_parts, memory_file
 from tfnz_node.sandbox.pool import Sandbox
+from tfnz_node.sandbox.roots import ReadyRoot
 
 from .failures import explain_file
 from .spec import Host, Spec
 
 #: So many files are on their way at most: what the socket does not take at once costs a descriptor each.
 FILES_AT_ONCE = 32
+#: Pre-boot files of so many bytes in all are copied at once.
+QUICK_BYTES = 64 * 1024
+
+#: A root that is ready, or what makes a directory for one and may block.
+NewRoot: TypeAlias = ReadyRoot | Callable[[], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,12 @@ class Booting:
 
 
 async def boot(
-    host: Host, sandbox: Sandbox, spec: Spec, make_scratch: Callable[[], Path], *, with_files: bool
+    host: Host,
+    sandbox: Sandbox,
+    spec: Spec,
+    root: NewRoot,
+    *,
+    with_files: bool,
 ) -> Booting:
     """Ask the container's init to boot. Its main process may be asked for as soon as this returns.
 
@@ -84,15 +97,18 @@ async def boot(
     container's own file system, and only written `with_files`.
 
     Args:
-        make_scratch: called on a worker thread for the container's own directory.
+        root: a ready one is taken over; what makes a directory is called on a worker thread.
 
     Raises:
-        DiskFull, ...: what `make_scratch` raises, and the making of the root.
+        DiskFull, ...: what the making of the directory raises, and the making of the root.
         ObjectDead: init has been killed meanwhile.
     """
-    scratch, prepared = await asyncio.get_running_loop().run_in_executor(
-        host.executor, _prepare, host, sandbox, spec, make_scratch, with_files
-    )
+    if isinstance(root, ReadyRoot) and _is_quick(sandbox, spec):
+        scratch, prepared = _prepare(host, sandbox, spec, root, with_files)
+    else:
+        scratch, prepared = await asyncio.get_running_loop().run_in_executor(
+            host.executor, _prepare, host, sandbox, spec, root, with_files
+        )
     try:
         return await _ask(host, sandbox, spec, scratch, prepared)
     except InitGone as exc:
@@ -101,20 +117,35 @@ async def boot(
         prepared.close()
 
 
+def _is_quick(sandbox: Sandbox, spec: Spec) -> bool:
+    """Whether what is left to do for a root that is ready takes less than a trip to a worker thread."""
+    return (
+        sandbox.limits == spec.limits
+        and not any(file.secret for file in spec.files)
+        and sum(len(file.data) for file in spec.files) <= QUICK_BYTES
+    )
+
+
 def _prepare(
-    host: Host, sandbox: Sandbox, spec: Spec, make_scratch: Callable[[], Path], with_files: bool
+    host: Host, sandbox: Sandbox, spec: Spec, root: NewRoot, with_files: bool
 ) -> tuple[Path, _Prepared]:
-    sandbox.limit(spec.limits)
-    scratch = make_scratch()
-    files = list(_choose_files(host, sandbox, spec, with_files=with_files))
-    plain = [host.unseal(file.data) if file.secret else file.data for file in files]
-    contents = memory_file("files", *plain)
-    try:
-        root = build_rootfs(spec.layers, scratch, sandbox.init.userns_fd, host.staging, sandbox.slot.id_base)
-    except BaseException:
-        os.close(contents)
-        raise
-    return scratch, _Prepared(root, contents, files, [len(content) for content in plain])
+    with contextlib.ExitStack() as undo:
+        if isinstance(root, ReadyRoot):
+            undo.callback(os.close, root.fd)
+        sandbox.limit(spec.limits)
+        scratch = root.scratch if isinstance(root, ReadyRoot) else root()
+        files = list(_choose_files(host, sandbox, spec, with_files=with_files))
+        plain = [host.unseal(file.data) if file.secret else file.data for file in files]
+        contents = memory_file("files", *plain)
+        undo.callback(os.close, contents)
+        if isinstance(root, ReadyRoot):
+            fd = root.fd
+        else:
+            fd = build_rootfs(
+                spec.layers, scratch, sandbox.init.userns_fd, host.staging, sandbox.slot.id_base
+            )
+        undo.pop_all()
+    return scratch, _Prepared(fd, contents, files, [len(content) for content in plain])
 
 
 def _choose_files(host: Host, sandbox: Sandbox, spec: Spec, *, with_files: bool) -> Iterator[PreBootFile]:

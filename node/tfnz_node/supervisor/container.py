@@ -53,8 +53,9 @@ from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.spool import Spools
+from tfnz_node.storage.base import RESERVE_BYTES
 
-from .boot import boot
+from .boot import NewRoot, boot
 from .clock import now_s
 from .connections import Connections
 from .joining import Rejoined, join_streams, leave_streams
@@ -131,12 +132,12 @@ class Container:
         self._tell = tell
         self._streams = streams
         self._size = spec.size
+        self._scratch = Path(spec.id)
         self._life = Life(spec.id)
         self._changed = asyncio.Event()
         self._main: RunningProcess | None = None
         #: Of the main process, as long as anything of it may have to be handed over.
         self._job: Job | None = None
-        self._scratch = Path()
         #: The main process of before the reboot that is under way.
         self._former: RunningProcess | None = None
         self._watches: set[asyncio.Task[None]] = set()
@@ -171,7 +172,7 @@ class Container:
             self._spools = adopted.spools
             self._size = adopted.record.size
             self.started_s = adopted.record.started_s
-            self._scratch = Path(adopted.record.scratch)
+            self._scratch = Path(adopted.record.scratch or spec.id)
             self._life = Life(spec.id, _STATES[adopted.record.stage])
             if adopted.record.exit is not None:
                 self._conclusion.set_result((adopted.record.exit, adopted.record.error))
@@ -265,8 +266,8 @@ class Container:
 
     def _remake_scratch(self) -> Path:
         """A scratch of which nobody knows how far it has come begins anew."""
-        self._host.storage.delete_scratch(self.id)
-        return self._host.storage.create_scratch(self.id, self.spec.disk_bytes)
+        self._host.storage.delete_scratch(self._scratch.name)
+        return self._host.storage.create_scratch(self._scratch.name, self.spec.disk_bytes)
 
     def _plan_scratch(self, *, reset: bool) -> Callable[[], Path] | None:
         """Of a reboot that a former daemon has begun: what makes the scratch; None for the one that is there."""
@@ -364,8 +365,7 @@ class Container:
         async with self._changing:
             if self.spec.egress != OPEN:
                 await self._host.network.set_egress(self.party, self.spec.egress)
-            make_scratch = partial(self._host.storage.create_scratch, self.id, self.spec.disk_bytes)
-            await self._boot(make_scratch, with_files=True, asleep=self.spec.sleep, begun_s=begun)
+            await self._boot(self._find_root, with_files=True, asleep=self.spec.sleep, begun_s=begun)
         self._tell_ready(time.monotonic() - begun)
 
     def _tell_ready(self, startup_s: float) -> None:
@@ -375,9 +375,21 @@ class Container:
         if self._record.ends_at_s is not None and not self._conclusion.done():
             self._limit_time(self._record.ends_at_s - now_s())
 
+    def _find_root(self) -> NewRoot:
+        """The sandbox's, or how to make one.
+
+        On a full disk the latter, which tries to make room and says what is wrong.
+        """
+        storage = self._host.storage
+        ready = self._sandbox.hand_over_root() if storage.free_bytes() >= RESERVE_BYTES else None
+        if ready is None:
+            return partial(storage.create_scratch, self._scratch.name, self.spec.disk_bytes)
+        self._scratch = ready.scratch
+        return ready
+
     async def _boot(
         self,
-        make_scratch: Callable[[], Path],
+        find_root: Callable[[], NewRoot],
         *,
         with_files: bool,
         asleep: bool,
@@ -386,7 +398,7 @@ class Container:
         """Have the sandbox's init boot; the main process is asked for before init has answered."""
         self.check_going_on()
         self._watch(self._watch_init(self._sandbox.init))
-        booting = await boot(self._host, self._sandbox, self.spec, make_scratch, with_files=with_files)
+        booting = await boot(self._host, self._sandbox, self.spec, find_root(), with_files=with_files)
         crash_point("boot: asked")
         self._scratch = booting.scratch
         try:
@@ -539,7 +551,7 @@ class Container:
 
     def _delete_scratch(self) -> None:
         try:
-            self._host.storage.delete_scratch(self.id)
+            self._host.storage.delete_scratch(self._scratch.name)
         except Exception:
             log.exception("container %s: its disk could not be removed", self.id)
 
@@ -577,7 +589,9 @@ class Container:
             self._become(State.REBOOTING)
             self.keep("rebooting", reset=reset_filesystem, asleep=asleep)
             crash_point("reboot: intended")
-            reset = partial(self._host.storage.reset_scratch, self.id) if reset_filesystem else None
+            reset = (
+                partial(self._host.storage.reset_scratch, self._scratch.name) if reset_filesystem else None
+            )
             try:
                 await self._boot_again(reset, asleep=asleep)
             except Exception as exc:
@@ -601,9 +615,9 @@ class Container:
         self._former = self._job = None
         self.processes.container_begins()
         if make_scratch is None:
-            await self._boot(partial(Path, self._scratch), with_files=False, asleep=asleep)
+            await self._boot(lambda: partial(Path, self._scratch), with_files=False, asleep=asleep)
         else:
-            await self._boot(make_scratch, with_files=True, asleep=asleep)
+            await self._boot(lambda: make_scratch, with_files=True, asleep=asleep)
 
     async def end(self, cause: Cause, *, grace_s: float = 0.0) -> None:
         """End it, and return when nothing of it is left.

@@ -11,18 +11,22 @@ from tfnz.protocol.errors import NoCapacity, ObjectDead, StartFailed
 from tfnz_node.core.flow import Sink, SinkStopped, Source
 from tfnz_node.core.lifecycle import USABLE
 from tfnz_node.sandbox.jobs import Job
+from tfnz_node.sandbox.wire import seal
 
 from .container import Container
 from .failures import explain_file
 from .processes import find_failure
-from .pumps import OutputPump, pump_input
+from .pumps import OutputPump, pump_input, write_all
 
 #: What is read of an operation's complaint.
 MAX_COMPLAINT = 8192
 
 
-async def put(container: Container, words: Sequence[str], source: Source) -> None:
+async def put(container: Container, words: Sequence[str], source: Source, *, sealed: bool) -> None:
     """Run an operation that reads: ``put PATH MODE`` or ``put-tree PATH``.
+
+    Args:
+        sealed: it is to be told that all has come: what is read does not say so by itself.
 
     Raises:
         PathNotFound, PathIsDirectory, PathRefused, DiskFull, FileError: as the operation says.
@@ -33,7 +37,7 @@ async def put(container: Container, words: Sequence[str], source: Source) -> Non
         # An operation that ends before its input does has given up: nobody waits for a slow client then.
         job.call_when_ended(lambda _: source.stop())
         try:
-            await _feed(job, source)
+            await _feed(job, source, sealed=sealed)
         except SinkStopped:
             if not job.has_ended:  # the session is over
                 raise
@@ -42,11 +46,13 @@ async def put(container: Container, words: Sequence[str], source: Source) -> Non
         await _finish(container, job, complaint)
 
 
-async def _feed(job: Job, source: Source) -> None:
+async def _feed(job: Job, source: Source, *, sealed: bool) -> None:
     assert job.stdin is not None
     # An operation that reads no more has given up, and says why.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        await pump_input(source, job.stdin)
+        size = await pump_input(source, job.stdin)
+        if sealed:
+            await write_all(job.stdin, seal(size))
         job.close_stdin()
 
 

@@ -148,16 +148,19 @@ class SpooledPump(OutputPump):
         return data
 
 
-async def pump_input(source: Source, fd: int) -> None:
-    """Write all of `source` into a descriptor.
+async def pump_input(source: Source, fd: int) -> int:
+    """Write all of `source` into a descriptor, and say how many bytes that were.
 
     Raises:
         OSError: nobody reads there any more (EPIPE, EIO).
         Whatever the source raises.
     """
+    size = 0
     while data := await source.read():
         await write_all(fd, data)
         source.consumed(len(data))
+        size += len(data)
+    return size
 
 
 async def pump_spooled_input(source: Source, fd: int, spool: InputSpool) -> None:

@@ -12,6 +12,7 @@ from tfnz_node.core.access import OPEN, Egress
 from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.sandbox.pool import Pool
+from tfnz_node.sandbox.roots import RootKind
 from tfnz_node.storage.base import Storage
 
 from .connections import Places
@@ -54,6 +55,11 @@ class Spec:
     interactive: bool = False
     size: Size = Size()
     egress: Egress = OPEN
+
+    @property
+    def root_kind(self) -> RootKind:
+        """The root that it needs."""
+        return RootKind(self.image_digest, tuple(self.layers), self.disk_bytes)
 
     @property
     def hostname(self) -> str:

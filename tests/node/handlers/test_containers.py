@@ -44,6 +44,7 @@ from tfnz_node.handlers.containers import parse_signal, release
 from tfnz_node.images.record import ImageConfig
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.sandbox.jobs import Job, RunRequest
+from tfnz_node.sandbox.roots import RootKind
 from tfnz_node.supervisor.processes import MAIN_NUMBER
 
 pytestmark = pytest.mark.asyncio
@@ -161,9 +162,9 @@ async def test_a_tag_that_is_taken_meanwhile_gives_the_sandbox_back(
     both_may_have_it = asyncio.Event()
     take = fake.pool.take
 
-    async def take_slowly() -> object:
+    async def take_slowly(kind: RootKind) -> object:
         await both_may_have_it.wait()
-        return await take()
+        return await take(kind)
 
     monkeypatch.setattr(fake.pool, "take", take_slowly)
     numbers = [client.post(spawn(tag="web")) for _ in range(2)]
@@ -299,7 +300,7 @@ async def test_a_spawn_that_is_cancelled_gives_the_sandbox_back_or_takes_none(
 ) -> None:
     waiting = asyncio.Event()
 
-    async def take() -> FakeSandbox:
+    async def take(kind: RootKind) -> FakeSandbox:
         await waiting.wait()
         raise AssertionError("nobody wants it")
 

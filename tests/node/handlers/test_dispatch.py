@@ -34,8 +34,8 @@ from tfnz.protocol.messages import (
     Streams,
     WatchContainer,
 )
+from tfnz.protocol.openings import find_streams
 from tfnz_node.core.registry import Registry
-from tfnz_node.gateway.session import find_streams
 from tfnz_node.handlers.dispatch import HANDLERS
 from tfnz_node.supervisor.container import Container
 

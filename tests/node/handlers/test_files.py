@@ -25,6 +25,7 @@ from tfnz.protocol.messages import (
     Stop,
     Streams,
 )
+from tfnz_node.sandbox.wire import seal
 from tfnz_node.supervisor.processes import MAIN_NUMBER
 
 pytestmark = pytest.mark.asyncio
@@ -65,7 +66,7 @@ async def test_what_is_put_follows_the_request(
     client.send(End(5))
     process = await operation(fake, words)
     await settle()
-    assert process.hear() == b"content"
+    assert process.hear() == b"content" + (seal(7) if kind is PutFile else b"")
     assert process.hear() == b""
     process.end()
     assert await client.answer(number) == Reply(number, Done())

@@ -76,6 +76,9 @@ async def test_an_image_is_removed_with_its_layers(fake: FakeNode) -> None:
     assert layer.exists()
     assert await fake.client().call(RemoveImage("busybox")) == Done()
     assert not layer.exists()
+    assert fake.pool.forgotten == [
+        fake_node.DIGEST
+    ]  # before, or a root of it would be handed out without its files
     assert await fake.client().call(ListImages()) == ImageList([])
 
 

@@ -107,7 +107,7 @@ def edit(archive: bytes, changes: list[tuple[float, bytes | int]], *, repair: bo
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=edits, repair=st.booleans())
 def test_damage_is_survived(
     place: Path, name: str, changes: list[tuple[float, bytes | int]], repair: bool
@@ -126,7 +126,7 @@ members = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(entries=st.lists(members, max_size=12))
 def test_any_sequence_of_members_stays_inside(
     place: Path, entries: list[tuple[str, bytes, str, bytes, int]]
@@ -138,7 +138,7 @@ def test_any_sequence_of_members_stays_inside(
     check(place, tar.bytes())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(
         st.binary(max_size=3000), edits.map(lambda changes: edit(ARCHIVES["layer"], changes, repair=True))

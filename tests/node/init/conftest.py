@@ -23,6 +23,7 @@ from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, RunRequest, Terminal
 from tfnz_node.sandbox.launch import launch_init
 from tfnz_node.sandbox.memory import find_parts, memory_file
+from tfnz_node.sandbox.wire import seal
 
 #: Built by `make setup`.
 BUSYBOX_IMAGE = Path(__file__).parents[3] / "build" / "images" / "busybox.tar"
@@ -174,7 +175,8 @@ class Box:
         return outcome.stdout.decode()
 
     async def builtin(self, *argv: str | bytes, input: bytes = b"", user: str = "") -> Outcome:
-        return await self.run(*argv, input=input, builtin=True, user=user)
+        end = seal(len(input)) if argv[0] == "put" else b""
+        return await self.run(*argv, input=input + end, builtin=True, user=user)
 
 
 LaunchBox = Callable[..., Awaitable[Box]]

@@ -174,6 +174,7 @@ async def test_masked_directories_are_empty(box: Box, path: str) -> None:
         "/proc/sysrq-trigger",
         "/sys/class/net/lo/mtu",
         "/proc/irq/default_smp_affinity",
+        "/proc/pressure/cpu",
     ],
 )
 async def test_settings_are_read_only(box: Box, path: str) -> None:

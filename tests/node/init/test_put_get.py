@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tfnz_node.kernel import syscalls
+from tfnz_node.sandbox.wire import seal
 
 if TYPE_CHECKING:
     from tests.node.init.conftest import Box, LaunchBox, MakeRoot
@@ -74,6 +75,27 @@ async def test_put_replaces_at_once(box: Box) -> None:
     assert (await box.builtin("put", "/file", "600", input=b"new")).code == 0
     assert (box.root / "file").read_text() == "new"
     assert (box.root / "file").stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, (128 << 10) - 16, 128 << 10, (128 << 10) + 1, 1_000_001])
+async def test_a_put_whose_sender_ends_before_its_content_changes_nothing(box: Box, size: int) -> None:
+    """As a daemon that is killed does: what it had open is closed."""
+    content = os.urandom(size)
+    assert (await box.builtin("put", "/file", "644", input=content)).code == 0
+    assert (box.root / "file").read_bytes() == content
+    complaint = b"ECANCELED /file: the sender has ended before its content\n"
+    for half in (
+        content,
+        content + seal(size)[:-1],
+        content + seal(size + 1),
+        b"tfnz:all",
+        content + seal(0)[:8],
+    ):
+        outcome = await box.run("put", "/file", "600", input=half, builtin=True)
+        assert (outcome.code, outcome.stderr) == (1, complaint)
+        assert (box.root / "file").read_bytes() == content
+    assert not list(box.root.rglob(".tfnz*"))
 
 
 @pytest.mark.asyncio

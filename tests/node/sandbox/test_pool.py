@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import pytest
+import pytest_asyncio
 
+from tfnz.protocol.errors import DiskFull
 from tfnz_node.core.slots import Slot, Slots
 from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.pool import Pool, Sandbox
+from tfnz_node.sandbox.roots import ReadyRoot, RootKind
 
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=1.0)
+
+
+def kind_of(image: str) -> RootKind:
+    return RootKind(image, (Path("/layers") / image,), 1)
+
+
+KIND = kind_of("a")
 
 
 class HeldCgroups:
@@ -49,6 +61,30 @@ class NoWiring:
     def disconnect(self, slot: Slot) -> None: ...
 
 
+class Furnishings:
+    """Roots that are descriptors of nothing, and of which there is a list."""
+
+    def __init__(self) -> None:
+        self.roots: list[ReadyRoot] = []
+        self.failure: Exception | None = None
+        self.may_make = threading.Event()
+        self.may_make.set()
+        self.making = threading.Event()
+        self.failed = threading.Event()
+
+    def furnish(self, kind: RootKind, *, userns_fd: int, id_base: int) -> ReadyRoot:
+        self.making.set()
+        self.may_make.wait()
+        if self.failure is not None:
+            self.failed.set()
+            raise self.failure
+        self.roots.append(root := ReadyRoot(kind, Path(f"/scratch/{id_base}"), -id_base))
+        return root
+
+    def discard(self, root: ReadyRoot) -> None:
+        self.roots.remove(root)
+
+
 @pytest.mark.asyncio
 async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: Path) -> None:
     binary = tmp_path / "fake-init"
@@ -63,12 +99,13 @@ async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: 
             slots=slots,
             cgroups=cast(Cgroups, cgroups),
             wiring=NoWiring(),
+            furnishing=Furnishings(),
             default_limits=LIMITS,
             size=0,
             most=0,
             executor=executor,
         )
-        taking = asyncio.create_task(pool.take())
+        taking = asyncio.create_task(pool.take(KIND))
         await cgroups.made.wait()
         taking.cancel()
         await cgroups.removing.wait()
@@ -81,54 +118,206 @@ async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: 
     await asyncio.get_running_loop().shutdown_default_executor()
 
 
-@pytest.mark.asyncio
-async def test_the_pool_fills_up_when_nobody_asks_and_holds_more_after_it_was_empty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = asyncio.Condition()
-    slots = Slots(id_base=100_000, count=40, network="10.0.0.0/24")
+class InstantPool(Pool):
+    """Makes sandboxes without a process, each with an init that stands still; whoever fills it is told of each."""
 
-    class InstantPool(Pool):
-        """Makes sandboxes without a process, each with an init that stands still."""
-
-        async def _make(self) -> Sandbox:
-            sandbox = Sandbox(slots.take(), cast(InitProcess, StillInit()), self)
-            async with made:
-                made.notify_all()
-            return sandbox
-
-    with ThreadPoolExecutor(1) as executor:
-        pool = InstantPool(
-            binary=tmp_path,
+    def __init__(self, slots: Slots, executor: Executor, furnishings: Furnishings, *, size: int = 4) -> None:
+        super().__init__(
+            binary=Path(),
             seccomp=b"",
             slots=slots,
-            cgroups=cast(Cgroups, None),
+            cgroups=cast(Cgroups, NoCgroups()),
             wiring=NoWiring(),
+            furnishing=furnishings,
             default_limits=LIMITS,
-            size=4,
+            size=size,
             most=16,
             executor=executor,
         )
+        self.slots = slots
+        self.furnishings = furnishings
+        self.changed = asyncio.Condition()
 
-        async def filled(count: int) -> None:
-            async with made, asyncio.timeout(30):
-                await made.wait_for(lambda: slots.taken == count)
+    async def _make(self) -> Sandbox:
+        sandbox = Sandbox(self.slots.take(), cast(InitProcess, StillInit()), self)
+        await self._announce()
+        return sandbox
 
-        pool.start()
-        await filled(4)
-        taken = [await pool.take()]
-        assert slots.taken == 4  # it has not begun to make another at once
-        await filled(5)
-        taken += [await pool.take() for _ in range(5)]
-        assert pool.ready == 0  # it was found empty
-        await filled(len(taken) + 8)
-        monkeypatch.setattr("tfnz_node.sandbox.pool.PLENTY_S", 0.0)
-        taken += [await pool.take() for _ in range(5)]
-        await filled(len(taken) + 4)
-        assert pool.ready <= 4
+    async def _make_root(self, sandbox: Sandbox, kind: RootKind) -> None:
+        await super()._make_root(sandbox, kind)
+        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self._announce()))
+
+    async def _announce(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        async with self.changed, asyncio.timeout(30):
+            await self.changed.wait_for(reached)
+
+    def images(self) -> list[str]:
+        """Of what images roots are ready; an empty name stands for none."""
+        return sorted(one.root.kind.image if one.root else "" for one in self._ready)
+
+
+@pytest.fixture
+def furnishings() -> Furnishings:
+    return Furnishings()
+
+
+@pytest_asyncio.fixture
+async def pool(furnishings: Furnishings) -> AsyncIterator[InstantPool]:
+    slots = Slots(id_base=100_000, count=40, network="10.0.0.0/24")
+    with ThreadPoolExecutor(2) as executor:
+        pool = InstantPool(slots, executor, furnishings)
+        yield pool
+        furnishings.may_make.set()
+        await pool.close()
+    assert furnishings.roots == []
+
+
+@pytest.mark.asyncio
+async def test_the_pool_fills_up_when_nobody_asks_and_holds_more_after_it_was_empty(
+    pool: InstantPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = pool.slots
+
+    async def filled(count: int) -> None:
+        await pool.until(lambda: slots.taken == count)
+
+    pool.start()
+    await filled(4)
+    taken = [await pool.take(KIND)]
+    assert slots.taken == 4  # it has not begun to make another at once
+    await filled(5)
+    taken += [await pool.take(KIND) for _ in range(5)]
+    assert pool.ready == 0  # it was found empty
+    await filled(len(taken) + 8)
+    monkeypatch.setattr("tfnz_node.sandbox.pool.PLENTY_S", 0.0)
+    taken += [await pool.take(KIND) for _ in range(5)]
+    await filled(len(taken) + 4)
+    assert pool.ready <= 4
+    for sandbox in taken:
+        await sandbox.close()
+
+
+# --- roots that are ready
+
+
+async def fill(pool: InstantPool, *images: str) -> None:
+    """Begin, have roots of these images asked for, and wait until the pool is full of them."""
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    for image in images:
+        await (await pool.take(kind_of(image))).close()
+    await pool.until(lambda: pool.ready == 4 and pool.images().count("") == 1)
+
+
+@pytest.mark.asyncio
+async def test_roots_of_what_is_asked_for_are_made_in_advance_and_some_stay_without(
+    pool: InstantPool,
+) -> None:
+    await fill(pool, "a")
+    assert pool.images() == ["", "a", "a", "a"]
+    sandbox = await pool.take(kind_of("a"))
+    root = sandbox.hand_over_root()
+    assert root is not None
+    assert (root.kind, sandbox.hand_over_root()) == (kind_of("a"), None)
+    pool.furnishings.discard(root)
+    await sandbox.close()
+
+
+@pytest.mark.asyncio
+async def test_who_asks_for_another_kind_gets_one_without_or_one_that_loses_its_own(
+    pool: InstantPool,
+) -> None:
+    await fill(pool, "a")
+    pool.furnishings.may_make.clear()  # no more are made for now
+    bare, stripped = [await pool.take(kind_of("b")) for _ in range(2)]
+    assert (bare.root, pool.images()) == (None, ["a", "a"])
+    await pool.until(lambda: len(pool.furnishings.roots) == 2)
+    assert stripped.root is None
+    for sandbox in (bare, stripped):
+        await sandbox.close()
+
+
+@pytest.mark.asyncio
+async def test_another_quota_is_another_kind(pool: InstantPool) -> None:
+    await fill(pool, "a")
+    sandbox = await pool.take(dataclasses.replace(kind_of("a"), disk_bytes=2))
+    assert sandbox.root is None
+    await sandbox.close()
+
+
+@pytest.mark.asyncio
+async def test_of_an_image_that_is_removed_no_root_is_left(pool: InstantPool) -> None:
+    await fill(pool, "a")
+    await pool.forget("a")
+    assert pool.images() == ["", "", "", ""]
+    assert pool.furnishings.roots == []
+
+
+@pytest.mark.asyncio
+async def test_a_root_that_is_made_while_its_image_is_removed_is_never_handed_out(pool: InstantPool) -> None:
+    furnishings = pool.furnishings
+    furnishings.may_make.clear()
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    await (await pool.take(KIND)).close()
+    await asyncio.to_thread(furnishings.making.wait, 30)
+    await pool.forget(KIND.image)
+    furnishings.may_make.set()
+    await pool.until(lambda: pool.ready == 4)
+    assert (pool.images(), furnishings.roots) == ([""] * 4, [])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("failure", [DiskFull("no room"), OSError("no such layer")])
+async def test_a_root_that_cannot_be_made_is_left_to_whoever_asks(
+    pool: InstantPool, failure: Exception
+) -> None:
+    pool.furnishings.failure = failure
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    await (await pool.take(KIND)).close()
+    await asyncio.to_thread(pool.furnishings.failed.wait, 30)
+    await pool.until(lambda: pool.ready == 4)
+    assert pool.images() == [""] * 4
+
+
+@pytest.mark.asyncio
+async def test_a_pool_that_ends_while_a_root_is_made_leaves_none(pool: InstantPool) -> None:
+    furnishings = pool.furnishings
+    furnishings.may_make.clear()
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    await (await pool.take(KIND)).close()
+    await asyncio.to_thread(furnishings.making.wait, 30)
+    closing = asyncio.create_task(pool.close())
+    await asyncio.sleep(0)
+    furnishings.may_make.set()
+    await closing
+    assert (pool.ready, pool.slots.taken, furnishings.roots) == (0, 0, [])
+
+
+class NoCgroups:
+    """Sandboxes without limits."""
+
+    def remove(self, name: str) -> None:
+        """There is nothing to remove."""
 
 
 class StillInit:
-    """An init that lives and does nothing."""
+    """An init that lives and does nothing until it is ended."""
 
     alive = True
+    userns_fd = -1
+
+    def kill(self) -> None:
+        self.alive = False
+
+    async def ended(self) -> int:
+        return 9
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -75,6 +75,7 @@ REFUSED = (
     Call("quotactl", 179, (_BAD, 0, 0, 0)),
     Call("swapon", 167, (_BAD, 0)),
     Call("setns", 308, (_BAD, 0)),
+    Call("unshare of nothing new", 272, (sc.CLONE_FS,)),
     *(
         Call("unshare", 272, (flag,))
         for flag in (
@@ -114,6 +115,11 @@ REFUSED = (
     Call("open_by_handle_at", 304, (_BAD, _BAD, 0)),
     Call("fanotify_init", 300, (1 << 30, 0)),
     Call("pidfd_getfd", 438, (_BAD, 0, 0)),
+    Call("process_vm_readv", 310, (_BAD, 0, 0, 0, 0, 0)),
+    Call("process_vm_writev", 311, (_BAD, 0, 0, 0, 0, 0)),
+    Call("process_madvise", 440, (_BAD, 0, 0, 0, 0)),
+    Call("kcmp", 312, (_BAD, _BAD, 0, 0, 0)),
+    Call("name_to_handle_at", 303, (_BAD, 0, 0, 0, 0)),
     Call("mbind", 237, (_BAD, 1, 0, 0, 0, 0)),
     Call("packet socket", 41, (17, _SOCK_RAW, 0)),
     Call("vsock socket", 41, (40, _SOCK_STREAM, 0)),
@@ -131,12 +137,14 @@ REFUSED = (
 )
 UNKNOWN = (
     Call("clone3", 435, (0, 0), errno.ENOSYS),
+    Call("pkey_alloc", 330, (0, 0), errno.ENOSYS),
+    Call("fchmodat2", 452, (_BAD, 0, 0, 0), errno.ENOSYS),
+    Call("mseal", 462, (0, 0, 0), errno.ENOSYS),
     Call("listmount", 458, (_BAD, 0, 0, 0), errno.ENOSYS),
     Call("the first call after our list", policy.NEWEST + 1, (), errno.ENOSYS),
 )
 ALLOWED = (
     Call("getpid", 39, (), 0),
-    Call("unshare of nothing new", 272, (sc.CLONE_FS,), 0),
     Call("unix socket", 41, (1, _SOCK_STREAM, 0), 0),
     Call("inet socket", 41, (2, _SOCK_STREAM, 0), 0),
     Call("inet6 socket", 41, (10, _SOCK_STREAM, 0), 0),

@@ -26,6 +26,7 @@ from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import Job, RunRequest
 from tfnz_node.sandbox.memory import Content
 from tfnz_node.sandbox.pool import Pool, Sandbox
+from tfnz_node.sandbox.roots import ReadyRoot, RootKind
 from tfnz_node.storage.base import Storage
 from tfnz_node.supervisor.network import Network
 from tfnz_node.supervisor.spec import Host
@@ -155,12 +156,17 @@ class FakeSandbox:
         self.slot = Slot(7, 1_000_000, "10.200.0.7")
         self.init = FakeInit()
         self.limits = LIMITS
+        self.root: ReadyRoot | None = None
         self.oom = 0
         self.closed = False
         self.renewal: Exception | None = None
         self.may_renew = asyncio.Event()
         self.may_renew.set()
         self.renewed = asyncio.Event()
+
+    def hand_over_root(self) -> ReadyRoot | None:
+        root, self.root = self.root, None
+        return root
 
     def limit(self, limits: CgroupLimits) -> None:
         self.limits = limits
@@ -239,10 +245,11 @@ class FakePool:
 
     def __init__(self, network: Network | None = None) -> None:
         self.taken: list[FakeSandbox] = []
+        self.forgotten: list[str] = []
         self.failure: Exception | None = None
         self._network = network
 
-    async def take(self) -> Sandbox:
+    async def take(self, kind: RootKind) -> Sandbox:
         if self.failure is not None:
             raise self.failure
         sandbox = FakeSandbox()
@@ -252,6 +259,9 @@ class FakePool:
             self._network.connect(sandbox.slot, -1)
         self.taken.append(sandbox)
         return cast(Sandbox, self.taken[-1])
+
+    async def forget(self, image: str) -> None:
+        self.forgotten.append(image)
 
 
 def make_host(

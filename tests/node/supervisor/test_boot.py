@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from tests.node.supervisor.fake_jobs import no_descriptor_more
 from tests.node.supervisor.fake_sandbox import LIMITS, FakeSandbox, FakeStorage, make_host
-from tfnz.protocol.errors import DiskFull, ObjectDead, PathIsDirectory, StartFailed, TfnzError, TimedOut
+from tfnz.protocol.errors import (
+    DiskFull,
+    InvalidArgument,
+    ObjectDead,
+    PathIsDirectory,
+    StartFailed,
+    TfnzError,
+    TimedOut,
+)
 from tfnz.protocol.messages import PreBootFile
 from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.pool import Sandbox
+from tfnz_node.sandbox.roots import ReadyRoot
 from tfnz_node.supervisor import boot as module
 from tfnz_node.supervisor.boot import boot, hosts_file
 from tfnz_node.supervisor.spec import Host, Spec
@@ -65,6 +75,47 @@ async def test_everything_is_there_before_anything_runs(host: Host) -> None:
     assert init.files[b"/etc/hosts"] == (hosts_file("cccccccccccc", "10.200.0.7"), 0o644, b"", False)
     assert init.files[b"/etc/motd"] == (b"hello", 0o640, b"", False)
     assert init.requests == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": SPEC.files[:1]},
+        {"files": SPEC.files},
+        {"files": [PreBootFile("/large", b"x" * (module.QUICK_BYTES + 1))]},
+        {"files": [], "limits": dataclasses.replace(LIMITS, pids=9)},
+    ],
+    ids=["quick", "secret", "large", "limits"],
+)
+async def test_a_root_that_is_ready_is_taken(
+    host: Host, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = dataclasses.replace(SPEC, **changes)
+    monkeypatch.setattr(module, "build_rootfs", None)
+    async with no_descriptor_more():
+        sandbox = FakeSandbox()
+        ready = ReadyRoot(spec.root_kind, Path("/scratch/ready"), os.open("/dev/null", os.O_RDONLY))
+        booting = await boot(host, cast(Sandbox, sandbox), spec, ready, with_files=True)
+        await booting.done()
+    assert booting.scratch == Path("/scratch/ready")
+    assert set(sandbox.init.files) >= {file.path.encode() for file in spec.files}
+    assert sandbox.limits == spec.limits
+
+
+async def test_a_ready_root_is_let_go_when_something_else_fails(host: Host) -> None:
+    def unseal(sealed: bytes) -> bytes:
+        raise InvalidArgument("not for us")
+
+    async with no_descriptor_more():
+        ready = ReadyRoot(SPEC.root_kind, Path("/scratch/ready"), os.open("/dev/null", os.O_RDONLY))
+        with pytest.raises(InvalidArgument):
+            await boot(
+                dataclasses.replace(host, unseal=unseal),
+                cast(Sandbox, FakeSandbox()),
+                SPEC,
+                ready,
+                with_files=True,
+            )
 
 
 async def test_a_secret_is_opened_for_the_user_of_the_main_process_alone(host: Host) -> None:

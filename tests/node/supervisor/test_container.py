@@ -36,7 +36,9 @@ from tfnz_node.sandbox.control import InitFailed
 from tfnz_node.sandbox.jobs import RunFailed, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.pool import Sandbox
+from tfnz_node.sandbox.roots import ReadyRoot
 from tfnz_node.sandbox.wire import Stage
+from tfnz_node.storage.base import RESERVE_BYTES
 from tfnz_node.supervisor import boot as boot_module
 from tfnz_node.supervisor.container import Container
 from tfnz_node.supervisor.process import ProcessStreams
@@ -169,6 +171,40 @@ async def test_all_output_and_its_end_come_before_the_end(world: World) -> None:
     world.out.grant(100)
     await world.told.ended()
     assert (world.out.data, world.out.ends) == (b"output", [None])
+
+
+def furnish(world: World) -> int:
+    """Give the sandbox a root in advance; its descriptor."""
+    scratch = world.storage.create_scratch("ready", SPEC.disk_bytes)
+    fd = os.open("/dev/null", os.O_RDONLY)
+    world.sandbox.root = ReadyRoot(SPEC.root_kind, scratch, fd)
+    return fd
+
+
+async def test_a_root_that_is_ready_is_used_reset_and_removed(world: World) -> None:
+    furnish(world)
+    container = await world.spawn()
+    assert list(world.storage.scratches) == ["ready"]
+    await container.reboot(reset_filesystem=True)
+    assert (world.storage.resets, list(world.storage.scratches)) == (1, ["ready"])
+    await container.end(Cause.DESTROYED)
+    await world.gone()
+
+
+async def test_on_a_full_disk_a_root_that_is_ready_does_not_hide_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = furnish(world)
+    monkeypatch.setattr(world.storage, "free_bytes", lambda: RESERVE_BYTES - 1)
+    world.storage.failure = DiskFull("no room")
+    world.create()
+    assert world.told is not None
+    await world.container.gone.wait()
+    ended = world.told.events[-1]
+    assert isinstance(ended, ContainerEnded)
+    assert ended.exit == Exit(Cause.FAILED_TO_START, message="no room")
+    assert world.sandbox.root is not None  # goes with the sandbox
+    os.close(fd)
 
 
 async def test_a_sleeping_container_is_usable_and_wakes_once(world: World) -> None:

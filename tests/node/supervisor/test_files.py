@@ -23,6 +23,7 @@ from tfnz.protocol.errors import (
 )
 from tfnz_node.core.lifecycle import State
 from tfnz_node.sandbox.jobs import Job
+from tfnz_node.sandbox.wire import seal
 from tfnz_node.supervisor.container import Container
 from tfnz_node.supervisor.files import MAX_COMPLAINT, fetch, put
 
@@ -58,7 +59,7 @@ class FakeContainer:
         self.operation.end(FAILED)
 
     async def put(self, source: HeldSource) -> None:
-        await put(cast(Container, self), ["put", "/x", "644"], source)
+        await put(cast(Container, self), ["put", "/x", "644"], source, sealed=True)
 
     async def fetch(self, sink: HeldSink) -> None:
         await fetch(cast(Container, self), ["get", "/ä"], sink)
@@ -70,7 +71,7 @@ async def test_a_file_is_put() -> None:
         putting = asyncio.create_task(container.put(source))
         await settle()
         assert container.words == [b"put", b"/x", b"644"]
-        assert container.operation.hear() == b"content"
+        assert container.operation.hear() == b"content" + seal(7)
         assert container.operation.hear() == b""
         assert not putting.done()
         container.operation.end()
