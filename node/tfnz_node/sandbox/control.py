@@ -96,6 +96,8 @@ class Control:
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._closed = False
         self._listing: _Listing | None = None
+        #: What `resync` has found, which may have ended since.
+        self._found: dict[int, asyncio.Future[int]] = {}
         if not adopted:
             self._loop.add_reader(connection.fileno(), self._receive_all)
 
@@ -188,8 +190,8 @@ class Control:
         return listing.running, set(listing.ended)
 
     def exit_of(self, id: int) -> asyncio.Future[int] | None:
-        """The raw wait status of a process to come; None when init knows none of this id."""
-        return self._exits.get(id)
+        """The raw wait status, to come, of a process of a former daemon; None when init knew none of this id."""
+        return self._found.get(id)
 
     def forget(self, id: int) -> None:
         """The end of a kept process was written down: init need not tell of it again."""
@@ -354,6 +356,7 @@ class Control:
                     self._exits[id] = self._loop.create_future()
                 for id, status in listing.ended.items():
                     self._exits[id].set_result(status)
+                self._found = dict(self._exits)
                 self._listing = None
                 if not listing.done.done():
                     listing.done.set_result(None)

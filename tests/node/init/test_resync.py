@@ -26,7 +26,10 @@ def succeed(init: InitProcess) -> InitProcess:
     # As the kernel closes a dead daemon's: nothing is said.
     asyncio.get_running_loop().remove_reader(init.pidfd)
     os.close(init.pidfd)
+    init.pidfd = -1
     init.close()
+    # For whoever made it, and waits for it.
+    init._ended.set_result(signal.SIGKILL)
     return InitProcess.adopt(fds, pid=init.pid, id_base=init.id_base)
 
 
