@@ -102,7 +102,7 @@ async def start_node(
     storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)
     stack.callback(storage.close)
     if config.takeover_s and not embedded:
-        await asyncio.to_thread(keeping.open, data_dir, config.takeover_s)
+        await asyncio.to_thread(keeping.open, data_dir, find_keeper(config.init), config.takeover_s)
     ledger = keeping.ledger
     instance = keeping.name_instance(data_dir)
     await asyncio.to_thread(
@@ -154,9 +154,9 @@ class Keeping:
         self._client: KeeperClient | None = None
         self._serves = False
 
-    def open(self, data_dir: Path, takeover_s: float) -> None:
-        """Raises KeeperFailed, InvalidArgument."""
-        self.keeper = self._client = client = open_keeper(data_dir, find_keeper(), takeover_s)
+    def open(self, data_dir: Path, binary: Path, takeover_s: float) -> None:
+        """Raises KeeperFailed."""
+        self.keeper = self._client = client = open_keeper(data_dir, binary, takeover_s)
         self.ledger = Ledger(client)
         self.sessions = sessions = KeptSessions(client, client.found)
         self.estate = read_estate(client, client.found, sessions.ids)

@@ -33,9 +33,10 @@ def find_init(configured: str = "") -> Path:
     )
 
 
-def find_keeper() -> Path:
+def find_keeper(configured_init: str = "") -> Path:
     """The program that holds what outlives the daemon, which comes with tfnz-init. Raises as `find_init`."""
-    candidates = [_beside(path) for path in CANDIDATES]
+    inits = [Path(configured_init), *CANDIDATES] if configured_init else CANDIDATES
+    candidates = [_beside(path) for path in inits]
     for path in candidates:
         if path.is_file() and os.access(path, os.X_OK):
             return path

@@ -24,6 +24,7 @@ pool_max = 8
 max_sessions = 3
 session_silence_s = 60
 disconnect_grace_s = 0.5
+takeover_s = 30
 init = "/opt/tfnz-init"
 
 [limits]

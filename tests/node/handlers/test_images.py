@@ -30,7 +30,7 @@ from tfnz.protocol.messages import (
     Stop,
     Streams,
 )
-from tfnz_node.handlers import images as module
+from tfnz_node.images import importer
 from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.record import ImageConfig, ImageRecord
 from tfnz_node.images.worker import ImportResult
@@ -135,7 +135,7 @@ class FakeImport:
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> FakeImport:
     worker = FakeImport()
-    monkeypatch.setattr(module, "start_import", worker.start)
+    monkeypatch.setattr(importer, "start_import", worker.start)
     return worker
 
 
