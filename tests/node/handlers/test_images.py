@@ -30,6 +30,7 @@ from tfnz.protocol.messages import (
     Stop,
     Streams,
 )
+from tfnz_node.handlers.images import IMPORTS_PER_ACCOUNT
 from tfnz_node.images import importer
 from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.record import ImageConfig, ImageRecord
@@ -141,7 +142,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> FakeImport:
 
 async def test_an_account_has_few_imports_at_once(fake: FakeNode, worker: FakeImport) -> None:
     client = fake.client()
-    numbers = [client.post(ImportImage(stream=1 + n)) for n in range(module.IMPORTS_PER_ACCOUNT)]
+    numbers = [client.post(ImportImage(stream=1 + n)) for n in range(IMPORTS_PER_ACCOUNT)]
     await settle()
     with pytest.raises(QuotaExceeded, match="the account has 4 imports under way"):
         await fake.client("a2").call(ImportImage(stream=1))
@@ -153,7 +154,7 @@ async def test_an_account_has_few_imports_at_once(fake: FakeNode, worker: FakeIm
     again = client.post(ImportImage(stream=9))
     client.send(End(9))
     assert isinstance(await client.answer(again), Reply)
-    for stream in range(2, 1 + module.IMPORTS_PER_ACCOUNT):
+    for stream in range(2, 1 + IMPORTS_PER_ACCOUNT):
         client.send(End(stream))
     await asyncio.gather(*(client.answer(number) for number in numbers))
 
