@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from ipaddress import IPv4Address
 
 from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.kernel.netlink import parse_messages
 
 from .routed import PROTOCOL, TABLE, RoutedLinks
 
@@ -51,7 +52,7 @@ class Monitor:
             log.warning("changes of links were missed: %s", exc)
             self._repair(self._links.repair_all)
             return
-        for kind, body in rt.parse_messages(data):
+        for kind, body in parse_messages(data):
             self._judge(kind, body)
 
     def _judge(self, kind: int, body: bytes) -> None:
