@@ -22,6 +22,7 @@ from typing import Final
 
 from tfnz_node.core.lan import GATEWAY, MARK, MARK_MASK, Lan, find_free
 from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.kernel.conntrack import delete_connections
 from tfnz_node.kernel.netns import open_own_netns, visiting
 
 from .base import LinksUnavailable
@@ -66,6 +67,7 @@ class RoutedLinks:
             with rt.RouteSocket() as kernel:
                 self.mtu = find_mtu(kernel.routes())
                 sweep(kernel, lan.network)
+            delete_connections(lan.network)
             self.repair_routes()
         except OSError as exc:
             os.close(self._host)
@@ -85,8 +87,16 @@ class RoutedLinks:
     def disconnect(self, address: IPv4Address) -> None:
         with self._lock:
             kept = self._connected.pop(address, None)
-        if kept is not None:
-            os.close(kept)
+        if kept is None:
+            return
+        os.close(kept)
+        network = IPv4Network(address)
+        with rt.RouteSocket() as kernel:
+            # Without it nothing passes any more, also of what its kernel sends by itself.
+            kernel.request(rt.delete_route(network, table=TABLE, protocol=PROTOCOL), ignored=_GONE)
+        if self._has_sent(address):
+            # What it began, the next with this address would hear the answers to.
+            delete_connections(network)
 
     def close(self) -> None:
         while self._connected:
@@ -134,6 +144,14 @@ class RoutedLinks:
                 rt.new_rule(make_rule(network)),
                 ignored=_THERE,
             )
+
+    def _has_sent(self, address: IPv4Address) -> bool:
+        """Whether any packet has come out of a container; also if nobody can say."""
+        counter = Path(f"/sys/class/net/{self.lan.interface(address)}/statistics/rx_packets")
+        try:
+            return int(counter.read_text()) > 0
+        except OSError:
+            return True
 
     def _make_wire(self, address: IPv4Address, netns_fd: int) -> None:
         name = self.lan.interface(address)

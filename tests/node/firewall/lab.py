@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from tfnz_node.core.access import Change, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
-from tfnz_node.firewall.ruleset import render_table
+from tfnz_node.firewall.ruleset import CONNECTIONS, render_table
 from tfnz_node.kernel.netns import make_netns, open_own_netns, visiting
 from tfnz_node.kernel.syscalls import CLONE_NEWNET, unshare
 from tfnz_node.links.routed import RoutedLinks
@@ -54,14 +54,15 @@ class Lab:
 
     Args:
         render: makes the firewall's text, perhaps without one of its rules.
+        connections: how many a container may have.
     """
 
-    def __init__(self, render: Render = render_table) -> None:
+    def __init__(self, render: Render = render_table, *, connections: int = CONNECTIONS) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._netns: dict[str, int] = {}
         self._home = self.on_host(_leave)
         self._netns["host"] = self._home
-        self.on_host(self._set_up, render)
+        self.on_host(self._set_up, render, connections)
 
     def __enter__(self) -> Lab:
         return self
@@ -125,12 +126,12 @@ class Lab:
 
     # --- on the host's thread
 
-    def _set_up(self, render: Render) -> None:
+    def _set_up(self, render: Render, connections: int) -> None:
         _run("ip", "link", "set", "lo", "up")
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         # Only what the links ask for themselves is to count.
         Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("0")
-        self.firewall = NftablesFirewall(LAN, permitted=PERMITTED, render=render)
+        self.firewall = NftablesFirewall(LAN, permitted=PERMITTED, connections=connections, render=render)
         self._make_outside()
         self.links = RoutedLinks(LAN)
         for name in CONTAINERS:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
-from tests.node.firewall.probes import KINDS, PORT, icmp, spoofed, tcp, udp
+from tests.node.firewall.probes import KINDS, PORT, icmp, spoofed, tcp, udp, write_packet
 from tests.system.waiting import wait_for
 from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
 from tfnz_node.core.lan import Lan
@@ -192,6 +192,84 @@ def test_nobody_pretends_to_be_another(lab: Lab) -> None:
         assert not spoofed(lab, "stranger", "server", pretended=pretended), pretended
         assert not spoofed(lab, "stranger", "public", pretended=pretended), pretended
         assert not spoofed(lab, "stranger", "host", pretended=pretended), pretended
+
+
+@pytest.mark.parametrize("kind", sorted(OUTWARD))
+def test_nobody_pretends_to_be_another_by_any_protocol(lab: Lab, kind: str) -> None:
+    with lab.allowed():
+        assert spoofed(lab, "client", "server", pretended="client", kind=kind)
+        assert not spoofed(lab, "stranger", "server", pretended="client", kind=kind)
+    assert not spoofed(lab, "stranger", "public", pretended="client", kind=kind)
+    assert not spoofed(lab, "stranger", "host", pretended="client", kind=kind)
+
+
+def test_nobody_outside_pretends_to_be_a_container(lab: Lab) -> None:
+    """By a connection that it begins in a container's name it would get in with the answer."""
+    assert not comes_in_by_an_answer(lab)
+
+
+def comes_in_by_an_answer(lab: Lab) -> bool:
+    """Whether the outside reaches the client by answering what it has sent itself, in the client's name."""
+    words = os.urandom(8), os.urandom(8)
+    hardware = [read_hardware_address(lab, *place) for place in (("host", "ext0"), ("outside", "eth0"))]
+    with (
+        lab.socket("outside", socket.AF_PACKET, socket.SOCK_RAW) as wire,
+        lab.socket("outside", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as far,
+        lab.socket("client", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as near,
+    ):
+        wire.bind(("eth0", 0))
+
+        def send(sender: str, receiver: str, word: bytes, port: int) -> None:
+            datagram = struct.pack(">HHHH", PORT, port, 16, 0) + word
+            packet = write_packet(socket.IPPROTO_UDP, sender, receiver, datagram)
+            wire.send(b"".join(hardware) + b"\x08\0" + packet)
+
+        send(ADDRESSES["client"], ADDRESSES["public"], words[0], PORT)
+        heard = b""
+        while not heard.endswith(words[0]) and select.select([far], [], [], 0.2)[0]:
+            heard = far.recv(100)
+        # Perhaps the host has translated it.
+        sender, port = (
+            (heard[12:16], heard[20:22]) if heard.endswith(words[0]) else (b"\n\xc8\0\2", b"\x15\x38")
+        )
+        send(ADDRESSES["public"], socket.inet_ntoa(sender), words[1], int.from_bytes(port, "big"))
+        while select.select([near], [], [], 0.2)[0]:
+            if near.recv(100).endswith(words[1]):
+                return True
+        return False
+
+
+def read_hardware_address(lab: Lab, place: str, interface: str) -> bytes:
+    with lab.socket(place, socket.AF_PACKET, socket.SOCK_RAW) as one:
+        one.bind((interface, 0))
+        address: bytes = one.getsockname()[4]
+        return address
+
+
+def test_what_one_began_is_not_answered_to_the_next_with_its_address() -> None:
+    assert not is_heir_to_connections()
+
+
+def is_heir_to_connections() -> bool:
+    """Whether the outside reaches a container by a connection of the one that had its address before."""
+    address = IPv4Address(ADDRESSES["client"])
+    with Lab() as lab, lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("0.0.0.0", PORT))
+        with lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as near:
+            near.bind(("0.0.0.0", PORT + 1))
+            near.sendto(b"one", (ADDRESSES["outside"], PORT))
+        _, whom = far.recvfrom(10)
+        lab.on_host(lab.links.disconnect, address)
+        lab.end_namespace("client")
+        lab.on_host(lab.links.connect, address, lab.make_namespace("heir"))
+        with lab.socket("heir", socket.AF_INET, socket.SOCK_DGRAM) as heir:
+            heir.bind(("0.0.0.0", PORT + 1))
+
+            def answered() -> bool:
+                far.sendto(b"two", whom)
+                return bool(select.select([heir], [], [], 0.2)[0])
+
+            return any(answered() for _ in range(3))  # a new wire takes a moment to carry
 
 
 def test_nothing_goes_around_by_ipv6(lab: Lab) -> None:
@@ -402,8 +480,8 @@ def test_without_routes_nothing_passes(lab: Lab) -> None:
 def without(*patterns: str) -> Render:
     """The table without the lines that match."""
 
-    def render(lan: Lan, permitted: tuple[IPv4Network, ...]) -> str:
-        lines = render_table(lan, permitted).splitlines(keepends=True)
+    def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
+        lines = render_table(lan, permitted, connections).splitlines(keepends=True)
         kept = [line for line in lines if not any(re.search(pattern, line) for pattern in patterns)]
         assert len(lines) - len(kept) >= len(patterns)
         return "".join(kept)
@@ -419,7 +497,7 @@ def no_rp_filter(lab: Lab) -> None:
 
 def test_the_last_word_between_containers_matters() -> None:
     with Lab(
-        lambda lan, permitted: render_table(lan, permitted).replace(
+        lambda *policy: render_table(*policy).replace(
             "ct state related accept\n        drop", "ct state related accept"
         )
     ) as lab:
@@ -429,8 +507,8 @@ def test_the_last_word_between_containers_matters() -> None:
 def test_the_last_word_to_the_outside_matters() -> None:
     with (
         Lab(
-            lambda lan, permitted: render_table(lan, permitted).replace(
-                "@answers accept\n        drop", "@answers accept"
+            lambda *policy: render_table(*policy).replace(
+                "@answers goto passing\n        drop", "@answers goto passing\n        accept"
             )
         ) as lab,
         policy(lab, CLOSED),
@@ -443,7 +521,12 @@ def test_the_last_word_to_the_outside_matters() -> None:
     [
         # What would be dropped on its way in, if it had come from the outside to begin with.
         (
-            ("ip saddr != ", "ip daddr .* 10.200.0.0/16 } drop", "10.0.0.0/8.* drop", "@answers accept"),
+            (
+                "ip saddr != ",
+                "ip daddr .* 10.200.0.0/16 } drop",
+                "10.0.0.0/8.* drop",
+                "@answers goto passing",
+            ),
             "client",
             "private",
         ),

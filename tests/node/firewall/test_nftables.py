@@ -38,11 +38,7 @@ def test_another_firewall_of_the_same_network_is_refused() -> None:
 
 def test_a_text_that_nftables_refuses_is_told() -> None:
     with Lab() as lab, pytest.raises(FirewallUnavailable, match="nftables refuses our table: .*syntax error"):
-        lab.on_host(
-            lambda: NftablesFirewall(
-                Lan(IPv4Network("10.201.0.0/16")), render=lambda lan, permitted: "nonsense"
-            )
-        )
+        lab.on_host(lambda: NftablesFirewall(Lan(IPv4Network("10.201.0.0/16")), render=lambda *_: "nonsense"))
 
 
 def test_without_libnftables_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
