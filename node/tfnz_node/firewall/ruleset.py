@@ -112,8 +112,8 @@ table inet {lan.table} {{
         ct direction original update @asking {{ ip saddr {_QUESTIONS} }} drop
         goto passing
     }}
-    # The kernel's table of connections is the whole host's, so nobody gets more than a part of it. It is asked about the
-    # first packet of a connection only. To count costs as much as there are, so it is not done for who has too many.
+    # The kernel's table of connections is the whole host's, so nobody gets more than a part of it. Only the first packet
+    # of a connection is counted. To count takes the longer the more there are: who has too many waits until the next.
     chain passing {{
         ct status confirmed accept
         ip saddr @full drop

@@ -43,24 +43,33 @@ _WHAT: Final = "in the table of connections"
 _AT_ONCE: Final = 200
 
 
-def delete_connections(origin: IPv4Network) -> int:
-    """Remove every connection whose first packet had its sender in a network; how many there were.
+def find_connections(origin: IPv4Network) -> list[bytes]:
+    """Every connection whose first packet had its sender in a network, as the kernel wants it named.
 
-    The kernel looks through the whole table. It is that of the network namespace of the calling thread.
+    The kernel looks through the whole table, which takes some milliseconds also when there is nothing in it. It is that
+    of the network namespace of the calling thread.
 
     Raises:
         OSError: the kernel refuses.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as kernel:
-        kernel.bind((0, 0))
+    with _open() as kernel:
+        return list(_find(kernel, origin))
+
+
+def delete_connections(origin: IPv4Network) -> int:
+    """Remove every connection that `find_connections` finds; how many there were. Raises the same."""
+    with _open() as kernel:
         found = list(_find(kernel, origin))
         for start in range(0, len(found), _AT_ONCE):
             _delete(kernel, found[start : start + _AT_ONCE])
         return len(found)
 
 
+def _open() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+
+
 def _find(kernel: socket.socket, origin: IPv4Network) -> Iterator[bytes]:
-    """What names each of the connections to the kernel."""
     question = _FAMILY.pack(socket.AF_INET, 0, 0)
     if origin.prefixlen == 32:  # an address alone the kernel can look for by itself
         address = _nest(CTA_TUPLE_IP, pack_attribute(CTA_IP_V4_SRC, origin.network_address.packed))

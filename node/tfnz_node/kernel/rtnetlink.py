@@ -31,6 +31,7 @@ from .netlink import (
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
+RTM_GETLINK = 18
 RTM_SETLINK = 19
 RTM_NEWADDR = 20
 RTM_NEWROUTE = 24
@@ -64,6 +65,7 @@ _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_LINKINFO = 18
+_IFLA_STATS64 = 23
 _IFLA_AF_SPEC = 26
 _IFLA_GROUP = 27
 _IFLA_NET_NS_FD = 28
@@ -110,6 +112,15 @@ class Route:
     protocol: int
     kind: int
     link: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface, whether it is up, and how many packets have come in by it."""
+
+    name: str
+    up: bool
+    received_packets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +232,15 @@ def parse_rule(body: bytes) -> Rule:
     )
 
 
-def parse_link_name(body: bytes) -> str:
-    """The name of the interface that an RTM_NEWLINK or RTM_DELLINK is about."""
-    return (
-        dict(parse_attributes(body[_IFINFO.size :]))
-        .get(_IFLA_IFNAME, b"")
-        .rstrip(b"\0")
-        .decode(errors="replace")
+def parse_link(body: bytes) -> Link:
+    """The body of an RTM_NEWLINK or RTM_DELLINK."""
+    flags = _IFINFO.unpack_from(body)[4]
+    found = dict(parse_attributes(body[_IFINFO.size :]))
+    received = found.get(_IFLA_STATS64, b"")[:8]
+    return Link(
+        name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+        up=bool(flags & IFF_UP),
+        received_packets=struct.unpack("=Q", received)[0] if len(received) == 8 else 0,
     )
 
 
@@ -275,6 +288,17 @@ class RouteSocket:
         if refusal is not None:
             raise refusal
 
+    def find_link(self, name: str) -> Link:
+        """Raises OSError when there is no interface of this name."""
+        body = _IFINFO.pack(0, 0, 0, 0, 0, 0) + _text(_IFLA_IFNAME, name)
+        self._socket.send(pack_message(RTM_GETLINK, 0, body))
+        for kind, found in parse_messages(self._socket.recv(_RECEIVE_BYTES)):
+            if kind == RTM_NEWLINK:
+                return parse_link(found)
+            if kind == NLMSG_ERROR and (refusal := find_refusal(found, f"rtnetlink, interface {name}")):
+                raise refusal
+        raise OSError(f"the kernel says nothing about the interface {name}")
+
     def routes(self) -> list[Route]:
         """All routes of IPv4, in all tables."""
         return [parse_route(body) for body in self._dump(RTM_GETROUTE, RTM_NEWROUTE)]
@@ -299,7 +323,10 @@ class RouteSocket:
 
 
 def open_monitor(*groups: int, kinds: tuple[int, ...]) -> socket.socket:
-    """A non-blocking socket that hears of every change in these groups, of these kinds of messages only."""
+    """A non-blocking socket that hears of every change in these groups, of these kinds of messages only.
+
+    Of RTM_NEWLINK, it hears when an interface is down.
+    """
     monitor = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
@@ -314,13 +341,21 @@ def open_monitor(*groups: int, kinds: tuple[int, ...]) -> socket.socket:
 
 def _filter(monitor: socket.socket, kinds: tuple[int, ...]) -> None:
     """Have the kernel drop all other messages: there are many when containers come, and few that matter."""
-    load_kind, jump_if_equal, give_back = 0x28, 0x15, 0x06
+    load_half, load_word, jump_if_equal, jump_if_set, give_back = 0x28, 0x20, 0x15, 0x45, 0x06
+    at_kind, at_flags = 4, HEADER.size + 8
+    plain = [kind for kind in kinds if kind != RTM_NEWLINK]
     # The program reads numbers as the network has them, the kernel writes them as this machine does.
-    program = [(load_kind, 0, 0, 4)]
+    program = [(load_half, 0, 0, at_kind)]
     program += [
-        (jump_if_equal, len(kinds) - index, 0, socket.htons(kind)) for index, kind in enumerate(kinds)
+        (jump_if_equal, len(plain) - index + 3, 0, socket.htons(kind)) for index, kind in enumerate(plain)
     ]
-    program += [(give_back, 0, 0, 0), (give_back, 0, 0, 0xFFFFFFFF)]
+    program += [
+        (jump_if_equal, 0, 2, socket.htons(RTM_NEWLINK if RTM_NEWLINK in kinds else 0)),
+        (load_word, 0, 0, at_flags),
+        (jump_if_set, 0, 1, socket.htonl(IFF_UP)),
+        (give_back, 0, 0, 0),
+        (give_back, 0, 0, 0xFFFFFFFF),
+    ]
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     monitor.setsockopt(

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from tfnz_node.core.lan import GATEWAY, MARK, MARK_MASK, Lan, find_free
 from tfnz_node.kernel import rtnetlink as rt
@@ -48,6 +48,10 @@ _SETTINGS: Final = {
 _ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 _THERE: Final = frozenset({errno.EEXIST})
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH})
+
+
+#: What somebody may do to a wire.
+Damage: TypeAlias = Literal["removed", "set down"]
 
 
 class RoutedLinks:
@@ -94,8 +98,12 @@ class RoutedLinks:
         with rt.RouteSocket() as kernel:
             # Without it nothing passes any more, also of what its kernel sends by itself.
             kernel.request(rt.delete_route(network, table=TABLE, protocol=PROTOCOL), ignored=_GONE)
-        if self._has_sent(address):
-            # What it began, the next with this address would hear the answers to.
+            try:
+                silent = not kernel.find_link(self.lan.interface(address)).received_packets
+            except OSError:
+                silent = False  # the wire has been removed, so nobody knows
+        if not silent:
+            # By what it has begun, the next with this address could be reached.
             delete_connections(network)
 
     def close(self) -> None:
@@ -108,8 +116,8 @@ class RoutedLinks:
     def is_connected(self, address: IPv4Address) -> bool:
         return address in self._connected
 
-    def repair_wire(self, address: IPv4Address) -> bool:
-        """Make the wire of a container again if it has been removed, or else the route to it; whether it had been.
+    def repair_wire(self, address: IPv4Address) -> Damage | None:
+        """Have the wire of a container be as it was made, and the route to it; what had been done to the wire.
 
         Raises:
             OSError: the kernel refuses, also because the container is ending.
@@ -118,13 +126,15 @@ class RoutedLinks:
             kept = self._connected.get(address)
             netns_fd = None if kept is None else os.dup(kept)
         if netns_fd is None:
-            return False
+            return None
+        name = self.lan.interface(address)
         try:
             with rt.RouteSocket() as kernel, contextlib.suppress(OSError):
-                kernel.request(self._make_route(address))
-                return False
+                was_up = kernel.find_link(name).up
+                kernel.request(rt.set_link(name, up=True, settings=_SETTINGS), self._make_route(address))
+                return None if was_up else "set down"
             self._make_wire(address, netns_fd)
-            return True
+            return "removed"
         finally:
             os.close(netns_fd)
 
@@ -144,14 +154,6 @@ class RoutedLinks:
                 rt.new_rule(make_rule(network)),
                 ignored=_THERE,
             )
-
-    def _has_sent(self, address: IPv4Address) -> bool:
-        """Whether any packet has come out of a container; also if nobody can say."""
-        counter = Path(f"/sys/class/net/{self.lan.interface(address)}/statistics/rx_packets")
-        try:
-            return int(counter.read_text()) > 0
-        except OSError:
-            return True
 
     def _make_wire(self, address: IPv4Address, netns_fd: int) -> None:
         name = self.lan.interface(address)
