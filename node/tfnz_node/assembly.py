@@ -158,7 +158,9 @@ def find_free_network(config: NodeConfig, executor: Executor) -> tuple[Network, 
     taken: NetworkInUse | None = None
     for lan in find_network(wanted, CANDIDATES):
         try:
-            firewall = NftablesFirewall(lan, permitted=config.private_egress)
+            firewall = NftablesFirewall(
+                lan, permitted=config.private_egress, connections=config.max_connections
+            )
         except NetworkInUse as exc:
             taken = exc
             continue

@@ -96,6 +96,9 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     #: Addresses of the resolvers that answer containers' questions for names; [] for the node's own.
     resolvers: tuple[IPv4Address, ...] = ()
+    #: How many connections one container may have at once, to others and to the outside, and begin in a second. On a
+    #: host with little room for connections (nf_conntrack_max) it is an eighth of that room.
+    max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 4096
     #: The n-th container in use has the ids from id_base + 65536 n on, n counting from 1 to id_count.
     id_base: Annotated[int, Meta(ge=65536, le=MAX_ID)] = 1_000_000
     id_count: Annotated[int, Meta(ge=1, le=65534)] = 4096

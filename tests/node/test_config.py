@@ -17,6 +17,7 @@ listen = ["tcp://127.0.0.1:2020", "tcp://[::1]:2020"]
 network = "10.9.0.0/16"
 private_egress = ["10.1.0.0/16"]
 resolvers = ["9.9.9.9"]
+max_connections = 100
 id_base = 2000000
 id_count = 10
 pool_size = 4
@@ -67,6 +68,7 @@ def test_everything_can_be_set() -> None:
     assert config.disk_bytes == 100 << 30
     assert config.listen == ("tcp://127.0.0.1:2020", "tcp://[::1]:2020")
     assert config.network == IPv4Network("10.9.0.0/16")
+    assert config.max_connections == 100
     assert config.private_egress == (IPv4Network("10.1.0.0/16"),)
     assert config.session_silence_s == 60.0
     assert (config.limits.memory_bytes, config.limits.cpus, config.limits.disk_bytes) == (

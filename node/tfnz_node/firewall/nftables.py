@@ -16,7 +16,7 @@ from tfnz_node.core.lan import Lan
 from tfnz_node.kernel.nftables import Nftables, NftablesFailed, NftablesMissing
 
 from .base import FirewallUnavailable, NetworkInUse
-from .ruleset import CONNECTIONS, render_change, render_table
+from .ruleset import render_change, render_table
 
 #: Makes the text of the table: of which network, what private networks containers may be let out to, and how many
 #: connections each may have.
@@ -45,7 +45,7 @@ class NftablesFirewall:
         lan: Lan,
         *,
         permitted: tuple[IPv4Network, ...] = (),
-        connections: int = CONNECTIONS,
+        connections: int,
         render: Render = render_table,
     ) -> None:
         self.lan = lan

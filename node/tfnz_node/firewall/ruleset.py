@@ -30,8 +30,6 @@ _SETS: Final[dict[SetName, str]] = {
     "egress": "type ipv4_addr . ipv4_addr; flags interval;",
     "answers": "type ipv4_addr . ipv4_addr;",
 }
-#: How many connections a container may have when nobody says otherwise.
-CONNECTIONS: Final = 4096
 #: How many questions a container may ask the resolver: what takes part in answering them is shared.
 _QUESTIONS: Final = "limit rate over 50/second burst 200 packets"
 #: What the kernel still knows of a TCP connection that has ended, which does not count as one, it forgets so soon.
@@ -41,7 +39,7 @@ _PAUSE: Final = "1s"
 _PAIR: Final = "ct original ip saddr . ct original ip daddr"
 
 
-def render_table(lan: Lan, permitted: Iterable[IPv4Network] = (), connections: int = CONNECTIONS) -> str:
+def render_table(lan: Lan, permitted: Iterable[IPv4Network], connections: int) -> str:
     """The whole table, which must not be there yet.
 
     Args:
@@ -112,8 +110,8 @@ table inet {lan.table} {{
         ct direction original update @asking {{ ip saddr {_QUESTIONS} }} drop
         goto passing
     }}
-    # The kernel's table of connections is the whole host's, so nobody gets more than a part of it. Only the first packet
-    # of a connection is counted. To count takes the longer the more there are: who has too many waits until the next.
+    # The kernel's table of connections is the whole host's, so nobody gets more than a part of it. Only the first
+    # packet of a connection is counted. That takes the longer the more there are: who has too many is left out a while.
     chain passing {{
         ct status confirmed accept
         ip saddr @full drop

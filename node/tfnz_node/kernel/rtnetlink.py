@@ -251,7 +251,6 @@ class RouteSocket:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, 0))
 
     def __enter__(self) -> RouteSocket:
         return self

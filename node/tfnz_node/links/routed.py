@@ -93,18 +93,22 @@ class RoutedLinks:
             kept = self._connected.pop(address, None)
         if kept is None:
             return
-        os.close(kept)
+        try:
+            self._forget(address)
+        finally:
+            os.close(kept)  # and not before: the wire may go with it
+
+    def _forget(self, address: IPv4Address) -> None:
+        """Leave nothing by which the next with this address could be reached."""
         network = IPv4Network(address)
         with rt.RouteSocket() as kernel:
+            # When the wire has been removed nobody knows what has come by it.
+            with contextlib.suppress(OSError):
+                if not kernel.find_link(self.lan.interface(address)).received_packets:
+                    return
             # Without it nothing passes any more, also of what its kernel sends by itself.
             kernel.request(rt.delete_route(network, table=TABLE, protocol=PROTOCOL), ignored=_GONE)
-            try:
-                silent = not kernel.find_link(self.lan.interface(address)).received_packets
-            except OSError:
-                silent = False  # the wire has been removed, so nobody knows
-        if not silent:
-            # By what it has begun, the next with this address could be reached.
-            delete_connections(network)
+        delete_connections(network)
 
     def close(self) -> None:
         while self._connected:

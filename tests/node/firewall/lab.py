@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from tfnz_node.core.access import Change, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
-from tfnz_node.firewall.ruleset import CONNECTIONS, render_table
+from tfnz_node.firewall.ruleset import render_table
 from tfnz_node.kernel.netns import make_netns, open_own_netns, visiting
 from tfnz_node.kernel.syscalls import CLONE_NEWNET, unshare
 from tfnz_node.links.routed import RoutedLinks
@@ -57,7 +57,7 @@ class Lab:
         connections: how many a container may have.
     """
 
-    def __init__(self, render: Render = render_table, *, connections: int = CONNECTIONS) -> None:
+    def __init__(self, render: Render = render_table, *, connections: int = 4096) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._netns: dict[str, int] = {}
         self._home = self.on_host(_leave)

@@ -100,18 +100,21 @@ def spoofed(lab: Lab, source: str, target: str, *, pretended: str, kind: str = "
         return _hears(receiver, lambda data: data.endswith(word))
 
 
-def forge(kind: str, word: bytes) -> tuple[int, bytes]:
-    """The number of a protocol, and the first packet of a connection by it, which ends with a word of eight bytes."""
+def forge(kind: str, word: bytes, *, port: int = PORT) -> tuple[int, bytes]:
+    """The number of a protocol, and the first packet of a connection by it, which ends with a word of eight bytes.
+
+    Args:
+        port: where it comes from, or what stands for that.
+    """
     if kind == "udp":
-        return socket.IPPROTO_UDP, struct.pack(">HHHH", PORT, PORT, 8 + len(word), 0) + word
+        return socket.IPPROTO_UDP, struct.pack(">HHHH", port, PORT, 8 + len(word), 0) + word
     if kind == "tcp":  # without its checksum, which has the addresses in it
-        syn = struct.pack(">HHIIBBHHH", PORT, PORT, 1, 0, 5 << 4, 2, 65535, 0, 0)
-        return socket.IPPROTO_TCP, syn + word
+        return socket.IPPROTO_TCP, struct.pack(">HHIIBBHHH", port, PORT, 1, 0, 5 << 4, 2, 65535, 0, 0) + word
     if kind == "icmp":
-        echo = struct.pack(">BBHHH", ICMP_ECHO, 0, 0, 1, 1) + word
+        echo = struct.pack(">BBHHH", ICMP_ECHO, 0, 0, port, 1) + word
         return socket.IPPROTO_ICMP, echo[:2] + struct.pack(">H", checksum(echo)) + echo[4:]
     init = struct.pack(">BBHIIHHI", 1, 0, 20 + len(word), 1, 65536, 1, 1, 1) + word
-    chunk = struct.pack(">HHI", PORT, PORT, 0) + bytes(4) + init
+    chunk = struct.pack(">HHI", port, PORT, 0) + bytes(4) + init
     return SCTP, chunk[:8] + struct.pack("<I", crc32c(chunk)) + chunk[12:]
 
 

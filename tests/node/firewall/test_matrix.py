@@ -21,6 +21,7 @@ from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import Render
 from tfnz_node.firewall.ruleset import render_table
+from tfnz_node.links import routed
 from tfnz_node.links.routed import LAST_METRIC
 
 #: From where to where packets of every kind pass when nobody has allowed anything.
@@ -549,6 +550,16 @@ def test_each_guard_against_false_senders_matters() -> None:
     with Lab() as lab, lab.allowed():
         no_rp_filter(lab)
         assert not spoofed(lab, "stranger", "server", pretended="client")
+
+
+def test_the_guard_against_false_containers_outside_matters() -> None:
+    with Lab(without("iifgroup != .* ip saddr .* drop")) as lab:
+        assert comes_in_by_an_answer(lab)
+
+
+def test_to_forget_connections_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routed, "delete_connections", lambda _: 0)
+    assert is_heir_to_connections()
 
 
 def test_what_is_said_against_others_translations_matters() -> None:
