@@ -76,7 +76,18 @@ WITHOUT_MIRROR = {
 }
 
 #: Tests of what several modules of a package do together: a contract that all keep, an attack that all withstand.
-TOPICS = {"contract", "doubt", "matrix", "mutations", "resuming", "rule_breakers", "traversal", "whiteouts"}
+TOPICS = {
+    "connections",
+    "contract",
+    "doubt",
+    "matrix",
+    "mutations",
+    "openness",
+    "resuming",
+    "rule_breakers",
+    "traversal",
+    "whiteouts",
+}
 
 #: A module's name, and the full names of what it imports.
 Imports = dict[str, set[str]]

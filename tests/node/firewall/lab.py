@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tfnz_node.core.access import Change, Party, Permission, opening
+from tfnz_node.core.access import Change, Element, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
 from tfnz_node.firewall.ruleset import render_table
@@ -60,6 +60,7 @@ class Lab:
     def __init__(self, render: Render = render_table, *, connections: int = 4096) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._netns: dict[str, int] = {}
+        self._allowed: list[frozenset[Element]] = []
         self._home = self.on_host(_leave)
         self._netns["host"] = self._home
         self.on_host(self._set_up, render, connections)
@@ -95,6 +96,14 @@ class Lab:
         """A socket of a place; the caller closes it."""
         return self.inside(place, socket.socket, family, kind, protocol)
 
+    def address(self, name: str) -> str:
+        """Where something is; an address is itself."""
+        return ADDRESSES.get(name, name)
+
+    def place_of(self, name: str) -> str:
+        """In which namespace an address is."""
+        return "outside" if name in OUTSIDE else name
+
     def set(self, place: str, path: str, value: str) -> None:
         """Change a setting below /proc/sys/net."""
         self.inside(place, Path("/proc/sys/net", path).write_text, value)
@@ -107,14 +116,23 @@ class Lab:
         one, other = (Party(name, IPv4Address(ADDRESSES[name])) for name in (server, client))
         elements = Permission(one, other, port).elements()
         self.apply(Change(add=elements))
+        self._allowed.append(elements)
         try:
             yield Change(remove=elements)
         finally:
+            self._allowed.remove(elements)
             self.apply(Change(add=elements))
             self.apply(Change(remove=elements))
 
     def apply(self, change: Change) -> None:
         self.on_host(self.firewall.apply, change)
+
+    def reopen(self) -> None:
+        """Have a new firewall know what the old one did of containers."""
+        for name in CONTAINERS:
+            self.apply(opening(IPv4Address(ADDRESSES[name])))
+        for elements in self._allowed:
+            self.apply(Change(add=elements))
 
     def make_namespace(self, name: str) -> int:
         """A namespace without anything in it."""

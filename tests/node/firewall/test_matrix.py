@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
-from tests.node.firewall.probes import KINDS, PORT, icmp, spoofed, tcp, udp, write_packet
+from tests.node.firewall.probes import KINDS, PORT, forge, icmp, spoofed, tcp, udp, write_packet
 from tests.system.waiting import wait_for
 from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
 from tfnz_node.core.lan import Lan
@@ -313,6 +313,12 @@ def hears_ipv6(lab: Lab) -> bool:
 
 
 def test_nobody_answers_arp(lab: Lab) -> None:
+    assert not is_answered_by_arp(lab)
+
+
+def is_answered_by_arp(lab: Lab) -> bool:
+    """Whether the client, when it asks who has the host's address, is told."""
+    hardware = LAN.hardware_address(IPv4Address(ADDRESSES["client"]))
     ask = struct.pack(
         ">HHBBH6s4s6s4s",
         1,
@@ -320,15 +326,39 @@ def test_nobody_answers_arp(lab: Lab) -> None:
         6,
         4,
         1,
-        b"\x02\x20\x0a\xc8\0\2",
-        b"\x0a\xc8\0\2",
+        hardware,
+        socket.inet_aton(ADDRESSES["client"]),
         bytes(6),
-        b"\xc6\x33\x64\1",
+        socket.inet_aton(ADDRESSES["host"]),
     )
     with lab.socket("client", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as wire:
         wire.bind(("eth0", 0x0806))
-        wire.send(b"\xff" * 6 + b"\x02\x20\x0a\xc8\0\2" + b"\x08\x06" + ask)
-        assert select.select([wire], [], [], 0.2)[0] == []
+        wire.send(b"\xff" * 6 + hardware + b"\x08\x06" + ask)
+        return bool(select.select([wire], [], [], 0.2)[0])
+
+
+def test_nobody_is_told_of_a_better_way(lab: Lab) -> None:
+    for everywhere in ("0", "1"):
+        lab.set("host", "ipv4/conf/all/send_redirects", everywhere)
+        assert not is_redirected(lab)
+
+
+def is_redirected(lab: Lab) -> bool:
+    """Whether the client, when it sends something that leads back to itself, is told not to."""
+    wire = LAN.hardware_address(IPv4Address(ADDRESSES["client"]))
+    protocol, body = forge("udp", b"01234567")
+    packet = write_packet(protocol, ADDRESSES["client"], ADDRESSES["client"], body)
+    with (
+        lab.socket("client", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as sender,
+    ):
+        sender.bind(("eth0", 0x0800))
+        sender.send(wire + wire + b"\x08\0" + packet)
+        # What comes back is ICMP of type 5, and tells who has sent it by the packet within.
+        while select.select([sender], [], [], 0.2)[0]:
+            data = sender.recv(2000)
+            if data[14 + 9] == socket.IPPROTO_ICMP and data[14 + 20] == 5:
+                return True
+        return False
 
 
 def test_groups_and_broadcasts_reach_nobody(lab: Lab) -> None:
@@ -616,6 +646,32 @@ def test_switching_ipv6_off_matters() -> None:
         switch_ipv6_on(lab, "client", "eth0")
         switch_ipv6_on(lab, "host", wire)
         assert hears_ipv6(lab)
+
+
+def test_to_have_no_arp_matters() -> None:
+    with Lab() as lab:
+        no_rp_filter(lab)  # which has the sender of a question looked at, too
+        assert not is_answered_by_arp(lab)
+        lab.run("host", "ip", "link", "set", LAN.interface(IPv4Address(ADDRESSES["client"])), "arp", "on")
+        assert is_answered_by_arp(lab)
+
+
+def test_each_guard_against_redirects_matters() -> None:
+    setting = f"ipv4/conf/{LAN.interface(IPv4Address(ADDRESSES['client']))}/send_redirects"
+    way = ("ip", "rule", "add", "to", str(LAN.network), "lookup", "2020", "priority", "2019")
+    with Lab(without("oifgroup .* drop$")) as lab:
+        lab.set("host", "ipv4/conf/all/send_redirects", "0")  # the kernel redirects if either says so
+        lab.run("host", *way)
+        assert not is_redirected(lab)
+        lab.set("host", setting, "1")
+        assert is_redirected(lab)
+    with Lab() as lab:
+        lab.set("host", setting, "1")
+        lab.run("host", *way)
+        assert not is_redirected(lab)  # the firewall's guard: nothing of the host is for containers
+    with Lab(without("oifgroup .* drop$")) as lab:
+        lab.set("host", setting, "1")
+        assert not is_redirected(lab)  # the host knows no way to them
 
 
 def test_translation_matters() -> None:

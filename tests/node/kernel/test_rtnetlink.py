@@ -95,7 +95,7 @@ def test_a_monitor_hears_of_what_goes_down_and_not_of_what_comes_up(host: Thread
                     for _, body in parse_messages(monitor.recv(1 << 16)):
                         assert rt.parse_link(body).name == "two"
                 kernel.request(rt.set_link("one", up=False))
-                heard = []
+                heard: list[str] = []
                 while "one" not in heard:
                     assert select.select([monitor], [], [], 10)[0], heard
                     for _, body in parse_messages(monitor.recv(1 << 16)):
