@@ -203,11 +203,13 @@ class Siege:
     Args:
         forbidden: none of these may arrive, ever.
         allowed: these show that packets would be heard.
+        own_word: by which packets are known that somebody else sends; none may arrive at any place.
     """
 
     site: Site
     forbidden: list[Probe]
     allowed: list[Probe]
+    own_word: bytes = b""
     rounds: int = 0
     arrived: dict[Probe, int] = field(default_factory=dict)
     failure: BaseException | None = None
@@ -268,5 +270,7 @@ class Siege:
     def _note(self, wires: Wires, probes: dict[bytes, Probe], patience_s: float) -> None:
         for place, word in wires.heard(patience_s):
             probe = probes.get(word)
-            if probe is not None and place == self.site.place_of(probe.target):
+            if word == self.own_word:
+                self.failure = AssertionError(f"what somebody else sends arrives: at {place}")
+            elif probe is not None and place == self.site.place_of(probe.target):
                 self.arrived[probe] = self.arrived.get(probe, 0) + 1
