@@ -472,12 +472,15 @@ def test_a_flush_of_all_rules_changes_nothing(lab: Lab) -> None:
         assert all_is_as_it_should_be(lab)
 
 
-def test_without_the_firewall_nothing_passes() -> None:
+@pytest.mark.parametrize("rp_filter", ["0", "2"])
+def test_without_the_firewall_nothing_passes(rp_filter: str) -> None:
+    """Also where the host's own setting, which the kernel prefers to a lower one of ours, is a loose one."""
     with (
         Lab() as lab,
         lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far,
         lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as near,
     ):
+        lab.set("host", "ipv4/conf/all/rp_filter", rp_filter)
         far.bind(("0.0.0.0", PORT))
         near.sendto(b"one", (ADDRESSES["outside"], PORT))
         _, whom = far.recvfrom(10)
