@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,12 @@ import pytest
 from tests.node.firewall.survey import KINDS, Probe, Siege, every, survey
 from tests.system.conftest import IMAGES, make_node
 from tests.system.host_state import SOON_S
-from tests.system.outside import RESOLVER, outside, run
+from tests.system.outside import HOST, PUBLIC, RESOLVER, outside, run
 from tests.system.places import Places
 from tests.system.waiting import wait_for
 from tfnz import Container, Location, TfnzError
 from tfnz.accounts import create_account, encode_key, parse_key
+from tfnz_node.kernel.conntrack import find_connections
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
@@ -156,6 +158,42 @@ def test_who_reaches_whom_before_during_and_after_everything(
         assert survey(places, all_packets("heir", *ALL)) == set()
         server.destroy()
         assert survey(places, [*packets, *every(("server", "client"), ("public",))]) == set()
+        # Nor is anything of theirs left in the host's table of connections.
+        for name in ("server", "client", "shared"):
+            began = IPv4Network(places.address(name))
+            wait_for(lambda began=began: not find_connections(began), SOON_S, f"{name} has connections")  # type: ignore[misc]
+        assert find_connections(IPv4Network(places.address("foreign")))
+
+
+#: Begins many connections to the outside, and keeps them.
+FLOOD = """
+import os, socket, sys
+kept = []
+for _ in range(int(sys.argv[2])):
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.sendto(b"hello", (sys.argv[1], 7))
+    kept.append(one)
+os.write(1, b"sent\\n")
+sys.stdin.read()
+"""
+
+
+def test_no_container_has_more_connections_than_the_configuration_says(beyond: int, tmp_path: Path) -> None:
+    node = make_node(tmp_path, port=2043, settings=f"max_connections = 16\n{SETTINGS}")
+    try:
+        node.start()
+        with node.location() as location:
+            location.import_image(IMAGES / "python.tar", "python")
+            hostile, other = spawn(location), spawn(location)
+            flood = hostile.spawn(["python3", "-u", "-c", FLOOD, PUBLIC, "200"])
+            assert next(iter(flood)) == b"sent\n"
+            assert len(find_connections(IPv4Network(hostile.ip))) == 16
+            fetch = f"import socket; print(socket.create_connection(({PUBLIC!r}, 7), 5).recv(100).decode(), end='')"
+            assert other.run(["python3", "-c", fetch], check=True).stdout.decode() == HOST
+            assert hostile.run(["python3", "-c", fetch]).exit_code != 0
+        node.stop()
+    finally:
+        node.kill()
 
 
 def test_a_daemon_that_is_killed_and_started_again_leaves_no_moment_open(
