@@ -26,6 +26,7 @@ PRIVATE: Final = tuple(
 _SETS: Final[dict[SetName, str]] = {
     "allowed": "type ipv4_addr . ipv4_addr;",
     **dict.fromkeys(PORT_SETS.values(), "type ipv4_addr . ipv4_addr . inet_service;"),
+    "members": "type ipv4_addr . ipv4_addr;",
     "open": "type ipv4_addr;",
     "egress": "type ipv4_addr . ipv4_addr; flags interval;",
     "answers": "type ipv4_addr . ipv4_addr;",
@@ -99,11 +100,19 @@ table inet {lan.table} {{
         oifgroup {lan.group} goto outside
     }}
     chain between {{
+        meta l4proto icmp ct state related goto failing
         {_PAIR} @allowed goto passing
 {ports}
         meta l4proto tcp ct original ip daddr {lan.resolver} ct original proto-dst 53 goto asking
         meta l4proto udp ct original ip daddr {lan.resolver} ct original proto-dst 53 goto asking
-        meta l4proto icmp ct state related accept
+        drop
+    }}
+    # That a connection has failed is told by who has a part in it: nftables can only look whether two addresses are the
+    # same by looking for the two in a set.
+    chain failing {{
+        ip saddr . ct original ip daddr @members accept
+        ip saddr . ct original ip saddr @members accept
+        ip saddr {lan.resolver} ct original ip daddr {lan.resolver} accept
         drop
     }}
     chain asking {{

@@ -10,13 +10,14 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
-from tests.node.firewall.probes import KINDS, PORT, forge, icmp, spoofed, tcp, udp, write_packet
+from tests.node.firewall.probes import KINDS, PORT, checksum, forge, icmp, spoofed, tcp, udp, write_packet
 from tests.system.waiting import wait_for
 from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
 from tfnz_node.core.lan import Lan
@@ -412,6 +413,46 @@ def test_an_error_in_answer_to_what_is_allowed_passes(lab: Lab) -> None:
         ask_nobody(lab, patience_s=5)
 
 
+@pytest.mark.parametrize("port", [None, PORT])
+def test_nobody_tells_of_errors_of_connections_that_are_others(lab: Lab, port: int | None) -> None:
+    with lab.allowed(port=port):
+        assert is_told_of_an_error(lab, "server", "client")
+        assert is_told_of_an_error(lab, "client", "server")
+        assert not is_told_of_an_error(lab, "stranger", "client")
+        assert not is_told_of_an_error(lab, "stranger", "server")
+
+
+def is_told_of_an_error(lab: Lab, source: str, target: str) -> bool:
+    """Whether somebody can tell the client or the server that the connection between them has failed."""
+    word = b"01234567"
+    protocol, body = forge("udp", word)
+    there = write_packet(protocol, ADDRESSES["client"], ADDRESSES["server"], body)
+    back = write_packet(protocol, ADDRESSES["server"], ADDRESSES["client"], body)
+    with ExitStack() as stack:
+
+        def open_wire(place: str) -> socket.socket:
+            wire = lab.socket(place, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+            wire.bind(("eth0", 0x0800))
+            return stack.enter_context(wire)
+
+        def send(place: str, packet: bytes) -> None:
+            hardware = LAN.hardware_address(IPv4Address(ADDRESSES[place]))
+            open_wire(place).send(hardware + hardware + b"\x08\0" + packet)
+
+        receiver = open_wire(target)
+        send("client", there)
+        send("server", back)
+        failed = struct.pack(">BBHI", 3, 1, 0, 0) + (there if target == "client" else back)
+        failed = failed[:2] + struct.pack(">H", checksum(failed)) + failed[4:]
+        send(source, write_packet(socket.IPPROTO_ICMP, ADDRESSES[source], ADDRESSES[target], failed))
+        while select.select([receiver], [], [], 0.2)[0]:
+            data = receiver.recv(2000)
+            # Their own systems tell each other that nobody listens, which has another code.
+            if data[14 + 9] == socket.IPPROTO_ICMP and data[14 + 20 : 14 + 22] == b"\3\1":
+                return True
+        return False
+
+
 def ask_nobody(lab: Lab, *, patience_s: float) -> None:
     """Have the client send to a port of the server at which nobody listens, and wait for what comes back."""
     with lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -531,12 +572,20 @@ def no_rp_filter(lab: Lab) -> None:
 
 
 def test_the_last_word_between_containers_matters() -> None:
-    with Lab(
-        lambda *policy: render_table(*policy).replace(
-            "ct state related accept\n        drop", "ct state related accept"
-        )
-    ) as lab:
+    between = re.compile(r"(chain between \{.*?)        drop\n", re.DOTALL)
+    with Lab(lambda *policy: between.sub(r"\1        accept\n", render_table(*policy))) as lab:
         assert reachable(lab, "client", "server") == set(KINDS)
+
+
+def test_to_ask_who_tells_of_errors_matters() -> None:
+    for removed in (("ct state related goto failing",), ("@members accept",)):
+        with Lab(without(*removed)) as lab, lab.allowed():
+            told = (
+                is_told_of_an_error(lab, "stranger", "client"),
+                is_told_of_an_error(lab, "server", "client"),
+            )
+            # Without the question it is as if the connection's own packet had come; without the answers nobody is told.
+            assert told == ((True, True) if "goto" in removed[0] else (False, False))
 
 
 def test_the_last_word_to_the_outside_matters() -> None:
