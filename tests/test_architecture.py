@@ -63,6 +63,7 @@ WITHOUT_MIRROR = {
     "confinement",
     "docs",
     "examples",
+    "fuzz",
     "guard",
     "init",
     "library",

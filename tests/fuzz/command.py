@@ -32,8 +32,8 @@ DEFAULT_SECONDS = 300
 def main(context: click.Context, names: tuple[str, ...], seconds: int, is_json: bool) -> None:
     """Call what reads other people's bytes with all kinds of them, and count how often that went well.
 
-    One process at a time, at the lowest priority. What reached something new is kept in build/fuzz and the next run goes
-    on from it. An input that breaks something is kept there too; moved to tests/fuzz/crashers it is a test.
+    One process at a time, at the lowest priority. What reached something new is kept in build/fuzz, and the next run
+    goes on from it. An input that breaks something is kept there too; moved to tests/fuzz/crashers it is a test.
     """
     targets = choose(list(names))
     try:

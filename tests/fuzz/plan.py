@@ -82,3 +82,11 @@ TARGETS: Final = {
         Target("init-users", "init's socket", 4096, 50_000),
     )
 }
+
+#: One that breaks on one input, so that the tests can see what becomes of that.
+PLANTED: Final = Target("planted", "protocol", 16, 200_000)
+
+
+def find_target(name: str) -> Target:
+    """KeyError when there is none."""
+    return PLANTED if name == PLANTED.name else TARGETS[name]

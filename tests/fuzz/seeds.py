@@ -37,7 +37,17 @@ from tfnz.protocol.messages import (
     Request,
     RequestBody,
 )
-from tfnz.protocol.trees import Directory, FileData, FileEnd, FileStart, Symlink, TreeEnd, encode_failure, encode_item
+from tfnz.protocol.trees import (
+    Directory,
+    FileData,
+    FileEnd,
+    FileStart,
+    Symlink,
+    TreeEnd,
+    TreeItem,
+    encode_failure,
+    encode_item,
+)
 from tfnz_node.sandbox.wire import FileFlag, Kind, RunFlag, pack_packet
 
 #: By target, then by name.
@@ -59,7 +69,9 @@ def make_seeds() -> Seeds:
         "tar": {name: b"\x30" + tar for name, tar in _tars().items()},
         "archive": _archives(),
         "layer": _tars() | _compressed(),
-        "imports": {name: data for name, data in _archives().items() if name in ("docker", "oci-gzip", "root-xz")},
+        "imports": {
+            name: data for name, data in _archives().items() if name in ("docker", "oci-gzip", "root-xz")
+        },
         "wire": dict(_packets_of_init()),
         "init-socket": _conversations(),
         "init-packet": dict(_packets_of_the_daemon()),
@@ -103,7 +115,15 @@ def make_value(kind: Any) -> Any:
         return {"key": make_value(get_args(kind)[1])}
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return make_message(kind)
-    simple: dict[Any, Any] = {str: "x", bytes: b"x", int: 1, float: 1.5, bool: True, Any: [None, {"a": 1}], None: None}
+    simple: dict[Any, Any] = {
+        str: "x",
+        bytes: b"x",
+        int: 1,
+        float: 1.5,
+        bool: True,
+        Any: [None, {"a": 1}],
+        None: None,
+    }
     if kind in simple:
         return simple[kind]
     return next(iter(kind))  # an enumeration
@@ -143,7 +163,7 @@ def _framing() -> dict[str, bytes]:
 
 
 def _trees() -> dict[str, bytes]:
-    items = [
+    items: list[TreeItem] = [
         Directory(b"d", 0o755),
         FileStart(b"d/f", 0o644),
         FileData(b"content"),
@@ -198,7 +218,9 @@ def _tars() -> dict[str, bytes]:
     hostile = Tar().file("../up", b"x").file("/abs").symlink("a", "/").file("a/b").hard_link("c", "a/../d")
     hostile.add("disk", tarfile.BLKTYPE, devmajor=8).add("tty", tarfile.CHRTYPE).file(".wh.").file(".wh.a")
     capability = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0).decode("utf-8", "surrogateescape")
-    pax = Tar().file("ping", b"x", pax_headers={"SCHILY.xattr.security.capability": capability, "mtime": "1e9"})
+    pax = Tar().file(
+        "ping", b"x", pax_headers={"SCHILY.xattr.security.capability": capability, "mtime": "1e9"}
+    )
     pax.file("big", pax_headers={"size": "99999999999", "path": "p" * 300, "uid": "70000"})
     return {name: _trimmed(tar) for name, tar in (("rich", rich), ("hostile", hostile), ("pax", pax))} | {
         "gnu": _gnu(),
@@ -270,7 +292,10 @@ def _archives() -> dict[str, bytes]:
 def _packets_of_the_daemon() -> Iterator[tuple[str, bytes]]:
     yield "unshare", pack_packet(Kind.UNSHARE)
     yield "boot", pack_packet(Kind.BOOT, id=1, strings=[b"host", b"10.0.0.1"])
-    yield "file", pack_packet(Kind.FILE, id=2, arguments=[0o644, FileFlag.SECRET, 0, 5], strings=[b"/f", b"root"])
+    yield (
+        "file",
+        pack_packet(Kind.FILE, id=2, arguments=[0o644, FileFlag.SECRET, 0, 5], strings=[b"/f", b"root"]),
+    )
     yield "run", _run(3)
     yield "terminal", _run(4, RunFlag.PTY | RunFlag.MAIN, arguments=[24, 80])
     yield "signal", pack_packet(Kind.SIGNAL, id=3, arguments=[15, 1])
@@ -303,7 +328,15 @@ def _conversations() -> dict[str, bytes]:
     boot = say("boot", 1) + bytes([1, 1])  # what follows a request is whether the parts it needs succeed
     end, listen = bytes([2, 0]), bytes([3])
     return {
-        "life": boot + say("file", 1) + b"\1" + say("run", 4) + bytes(2) + say("signal", 0) + b"\0" + end + listen,
+        "life": boot
+        + say("file", 1)
+        + b"\1"
+        + say("run", 4)
+        + bytes(2)
+        + say("signal", 0)
+        + b"\0"
+        + end
+        + listen,
         "terminal": boot + say("terminal", 2) + bytes(3) + listen + end,
         "connections": boot + say("connect", 0) + b"\1" + say("connect-path", 0) + listen,
         "too-early": say("run", 4) + say("connect", 0) + say("boot", 1) + b"\0" + say("boot", 1) + listen,

@@ -48,9 +48,7 @@ def _read(directory: Path, data: bytes) -> None:
 
 
 def _walk(layer: Blob, content: bytes, budget: Budget) -> None:
-    assert 0 <= layer.offset and layer.offset + layer.size <= len(content)
+    assert layer.offset >= 0 and layer.offset + layer.size <= len(content)
     source = open_decompressed(InPieces(content[layer.offset : layer.offset + layer.size]), "the layer")
     for _ in TarReader(source, "the layer"):
         budget.spend_entry()
-
-

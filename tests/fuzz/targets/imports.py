@@ -1,4 +1,4 @@
-"""Whole imports as the product does them: every layer is unpacked by a process of its own, confined to its directory."""
+"""Whole imports as the product does them: every layer is unpacked by a confined process of its own."""
 
 from __future__ import annotations
 

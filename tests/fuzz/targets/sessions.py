@@ -230,10 +230,12 @@ class _Stage:
             case 4:
                 return ImportImage(stream, "i")
             case 5:
-                return OpenConnection("c", to_container=stream, from_container=1 + reader.byte() % 8, target=80)
+                return OpenConnection(
+                    "c", to_container=stream, from_container=1 + reader.byte() % 8, target=80
+                )
             case _:
                 with contextlib.suppress(msgspec.MsgspecError):
-                    return msgspec.msgpack.decode(reader.take(reader.byte()), type=RequestBody)  # type: ignore[no-any-return,arg-type]
+                    return msgspec.msgpack.decode(reader.take(reader.byte()), type=RequestBody)  # type: ignore[no-any-return]
                 return ListImages()
 
     async def finish(self) -> None:
@@ -245,7 +247,9 @@ class _Stage:
         await asyncio.sleep(GRACE_S)
         assert len(self._bystander.bodies) == 1 and not self._bystander.refusals
         await gateway.sessions.close()
-        opened = {frame.session for one in self._everybody() for frame in one.frames if isinstance(frame, Welcome)}
+        opened = {
+            frame.session for one in self._everybody() for frame in one.frames if isinstance(frame, Welcome)
+        }
         assert len(gateway.sessions) == 0
         assert sorted(gateway.released) == sorted(opened), "released once each, and nothing else"
         await asyncio.sleep(2 * SILENCE_S)

@@ -23,7 +23,12 @@ def _parse(stream: bytes, size: int) -> tuple[bytes, str]:
             for item in parser.feed(stream[at : at + size]):
                 if isinstance(item, Directory | FileStart | Symlink):
                     parts = item.name.split(b"/")
-                    assert b"" not in parts and b"." not in parts and b".." not in parts and b"\0" not in item.name
+                    assert (
+                        b"" not in parts
+                        and b"." not in parts
+                        and b".." not in parts
+                        and b"\0" not in item.name
+                    )
                 understood += item.data if isinstance(item, FileData) else encode_item(item)
         parser.close()
     except (ProtocolError, FileError) as exc:
