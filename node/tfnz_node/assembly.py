@@ -217,7 +217,10 @@ def make_node(
         cgroups=pool.cgroups.version,
         host=Host(pool, storage, staging, executor, keys.unseal, network),
         registry=Registry(
-            containers_per_account=config.quota.containers, memory_per_account=config.quota.memory_bytes
+            containers_per_account=config.quota.containers,
+            memory_per_account=config.quota.memory_bytes,
+            disk_per_account=config.quota.disk_bytes,
+            files_per_account=config.quota.files_bytes,
         ),
         catalogue=Catalogue(store, storage.root),
         import_limits=ImportLimits(
@@ -272,6 +275,7 @@ async def gateway(
         grace_s=config.disconnect_grace_s,
         silence_s=config.session_silence_s,
         max_sessions=config.max_sessions,
+        max_sessions_per_account=config.quota.sessions,
     )
     node.end_session = end_session
     async with contextlib.AsyncExitStack() as stack:

@@ -58,10 +58,15 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[quota]: what all containers of one account may have together; 0 is no limit."""
+    """[quota]: what one account may have, its containers together; 0 is no limit."""
 
     containers: Annotated[int, Meta(ge=0, le=65536)] = 1000
     memory_bytes: Bytes = 0
+    disk_bytes: Bytes = 0
+    #: Pre-boot files, which the daemon keeps in its memory as long as their container lives.
+    files_bytes: Bytes = 512 << 20
+    #: Fewer than max_sessions, so that no account shuts the others out.
+    sessions: Annotated[int, Meta(ge=0, le=65536)] = 128
 
 
 class ImagesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

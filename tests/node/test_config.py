@@ -36,6 +36,9 @@ disk = 1073741824
 [quota]
 containers = 5
 memory = "1.5G"
+disk = "20G"
+files = "1M"
+sessions = 2
 
 [images]
 archive = "1G"
@@ -77,6 +80,8 @@ def test_everything_can_be_set() -> None:
         1 << 30,
     )
     assert config.quota.memory_bytes == 3 << 29
+    assert config.quota.disk_bytes == 20 << 30
+    assert (config.quota.files_bytes, config.quota.sessions) == (1 << 20, 2)
     assert (config.images.archive_bytes, config.images.layers) == (1 << 30, 3)
 
 

@@ -48,7 +48,7 @@ from tfnz.protocol.messages import (
     Stop,
 )
 
-from .streams import InStream, OutStream
+from .streams import Held, InStream, OutStream
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,9 @@ MAX_STREAMS = 8192
 #: So many streams from a client may have more under way than others, which costs memory.
 MAX_WIDE_STREAMS = 16
 MAX_CONNECTIONS = 16384
+#: What is kept of what a client has sent and nobody has taken, as when it writes to many processes that do not read;
+#: beyond it the session ends.
+MAX_HELD_BYTES = 256 << 20
 #: What is kept for a client that does not acknowledge; beyond it the session ends.
 MAX_OUTBOX_BYTES = 128 << 20
 #: With so much unacknowledged, connections are not read; with so little they are again.
@@ -97,6 +100,7 @@ class Session:
         self._inputs: dict[int, InStream] = {}
         self._outputs: dict[int, OutStream] = {}
         self._wide: set[int] = set()
+        self._held = Held()
         self._inflows: dict[int, Inflow] = {}
         self._outflows: dict[int, Outflow] = {}
         self._allowance = Allowance()
@@ -154,6 +158,8 @@ class Session:
             case Data():
                 if (stream := self._find_input(body.stream)) is not None:
                     stream.on_data(body.data)
+                    if self._held.count > MAX_HELD_BYTES:
+                        raise ProtocolError(f"{self._held.count} bytes that were sent have not been taken")
             case Credit():
                 if (out := self._find_output(body.stream)) is not None:
                     out.on_credit(body.count)
@@ -193,7 +199,7 @@ class Session:
         inputs, outputs = find_streams(body)
         for number in inputs:
             self._check_new(number)
-            self._inputs[number] = InStream(number, self.send, self._forget_input)
+            self._inputs[number] = InStream(number, self.send, self._forget_input, held=self._held)
         for number in outputs:
             self._check_new(number)
             self._outputs[number] = OutStream(number, self.send, self._forget_output)

@@ -36,7 +36,12 @@ class Gateway:
     """The sessions of a node, with everything around them in memory."""
 
     def __init__(
-        self, *, max_sessions: int = 8, grace_s: float = GRACE_S, hello_patience_s: float = GRACE_S
+        self,
+        *,
+        max_sessions: int = 8,
+        max_sessions_per_account: int = 0,
+        grace_s: float = GRACE_S,
+        hello_patience_s: float = GRACE_S,
     ) -> None:
         self.connections: dict[bytes, Connection] = {}
         self.released: list[str] = []
@@ -55,6 +60,7 @@ class Gateway:
             grace_s=grace_s,
             silence_s=SILENCE_S,
             max_sessions=max_sessions,
+            max_sessions_per_account=max_sessions_per_account,
             hello_patience_s=hello_patience_s,
         )
 
