@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import select
 import socket
 import struct
@@ -403,3 +404,27 @@ def test_an_account_has_no_more_sessions_than_its_quota(frugal_endpoint: str, ne
         with neighbour.location() as location:
             assert location.containers() == []
         clients[0].ask(ListContainers())
+
+
+def test_strangers_who_take_all_descriptors_give_them_back(frugal: RunningNode, neighbour: Person) -> None:
+    """More than the node may have: who was there before goes on, and when their time is over all is as before."""
+    assert frugal.process is not None
+    pid = frugal.process.pid
+    with frugal.location() as location, crowd() as sockets:
+        container = location.node().spawn("busybox", ["cat"], memory=8 * MIB, disk=8 * MIB)
+        container.wait_until_ready()
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        room = count_descriptors(pid) + 200
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (room, hard))
+        try:
+            for _ in range(1000):
+                sockets.append(socket.create_connection(address_of(frugal), SOON_S))
+            wait_for(lambda: count_descriptors(pid) >= room, SOON_S, "there is room for more")
+            assert container.exit is None
+            assert location.containers() != []
+            wait_for_the_end(sockets)
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert container.run("echo fine").stdout == b"fine\n"
+        with neighbour.location() as another:
+            assert another.node().spawn("busybox", ["true"], memory=8 * MIB, disk=8 * MIB).wait(SOON_S).ok
