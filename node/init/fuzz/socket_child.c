@@ -25,7 +25,6 @@ void socket_read_as_child(const struct request *request)
 	size_t total = strlen(child.user_spec) + strlen(child.cwd) + 2;
 	total += count_bytes(child.argv, (size_t)child.argc) + count_bytes(child.env, packet->arguments[4]);
 	CHECK(total == (size_t)(packet->end - packet->strings));
-	add_home(&child, packet->arguments[4]);
 	free(child.argv);
 	free(child.env);
 }
