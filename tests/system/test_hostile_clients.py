@@ -316,11 +316,14 @@ def neighbour(frugal: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def frugal_endpoint(frugal: RunningNode) -> str:
     """Its socket, when nothing of an earlier test counts any more."""
+
+    def no_sessions() -> bool:
+        return count_opened(frugal) == count_ended(frugal)
+
+    wait_for(no_sessions, SOON_S, "sessions of an earlier test are there")
     with frugal.location() as location:
         wait_for(lambda: location.containers() == [], SOON_S, "containers of an earlier test are there")
-    wait_for(
-        lambda: count_opened(frugal) == count_ended(frugal), SOON_S, "sessions of an earlier test are there"
-    )
+    wait_for(no_sessions, SOON_S, "our own session is there")
     return f"unix:{frugal.socket}"
 
 
