@@ -225,6 +225,7 @@ def _tars() -> dict[str, bytes]:
     return {name: _trimmed(tar) for name, tar in (("rich", rich), ("hostile", hostile), ("pax", pax))} | {
         "gnu": _gnu(),
         "lying-size": _lying_size(),
+        "foreign-ids": _trimmed(Tar().file("mine").file("theirs", uid=70_000).directory("d", gid=65_536)),
     }
 
 
@@ -299,6 +300,13 @@ def _packets_of_the_daemon() -> Iterator[tuple[str, bytes]]:
     yield "run", _run(3)
     yield "terminal", _run(4, RunFlag.PTY | RunFlag.MAIN, arguments=[24, 80])
     yield "signal", pack_packet(Kind.SIGNAL, id=3, arguments=[15, 1])
+    yield "signal-0", pack_packet(Kind.SIGNAL, id=3, arguments=[0, 1])
+    yield "signal-65", pack_packet(Kind.SIGNAL, id=3, arguments=[65])
+    yield "signal-all", pack_packet(Kind.SIGNAL, id=3, arguments=[0xFFFFFFFF, 1])
+    yield (
+        "run-miscounted",
+        pack_packet(Kind.RUN, id=3, arguments=[4, 0, 0, 1], strings=[b"", b"/", b"a", b"b", b"c"]),
+    )
     yield "connect", pack_packet(Kind.CONNECT, id=5, arguments=[80], strings=[b"127.0.0.1"])
     yield "connect-path", pack_packet(Kind.CONNECT, id=6, strings=[b"/run/socket"])
 
@@ -325,19 +333,19 @@ def _conversations() -> dict[str, bytes]:
     def say(name: str, fds: int) -> bytes:
         return bytes([0, fds]) + struct.pack("<H", len(packets[name])) + packets[name]
 
-    boot = say("boot", 1) + bytes([1, 1])  # what follows a request is whether the parts it needs succeed
+    # What follows a request is whether the parts that it needs succeed: 0 is a failure, but of a fork 255 is.
+    boot, run = say("boot", 1) + bytes([1, 1]), say("run", 4) + bytes([1, 0])
+    signal = say("signal", 0) + bytes([0])
     end, listen = bytes([2, 0]), bytes([3])
     return {
-        "life": boot
-        + say("file", 1)
-        + b"\1"
-        + say("run", 4)
-        + bytes(2)
-        + say("signal", 0)
-        + b"\0"
-        + end
-        + listen,
-        "terminal": boot + say("terminal", 2) + bytes(3) + listen + end,
+        "life": boot + say("file", 1) + b"\1" + run + signal + end + listen,
+        "terminal": boot + say("terminal", 1) + bytes([1, 1, 0]) + listen + end,
+        "same-again": boot + run + run,
+        "after-its-end": boot + run + end + signal + run,
+        "miscounted": boot + say("run-miscounted", 4) + bytes([1, 0]),
+        "no-signal": boot + run + say("signal-0", 0),
+        "no-signal-65": boot + run + say("signal-65", 0),
+        "no-signal-all": boot + run + say("signal-all", 0),
         "connections": boot + say("connect", 0) + b"\1" + say("connect-path", 0) + listen,
         "too-early": say("run", 4) + say("connect", 0) + say("boot", 1) + b"\0" + say("boot", 1) + listen,
         "too-many-descriptors": say("run", 9),

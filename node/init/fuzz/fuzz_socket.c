@@ -222,6 +222,8 @@ pid_t fork(void)
 		return -1;
 	}
 	socket_read_as_child(current);
+	for (unsigned i = 0; i < child_count; i++)
+		CHECK(children[i].reported || children[i].id != current->packet.id); // or nobody could tell their ends apart
 	children[child_count].id = current->packet.id;
 	return FIRST_PID + (pid_t)child_count++;
 }
