@@ -14,6 +14,10 @@ static void build_again(const struct packet *packet, const char *text)
 	CHECK(packet_parse(bytes, size, &again) == 0);
 	CHECK(again.kind == packet->kind && again.id == packet->id && again.arguments[0] == packet->arguments[0]);
 	CHECK(again.string_count == (text ? 1 : 0) && (!text || !strcmp(again.strings, text)));
+	// Where there is little room, a text is cut.
+	char little[PACKET_HEADER_BYTES + 4];
+	size = packet_build(little, sizeof little, packet->kind, packet->id, 0, text);
+	CHECK(size <= sizeof little && packet_parse(little, size, &again) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
