@@ -223,7 +223,7 @@ pid_t fork(void)
 	}
 	socket_read_as_child(current);
 	for (unsigned i = 0; i < child_count; i++)
-		CHECK(children[i].reported || children[i].id != current->packet.id); // or nobody could tell their ends apart
+		CHECK(children[i].ended || children[i].id != current->packet.id); // or nobody could tell them apart
 	children[child_count].id = current->packet.id;
 	return FIRST_PID + (pid_t)child_count++;
 }
