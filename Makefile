@@ -2,6 +2,7 @@
 #
 #   make demo     containers as function calls: runs examples/hello.py on a private node
 #   make test     every test
+#   make fuzz     hostile bytes for everything that reads some, counted; FUZZ_SECONDS=3600 for longer
 #   make lint     every static check
 #   make molecule the roles on virtual machines, which it makes of Debian's packages
 #   make bench    measurements, of docker, podman and crun too, which it installs
@@ -12,7 +13,7 @@
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint molecule collection bench setup lock clean
+.PHONY: help demo test fuzz lint molecule collection bench setup lock clean
 
 python := .venv/bin/python
 
@@ -36,8 +37,17 @@ test:
 	@echo "test: the same, under the address and undefined-behaviour sanitizers"
 	@$(MAKE) -s -C node/init test-sanitize
 	@$(MAKE) -s -C node/keeper test-sanitize
+	@echo "test: fuzz targets of tfnz-init, compiled to be run by pytest"
+	@$(MAKE) -s -C node/init replay fuzz
 	@echo "test: pytest, in a private network and mount namespace"
 	@scripts/private-host $(python) -m pytest $(PYTEST_ARGS)
+
+# FUZZ_SECONDS is shared by all targets, FUZZ_ARGS says the rest: make fuzz FUZZ_ARGS="--json sessions init-socket"
+FUZZ_SECONDS := 300
+fuzz:
+	@scripts/setup fuzz >&2
+	@echo "fuzz: in a private network and mount namespace" >&2
+	@scripts/private-host $(python) -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 lint:
 	@scripts/setup lint

@@ -66,6 +66,7 @@ WITHOUT_MIRROR = {
     "confinement",
     "docs",
     "examples",
+    "fuzz",
     "guard",
     "init",
     "library",
@@ -80,11 +81,13 @@ WITHOUT_MIRROR = {
 
 #: Tests of what several modules of a package do together: a contract that all keep, an attack that all withstand.
 TOPICS = {
+    "connections",
     "contract",
     "doubt",
     "kills",
     "matrix",
     "mutations",
+    "openness",
     "restarts",
     "restored",
     "resuming",

@@ -257,7 +257,9 @@ def find_free_network(
     taken: NetworkInUse | None = None
     for lan in find_network(wanted, CANDIDATES):
         try:
-            firewall = NftablesFirewall(lan, permitted=config.private_egress)
+            firewall = NftablesFirewall(
+                lan, permitted=config.private_egress, connections=config.max_connections
+            )
         except NetworkInUse as exc:
             taken = exc
             continue
@@ -316,7 +318,10 @@ def make_node(
         cgroups=pool.cgroups.version,
         host=Host(pool, storage, staging, executor, keys.unseal, network, ledger=ledger or Ledger()),
         registry=Registry(
-            containers_per_account=config.quota.containers, memory_per_account=config.quota.memory_bytes
+            containers_per_account=config.quota.containers,
+            memory_per_account=config.quota.memory_bytes,
+            disk_per_account=config.quota.disk_bytes,
+            files_per_account=config.quota.files_bytes,
         ),
         catalogue=Catalogue(store, storage.root),
         import_limits=ImportLimits(
@@ -387,6 +392,7 @@ async def gateway(
         takeover_s=config.takeover_s,
         silence_s=config.session_silence_s,
         max_sessions=config.max_sessions,
+        max_sessions_per_account=config.quota.sessions,
     )
     node.end_session = end_session
     await adopt(node, keeping.estate, sessions.restore())

@@ -58,10 +58,15 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[quota]: what all containers of one account may have together; 0 is no limit."""
+    """[quota]: what one account may have, its containers together; 0 is no limit."""
 
     containers: Annotated[int, Meta(ge=0, le=65536)] = 1000
     memory_bytes: Bytes = 0
+    disk_bytes: Bytes = 0
+    #: Pre-boot files, which the daemon keeps in its memory as long as their container lives.
+    files_bytes: Bytes = 512 << 20
+    #: Fewer than max_sessions, so that no account shuts the others out.
+    sessions: Annotated[int, Meta(ge=0, le=65536)] = 128
 
 
 class ImagesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +101,9 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     #: Addresses of the resolvers that answer containers' questions for names; [] for the node's own.
     resolvers: tuple[IPv4Address, ...] = ()
+    #: How many connections one container may have at once, to others and to the outside, and begin in a second. On a
+    #: host with little room for connections (nf_conntrack_max) it is an eighth of that room.
+    max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 4096
     #: The n-th container in use has the ids from id_base + 65536 n on, n counting from 1 to id_count.
     id_base: Annotated[int, Meta(ge=65536, le=MAX_ID)] = 1_000_000
     id_count: Annotated[int, Meta(ge=1, le=65534)] = 4096

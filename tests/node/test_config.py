@@ -17,6 +17,7 @@ listen = ["tcp://127.0.0.1:2020", "tcp://[::1]:2020"]
 network = "10.9.0.0/16"
 private_egress = ["10.1.0.0/16"]
 resolvers = ["9.9.9.9"]
+max_connections = 100
 id_base = 2000000
 id_count = 10
 pool_size = 4
@@ -36,6 +37,9 @@ disk = 1073741824
 [quota]
 containers = 5
 memory = "1.5G"
+disk = "20G"
+files = "1M"
+sessions = 2
 
 [images]
 archive = "1G"
@@ -68,6 +72,7 @@ def test_everything_can_be_set() -> None:
     assert config.disk_bytes == 100 << 30
     assert config.listen == ("tcp://127.0.0.1:2020", "tcp://[::1]:2020")
     assert config.network == IPv4Network("10.9.0.0/16")
+    assert config.max_connections == 100
     assert config.private_egress == (IPv4Network("10.1.0.0/16"),)
     assert config.session_silence_s == 60.0
     assert (config.limits.memory_bytes, config.limits.cpus, config.limits.disk_bytes) == (
@@ -76,6 +81,8 @@ def test_everything_can_be_set() -> None:
         1 << 30,
     )
     assert config.quota.memory_bytes == 3 << 29
+    assert config.quota.disk_bytes == 20 << 30
+    assert (config.quota.files_bytes, config.quota.sessions) == (1 << 20, 2)
     assert (config.images.archive_bytes, config.images.layers) == (1 << 30, 3)
 
 

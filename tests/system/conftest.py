@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.host_state import adopt_orphans
+from tests.system.people import Introduce, Person, introduce_to
 from tfnz import Location
 from tfnz_node.crash_points import VARIABLE
 
@@ -146,3 +147,27 @@ def location(node: RunningNode) -> Iterator[Location]:
     """A session on the shared node."""
     with node.location() as session:
         yield session
+
+
+@pytest.fixture(scope="module")
+def introduce(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> Introduce:
+    """Makes accounts, which the shared node does not know yet."""
+    return introduce_to(node, tmp_path_factory.mktemp("homes"))
+
+
+@pytest.fixture(scope="module")
+def ada(introduce: Introduce) -> Iterator[Person]:
+    """Somebody whom the shared node knows."""
+    person = introduce("ada")
+    person.administer("authorise", person.public_key, "--name", "ada")
+    yield person
+    person.administer("revoke", person.public_key)
+
+
+@pytest.fixture(scope="module")
+def grace(introduce: Introduce) -> Iterator[Person]:
+    """Somebody else."""
+    person = introduce("grace")
+    person.administer("authorise", person.public_key)
+    yield person
+    person.administer("revoke", person.public_key)

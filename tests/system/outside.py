@@ -36,8 +36,12 @@ NAMES: Final = {
 
 
 @contextlib.contextmanager
-def outside() -> Iterator[None]:
-    """Inside, this host has a way to the outside, where every address echoes what it is sent on one port."""
+def outside() -> Iterator[int]:
+    """Inside, this host has a way to the outside, where every address echoes what it is sent on one port.
+
+    Yields:
+        A descriptor of the network namespace that is outside.
+    """
     forwarding = Path("/proc/sys/net/ipv4/ip_forward")
     before = forwarding.read_text()
     netns, home = make_netns(), open_own_netns()
@@ -69,7 +73,7 @@ def outside() -> Iterator[None]:
         resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         resolver.bind((RESOLVER, 53))
         stack.enter_context(_serving(resolver, _resolve))
-        yield
+        yield netns
 
 
 def run(*command: str) -> str:

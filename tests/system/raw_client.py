@@ -98,6 +98,10 @@ class UnixWire:
             except (BrokenPipeError, ConnectionResetError):
                 return  # it has hung up; what it said last can still be read
 
+    def send_part(self, data: bytes) -> None:
+        """Bytes that are not all of a frame. There is room for few."""
+        self._socket.sendall(data)
+
     def receive(self) -> FrameBytes:
         while not self._frames:
             if self._over:
@@ -132,6 +136,11 @@ class RawClient:
 
     def say_bytes(self, data: bytes) -> None:
         self._wire.send(data)
+
+    def begin_frame(self, data: bytes) -> None:
+        """Send the first bytes of a frame, its length included."""
+        assert isinstance(self._wire, UnixWire)
+        self._wire.send_part(data)
 
     def say(self, frame: ClientFrame) -> None:
         self.say_bytes(encode(frame))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,10 +16,11 @@ import pytest
 
 from tests.system.conftest import import_images, make_node
 from tests.system.host_state import SOON_S, unchanged
+from tests.system.people import Introduce, Person
 from tests.system.programs import program
 from tests.system.raw_client import raw_client
 from tfnz import Location, Process
-from tfnz.accounts import Account, create_account, encode_key, parse_key, pin_server_key
+from tfnz.accounts import pin_server_key
 from tfnz.protocol.errors import (
     ConnectionFailed,
     ContainerNotFound,
@@ -52,71 +51,6 @@ if TYPE_CHECKING:
 
 #: An error that takes longer than this is not prompt, even on a machine that is very busy.
 PROMPT_S = 8.0
-
-
-@dataclass
-class Person:
-    """Somebody with an account at the node, in a home of their own."""
-
-    node: RunningNode
-    home: Path
-    account: Account
-
-    @property
-    def public_key(self) -> str:
-        return encode_key(self.account.public)
-
-    def location(self, *, location_ip: str | None = None) -> Location:
-        with self.at_home():
-            return Location(self.account.name, location_ip=location_ip, quiet=True)
-
-    @contextlib.contextmanager
-    def at_home(self) -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TFNZ_HOME", str(self.home))
-            yield
-
-    def administer(self, *words: str) -> None:
-        """Have an administrator do something about the account."""
-        done = subprocess.run(
-            self.node.command("account", *words), capture_output=True, text=True, timeout=SOON_S, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-
-Introduce = Callable[[str], Person]
-
-
-@pytest.fixture(scope="module")
-def introduce(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> Introduce:
-    """Makes accounts, which the node does not know yet."""
-    homes = tmp_path_factory.mktemp("homes")
-    key = subprocess.run(node.command("key"), capture_output=True, timeout=SOON_S, check=True)
-    server_key = parse_key(key.stdout)
-
-    def make(name: str) -> Person:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TFNZ_HOME", str(homes / name))
-            account = create_account(node.tcp.removeprefix("tcp://"), server_key=server_key)
-        return Person(node, homes / name, account)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def ada(introduce: Introduce) -> Iterator[Person]:
-    person = introduce("ada")
-    person.administer("authorise", person.public_key, "--name", "ada")
-    yield person
-    person.administer("revoke", person.public_key)
-
-
-@pytest.fixture(scope="module")
-def grace(introduce: Introduce) -> Iterator[Person]:
-    person = introduce("grace")
-    person.administer("authorise", person.public_key)
-    yield person
-    person.administer("revoke", person.public_key)
 
 
 @contextlib.contextmanager

@@ -370,6 +370,8 @@ def test_links_and_routes_that_are_removed_are_made_again(location: Location) ->
     for damage in (
         ["ip", "link", "delete", find_wire(server)],
         ["ip", "link", "delete", find_wire(client)],
+        ["ip", "link", "set", find_wire(server), "down"],
+        ["ip", "link", "set", find_wire(client), "down"],
         ["ip", "rule", "delete", "to", network, "priority", "2020"],
         ["ip", "route", "delete", server.ip, "table", "2020"],
         ["ip", "route", "delete", "unreachable", network],

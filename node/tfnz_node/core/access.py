@@ -13,9 +13,12 @@ from typing import Final, Literal, TypeAlias
 
 from tfnz.protocol.errors import InvalidArgument
 
-#: The firewall's sets. `allowed` has client and server; `tcp_ports` and its like those and a port; `open` who may reach
-#: the outside; `egress` a container and a network that it may reach, `answers` an address that its names stand for.
-SetName: TypeAlias = Literal["allowed", "tcp_ports", "udp_ports", "sctp_ports", "open", "egress", "answers"]
+#: The firewall's sets. `allowed` has client and server; `tcp_ports` and its like those and a port; `members` the
+#: address of each container, twice; `open` who may reach the outside; `egress` a container and a network that it
+#: may reach, `answers` an address that its names stand for.
+SetName: TypeAlias = Literal[
+    "allowed", "tcp_ports", "udp_ports", "sctp_ports", "members", "open", "egress", "answers"
+]
 #: What a port without a protocol is a port of.
 PORT_SETS: Final[dict[str, SetName]] = {"tcp": "tcp_ports", "udp": "udp_ports", "sctp": "sctp_ports"}
 #: Of an account's own making, so there is an end to it.
@@ -204,7 +207,7 @@ class Access:
     def forget(self, party: Party) -> Change:
         """What leaves nothing of a container in the firewall, so that another may have its address."""
         mine = (element for one in self.permissions_of(party.id) for element in one.elements())
-        return Change(remove=frozenset([*mine, *self._outside(party.address)]))
+        return Change(remove=frozenset([*mine, _member(party.address), *self._outside(party.address)]))
 
     def commit_forget(self, party: Party) -> None:
         self.commit_withdrawal(self.permissions_of(party.id))
@@ -218,7 +221,11 @@ class Access:
 
 def opening(address: IPv4Address) -> Change:
     """What a new sandbox begins with: the outside is open to it, as `Access.egress_of` takes for granted."""
-    return Change(add=frozenset(_policy_elements(address, OPEN)))
+    return Change(add=frozenset([_member(address), *_policy_elements(address, OPEN)]))
+
+
+def _member(address: IPv4Address) -> Element:
+    return Element("members", (str(address), str(address)))
 
 
 def _policy_elements(address: IPv4Address, egress: Egress) -> Iterator[Element]:

@@ -26,6 +26,8 @@ class Owned(Protocol):
     def tag(self) -> str | None: ...
     @property
     def memory_limit_bytes(self) -> int: ...
+    @property
+    def disk_limit_bytes(self) -> int: ...
 
 
 Container = TypeVar("Container", bound=Owned)
@@ -37,19 +39,33 @@ class Registry(Generic[Container]):
     Args:
         containers_per_account: how many containers an account may have; 0 is no limit.
         memory_per_account: the sum of their memory limits in bytes; 0 is no limit.
+        disk_per_account: the sum of their disk limits in bytes; 0 is no limit.
+        files_per_account: the sum of their pre-boot files, which the node keeps in memory as long as they live, because
+            each reset needs them again; 0 is no limit.
     """
 
-    def __init__(self, *, containers_per_account: int = 0, memory_per_account: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        containers_per_account: int = 0,
+        memory_per_account: int = 0,
+        disk_per_account: int = 0,
+        files_per_account: int = 0,
+    ) -> None:
         self._containers_quota = containers_per_account
         self._memory_quota = memory_per_account
+        self._disk_quota = disk_per_account
+        self._files_quota = files_per_account
         self._containers: dict[str, Container] = {}
         self._by_account: dict[str, dict[str, Container]] = {}
         self._by_session: dict[str, dict[str, Container]] = {}
         self._memory: Counter[str] = Counter()
+        self._disk: Counter[str] = Counter()
+        self._files: Counter[str] = Counter()
         self._tags: dict[tuple[str, str], str] = {}
 
-    def check(self, account: str, *, tag: str | None, memory_bytes: int) -> None:
-        """Whether `account` may have one more container, with this tag and memory limit.
+    def check(self, account: str, *, tag: str | None, memory_bytes: int, disk_bytes: int = 0) -> None:
+        """Whether `account` may have one more container, with this tag and these limits.
 
         Raises:
             TagInUse: another of its containers has the tag.
@@ -68,10 +84,41 @@ class Registry(Generic[Container]):
                 f"the account's containers would have {memory} bytes of memory together, "
                 f"and this node allows it {self._memory_quota}"
             )
+        disk = self._disk[account] + disk_bytes
+        if 0 < self._disk_quota < disk:
+            raise QuotaExceeded(
+                f"the account's containers could fill {disk} bytes of disk together, "
+                f"and this node allows it {self._disk_quota}"
+            )
+
+    def keep_files(self, account: str, size_bytes: int) -> None:
+        """The node keeps so many bytes of pre-boot files for the account, until `drop_files`.
+
+        Raises:
+            QuotaExceeded: that would be more than it may.
+        """
+        kept = self._files[account] + size_bytes
+        if 0 < self._files_quota < kept:
+            raise QuotaExceeded(
+                f"the pre-boot files of the account's containers would have {kept} bytes together, and this node "
+                f"allows it {self._files_quota}: put large files into an image, or into the running container"
+            )
+        self._files[account] = kept
+
+    def drop_files(self, account: str, size_bytes: int) -> None:
+        """The same number as was given to `keep_files`: they are not kept any more."""
+        self._files[account] -= size_bytes
+        if not self._files[account]:
+            del self._files[account]
 
     def add(self, container: Container) -> None:
         """Enter a container; its tag is taken from now on. Raises as `check` does."""
-        self.check(container.account, tag=container.tag, memory_bytes=container.memory_limit_bytes)
+        self.check(
+            container.account,
+            tag=container.tag,
+            memory_bytes=container.memory_limit_bytes,
+            disk_bytes=container.disk_limit_bytes,
+        )
         self._enter(container)
         if container.tag is not None:
             self._tags[container.account, container.tag] = container.id
@@ -81,14 +128,17 @@ class Registry(Generic[Container]):
         self._by_account.setdefault(container.account, {})[container.id] = container
         self._by_session.setdefault(container.session, {})[container.id] = container
         self._memory[container.account] += container.memory_limit_bytes
+        self._disk[container.account] += container.disk_limit_bytes
 
-    def adopt(self, container: Container, *, ended: bool) -> None:
+    def adopt(self, container: Container, *, ended: bool, files_bytes: int) -> None:
         """Enter a container that a former daemon had, whatever the quotas are now.
 
         Args:
             ended: it has its tag no more.
+            files_bytes: as for `keep_files`.
         """
         self._enter(container)
+        self._files[container.account] += files_bytes
         if container.tag is not None and not ended:
             self._tags.setdefault((container.account, container.tag), container.id)
 
@@ -103,12 +153,13 @@ class Registry(Generic[Container]):
         if self._containers.pop(container.id, None) is None:
             return
         self._memory[container.account] -= container.memory_limit_bytes
+        self._disk[container.account] -= container.disk_limit_bytes
         for table, owner in ((self._by_account, container.account), (self._by_session, container.session)):
             del table[owner][container.id]
             if not table[owner]:
                 del table[owner]
         if container.account not in self._by_account:
-            del self._memory[container.account]
+            del self._memory[container.account], self._disk[container.account]
 
     def find(self, session: str, account: str, container_id: str) -> Container:
         """The container, if this session of this account owns it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import TypeAlias
 
 from tfnz_node.core.access import Change
@@ -17,8 +18,13 @@ from tfnz_node.kernel.nftables import Nftables, NftablesFailed, NftablesMissing
 from .base import FirewallUnavailable, NetworkInUse
 from .ruleset import render_change, render_table
 
-#: Makes the text of the table: of which network, and what private networks containers may be let out to.
-Render: TypeAlias = Callable[[Lan, tuple[IPv4Network, ...]], str]
+#: Makes the text of the table: of which network, what private networks containers may be let out to, and how many
+#: connections each may have.
+Render: TypeAlias = Callable[[Lan, tuple[IPv4Network, ...], int], str]
+#: How large the host's table of connections is; a kernel that has never kept one does not say.
+_CONNTRACK_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+#: What a container's connections take of that table at most; see `find_bound`.
+_SHARE = 8
 
 
 class NftablesFirewall:
@@ -26,6 +32,7 @@ class NftablesFirewall:
 
     Args:
         permitted: what of the private networks a container may be let out to.
+        connections: how many a container may have at once, and open in a second; no more than the host has room for.
         render: makes the text of the table.
 
     Raises:
@@ -34,7 +41,12 @@ class NftablesFirewall:
     """
 
     def __init__(
-        self, lan: Lan, *, permitted: tuple[IPv4Network, ...] = (), render: Render = render_table
+        self,
+        lan: Lan,
+        *,
+        permitted: tuple[IPv4Network, ...] = (),
+        connections: int,
+        render: Render = render_table,
     ) -> None:
         self.lan = lan
         try:
@@ -44,7 +56,7 @@ class NftablesFirewall:
                 f'{exc}: install it with `apt-get install nftables`, or set network = "none" in node.toml'
             ) from exc
         try:
-            self._nftables.run(render(lan, permitted))
+            self._nftables.run(render(lan, permitted, find_bound(connections)))
         except NftablesFailed as exc:
             self._nftables.close()
             if "File exists" in str(exc) or "Operation not permitted" in str(exc):
@@ -62,3 +74,16 @@ class NftablesFirewall:
 
     def close(self) -> None:
         self._nftables.close()
+
+
+def find_bound(wanted: int, *, setting: Path = _CONNTRACK_MAX) -> int:
+    """How many connections a container may have, of those that were configured.
+
+    As many again it may open in a second, and those that have ended stay in the table for two: all in all it takes no
+    more than half of the table.
+    """
+    try:
+        room = int(setting.read_text())
+    except (OSError, ValueError):
+        return wanted
+    return max(1, min(wanted, room // _SHARE))

@@ -26,21 +26,27 @@ PRIVATE: Final = tuple(
 _SETS: Final[dict[SetName, str]] = {
     "allowed": "type ipv4_addr . ipv4_addr;",
     **dict.fromkeys(PORT_SETS.values(), "type ipv4_addr . ipv4_addr . inet_service;"),
+    "members": "type ipv4_addr . ipv4_addr;",
     "open": "type ipv4_addr;",
     "egress": "type ipv4_addr . ipv4_addr; flags interval;",
     "answers": "type ipv4_addr . ipv4_addr;",
 }
 #: How many questions a container may ask the resolver: what takes part in answering them is shared.
 _QUESTIONS: Final = "limit rate over 50/second burst 200 packets"
+#: What the kernel still knows of a TCP connection that has ended, which does not count as one, it forgets so soon.
+_ENDED: Final = "time_wait : 2, close : 2"
+#: Who has as many connections as it may is not asked again how many it has for so long.
+_PAUSE: Final = "1s"
 _PAIR: Final = "ct original ip saddr . ct original ip daddr"
 
 
-def render_table(lan: Lan, permitted: Iterable[IPv4Network] = ()) -> str:
+def render_table(lan: Lan, permitted: Iterable[IPv4Network], connections: int) -> str:
     """The whole table, which must not be there yet.
 
     Args:
         lan: the network that it is for.
         permitted: what of the private networks a container may be let out to.
+        connections: how many a container may have at once, and open in a second.
 
     A connection is judged by its first packet's addresses, at each of its packets: when a permission is withdrawn, the
     next packet finds it gone. What is not from a container or to one passes untouched.
@@ -48,7 +54,7 @@ def render_table(lan: Lan, permitted: Iterable[IPv4Network] = ()) -> str:
     ours, others = f"iifgroup {lan.group}", f"iifgroup != {lan.group}"
     mark = f"meta mark set meta mark & {~MARK_MASK & 0xFFFFFFFF:#010x} | {MARK:#06x}"
     ports = "\n".join(
-        f"        meta l4proto {protocol} {_PAIR} . ct original proto-dst @{name} accept"
+        f"        meta l4proto {protocol} {_PAIR} . ct original proto-dst @{name} goto passing"
         for protocol, name in PORT_SETS.items()
     )
     closed = _take_out(PRIVATE, permitted)
@@ -61,10 +67,16 @@ table inet {lan.table} {{
 
 {sets}
     set asking {{ type ipv4_addr; size 65536; flags dynamic; timeout 10s; }}
+    set opening {{ type ipv4_addr; size 65536; flags dynamic; timeout 10s; }}
+    set connected {{ type ipv4_addr; size 65536; flags dynamic; }}
+    set full {{ type ipv4_addr; size 65536; flags dynamic; timeout {_PAUSE}; }}
+    ct timeout ended {{ protocol tcp; l3proto ip; policy = {{ {_ENDED} }}; }}
 
+    # Nobody else has a container's address: by answers to what it was said to have begun, others would reach it.
     chain arriving {{
         type filter hook prerouting priority raw; policy accept;
         {ours} goto leaving_container
+        {others} ip saddr {lan.network} drop
     }}
     # Only IPv4, and only from its own address: the way back must be the way that it came.
     chain leaving_container {{
@@ -88,15 +100,33 @@ table inet {lan.table} {{
         oifgroup {lan.group} goto outside
     }}
     chain between {{
-        {_PAIR} @allowed accept
+        meta l4proto icmp ct state related goto failing
+        {_PAIR} @allowed goto passing
 {ports}
         meta l4proto tcp ct original ip daddr {lan.resolver} ct original proto-dst 53 goto asking
         meta l4proto udp ct original ip daddr {lan.resolver} ct original proto-dst 53 goto asking
-        meta l4proto icmp ct state related accept
+        drop
+    }}
+    # That a connection has failed is told by who has a part in it: nftables can only look whether two addresses are the
+    # same by looking for the two in a set.
+    chain failing {{
+        ip saddr . ct original ip daddr @members accept
+        ip saddr . ct original ip saddr @members accept
+        ip saddr {lan.resolver} ct original ip daddr {lan.resolver} accept
         drop
     }}
     chain asking {{
         ct direction original update @asking {{ ip saddr {_QUESTIONS} }} drop
+        goto passing
+    }}
+    # The kernel's table of connections is the whole host's, so nobody gets more than a part of it. Only the first
+    # packet of a connection is counted. That takes the longer the more there are: who has too many is left out a while.
+    chain passing {{
+        ct status confirmed accept
+        ip saddr @full drop
+        update @opening {{ ip saddr limit rate over {connections}/second burst {connections} packets }} drop
+        add @connected {{ ip saddr ct count over {connections} }} add @full {{ ip saddr }} drop
+        meta l4proto tcp ct timeout set "ended"
         accept
     }}
     # What has no ports, translated to the host's address, would stand in the way of the host's own: a tunnel, say. What
@@ -106,10 +136,10 @@ table inet {lan.table} {{
         ct status dnat drop
         ct original ip saddr != {lan.network} drop
         ct original ip daddr {{ {_join((*NEVER, lan.network))} }} drop
-{unpermitted}        {_PAIR} @egress accept
+{unpermitted}        {_PAIR} @egress goto passing
         ct original ip daddr {{ {_join(PRIVATE)} }} drop
-        ct original ip saddr @open accept
-        {_PAIR} @answers accept
+        ct original ip saddr @open goto passing
+        {_PAIR} @answers goto passing
         drop
     }}
 

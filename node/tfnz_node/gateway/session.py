@@ -43,7 +43,7 @@ from tfnz.protocol.messages import (
 )
 from tfnz.protocol.openings import find_streams
 
-from .streams import InStream, OutStream
+from .streams import Held, InStream, OutStream
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,9 @@ MAX_STREAMS = 8192
 #: So many streams from a client may have more under way than others, which costs memory.
 MAX_WIDE_STREAMS = 16
 MAX_CONNECTIONS = 16384
+#: What is kept of what a client has sent and nobody has taken, as when it writes to many processes that do not read;
+#: beyond it the session ends.
+MAX_HELD_BYTES = 256 << 20
 #: What is kept for a client that does not acknowledge; beyond it the session ends.
 MAX_OUTBOX_BYTES = 128 << 20
 #: With so much unacknowledged, connections are not read; with so little they are again.
@@ -94,7 +97,7 @@ class Session:
         self._handler = handler
         self._resync = resync
         #: What is said before client and node know the same; None once they do.
-        self._held: list[tuple[NodeBody, Callable[[], None] | None]] | None = [] if resync else None
+        self._unsaid: list[tuple[NodeBody, Callable[[], None] | None]] | None = [] if resync else None
         self._resyncing: asyncio.Task[None] | None = None
         self._adopted: list[tuple[OutStream, int]] = []
         self._requests: dict[int, asyncio.Task[None]] = {}
@@ -103,6 +106,7 @@ class Session:
         self._inputs: dict[int, InStream] = {}
         self._outputs: dict[int, OutStream] = {}
         self._wide: set[int] = set()
+        self._held = Held()
         self._inflows: dict[int, Inflow] = {}
         self._outflows: dict[int, Outflow] = {}
         self._allowance = Allowance()
@@ -119,8 +123,8 @@ class Session:
         """
         if self.ended.is_set() or self.fault is not None:
             return
-        if self._held is not None:
-            self._held.append((body, when_acknowledged))
+        if self._unsaid is not None:
+            self._unsaid.append((body, when_acknowledged))
             return
         frame = self.channel.send(body, when_acknowledged)
         if self.channel.outbox_bytes > MAX_OUTBOX_BYTES:
@@ -163,12 +167,14 @@ class Session:
             self.send_loose(Ack(self.channel.received))
 
     def _handle(self, body: ClientBody) -> None:
-        if self._held is not None and not (isinstance(body, Resync) and self.resync_due):
+        if self._unsaid is not None and not (isinstance(body, Resync) and self.resync_due):
             raise ProtocolError(f"{type(body).__name__} came before node and client knew the same")
         match body:
             case Data():
                 if (stream := self._find_input(body.stream)) is not None:
                     stream.on_data(body.data)
+                    if self._held.count > MAX_HELD_BYTES:
+                        raise ProtocolError(f"{self._held.count} bytes that were sent have not been taken")
             case Credit():
                 if (out := self._find_output(body.stream)) is not None:
                     out.on_credit(body.count)
@@ -213,7 +219,7 @@ class Session:
             self._go_on(answer)
 
     def _go_on(self, answer: Resynced) -> None:
-        held, self._held = self._held, None
+        held, self._unsaid = self._unsaid, None
         self.send(answer)
         for body, when_acknowledged in held or []:
             self.send(body, when_acknowledged)
@@ -234,7 +240,7 @@ class Session:
             ProtocolError: the client has named it twice, or too many.
         """
         self._check_new(number)
-        stream = InStream(number, self.send, self._forget_input, waiting=waiting)
+        stream = InStream(number, self.send, self._forget_input, held=self._held, waiting=waiting)
         self._inputs[number] = stream
         return stream
 
@@ -278,7 +284,7 @@ class Session:
         inputs, outputs = find_streams(body)
         for number in inputs:
             self._check_new(number)
-            self._inputs[number] = InStream(number, self.send, self._forget_input)
+            self._inputs[number] = InStream(number, self.send, self._forget_input, held=self._held)
         for number in outputs:
             self._check_new(number)
             self._outputs[number] = OutStream(number, self.send, self._forget_output)
@@ -417,7 +423,7 @@ class Session:
         self.ended.set()
         # Now, and not when the garbage collector finds the session: a client could fill memory with ends of sessions.
         self.channel.forget()
-        self._held = None
+        self._unsaid = None
         if self._resyncing is not None:
             self._resyncing.cancel()
         if self._ack_timer is not None:

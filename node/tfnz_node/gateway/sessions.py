@@ -19,7 +19,15 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tfnz.protocol.errors import ErrorInfo, NoCapacity, ProtocolError, SessionLost, TfnzError, VersionMismatch
+from tfnz.protocol.errors import (
+    ErrorInfo,
+    NoCapacity,
+    ProtocolError,
+    QuotaExceeded,
+    SessionLost,
+    TfnzError,
+    VersionMismatch,
+)
 from tfnz.protocol.errors import describe_error as describe
 from tfnz.protocol.frames import MAX_HELLO, FrameBytes, client_frames, encode
 from tfnz.protocol.ids import new_id
@@ -94,6 +102,7 @@ class Sessions:
             ends the session.
         find_process: a descriptor of the process of a peer (pidfd), the caller's to close; None when it is not known.
         takeover_s: how long a client has to come back to its session after the daemon was restarted.
+        max_sessions_per_account: of `max_sessions`; 0 is no limit.
     """
 
     def __init__(
@@ -113,6 +122,7 @@ class Sessions:
         takeover_s: float,
         silence_s: float,
         max_sessions: int,
+        max_sessions_per_account: int = 0,
         hello_patience_s: float = HELLO_PATIENCE_S,
     ) -> None:
         self._send = send
@@ -131,6 +141,7 @@ class Sessions:
         self._silence_s = silence_s
         self._hello_patience_s = hello_patience_s
         self._max_sessions = max_sessions
+        self._max_sessions_per_account = max_sessions_per_account
         self._seats: dict[str, _Seat] = {}
         self._by_peer: dict[tuple[str, bytes], _Seat] = {}
         self._endings: set[asyncio.Task[None]] = set()
@@ -243,6 +254,9 @@ class Sessions:
             raise SessionLost("the node is shutting down")
         if len(self._seats) >= self._max_sessions:
             raise NoCapacity(f"this node serves {len(self._seats)} sessions, as many as it may")
+        own = sum(seat.session.account == peer.account for seat in self._seats.values())
+        if 0 < self._max_sessions_per_account <= own:
+            raise QuotaExceeded(f"the account has {own} sessions on this node, as many as it may")
         session = Session(id=new_id(), token=new_id(), account=peer.account, handler=self._handler)
         seat = _Seat(session, peer, _now())
         self._enter(seat, peer)

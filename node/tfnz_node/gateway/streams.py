@@ -80,15 +80,33 @@ class OutStream:
             waiting()
 
 
+class Held:
+    """How many bytes of all streams of a session have arrived, and have not been passed on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class InStream:
     """Bytes from the client to the node. One task reads; reading grants the client credit.
 
     Args:
+        held: where what this stream keeps is counted.
         waiting: how much has come in an earlier life of the stream, and has not been passed on yet.
     """
 
-    def __init__(self, number: int, send: Send, forget: Callable[[int], None], *, waiting: int = 0) -> None:
+    def __init__(
+        self,
+        number: int,
+        send: Send,
+        forget: Callable[[int], None],
+        *,
+        held: Held | None = None,
+        waiting: int = 0,
+    ) -> None:
         self.number = number
+        self._all_held = held or Held()
+        self._held = 0
         self._send = send
         self._forget = forget
         self._credit = ReceiveCredit()
@@ -129,6 +147,7 @@ class InStream:
 
     def consumed(self, count: int) -> None:
         """`count` bytes of what was read have been passed on: there is room for as many."""
+        self._hold(-min(count, self._held))
         if (grant := self._credit.consume(count)) and not self._over:
             self._send(Credit(self.number, grant))
 
@@ -138,6 +157,7 @@ class InStream:
             self._send(Stop(self.number))
         self._stopped = True
         self._queue.clear()
+        self._hold(-self._held)
         self._changed.set()
         self._forget(self.number)
 
@@ -147,6 +167,7 @@ class InStream:
         if self._stopped:
             self.consumed(len(data))
         elif not self._over:
+            self._hold(len(data))
             if self._queue and len(self._queue[-1]) + len(data) <= SMALL_PART:
                 self._queue[-1] += data
             else:
@@ -162,4 +183,9 @@ class InStream:
         """The session is over: whoever reads is told."""
         self._over = self._stopped = True
         self._queue.clear()
+        self._hold(-self._held)
         self._changed.set()
+
+    def _hold(self, count: int) -> None:
+        self._held += count
+        self._all_held.count += count

@@ -172,7 +172,7 @@ async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> 
             log.error("a permission for %s was not taken over: %s", permission.server.id, exc)
     for id, left in estate.containers.items():
         crash_point("adopt: taken over")
-        node.registry.adopt(containers[id], ended=not left.lives)
+        node.registry.adopt(containers[id], ended=not left.lives, files_bytes=left.spec.files_bytes)
         live(node, containers[id])
     if containers:
         log.info("took over %d containers", len(containers))

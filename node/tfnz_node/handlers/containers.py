@@ -45,7 +45,24 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     """Check everything that can be checked at once, reserve the tag and a sandbox, and let the container live."""
     image = find_image(node, request.image)
     spec = plan_spec(node, session, request, image)
-    node.registry.check(session.account, tag=spec.tag, memory_bytes=spec.limits.memory_bytes)
+    node.registry.check(
+        session.account, tag=spec.tag, memory_bytes=spec.limits.memory_bytes, disk_bytes=spec.disk_bytes
+    )
+    # Before anything is waited for: many requests could wait, each with files of its own.
+    node.registry.keep_files(session.account, spec.files_bytes)
+    try:
+        container = await _make(node, session, request, spec, image)
+    except BaseException:
+        node.registry.drop_files(session.account, spec.files_bytes)
+        raise
+    live(node, container)
+    return ContainerCreated(container.id, container.ip, image.digest, describe_config(image.config))
+
+
+async def _make(
+    node: Node, session: Session, request: SpawnContainer, spec: Spec, image: ImageRecord
+) -> Container:
+    """A container that is in the registry, and has a sandbox."""
     sandbox = await node.host.pool.take(spec.root_kind)
     try:
         # It may have been removed while we waited; from here on the registry says that it is in use.
@@ -63,8 +80,7 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     except BaseException:
         await asyncio.shield(sandbox.close())
         raise
-    live(node, container)
-    return ContainerCreated(container.id, container.ip, image.digest, describe_config(image.config))
+    return container
 
 
 def tell(node: Node, session: Session, event: Event, then: Callable[[], None] | None) -> None:
@@ -86,6 +102,7 @@ async def _live(node: Node, container: Container) -> None:
         await container.live(released=lambda: node.registry.release_tag(container))
     finally:
         node.registry.remove(container)
+        node.registry.drop_files(container.account, container.files_bytes)
 
 
 def find_image(node: Node, name: str) -> ImageRecord:

@@ -13,8 +13,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from .netlink import (
+    HEADER,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    find_refusal,
+    pack_attribute,
+    pack_message,
+    parse_attributes,
+    parse_messages,
+)
+
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
+RTM_GETLINK = 18
 RTM_SETLINK = 19
 RTM_NEWADDR = 20
 RTM_NEWROUTE = 24
@@ -44,19 +61,11 @@ IPV4_DEVCONF_SEND_REDIRECTS = 6
 IPV4_DEVCONF_RP_FILTER = 8
 IPV4_DEVCONF_SRC_VMARK = 24
 
-_NLMSG_ERROR = 2
-_NLMSG_DONE = 3
-_NLM_F_REQUEST = 0x1
-_NLM_F_ACK = 0x4
-_NLM_F_DUMP = 0x300
-_NLM_F_REPLACE = 0x100
-_NLM_F_EXCL = 0x200
-_NLM_F_CREATE = 0x400
-
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_LINKINFO = 18
+_IFLA_STATS64 = 23
 _IFLA_AF_SPEC = 26
 _IFLA_GROUP = 27
 _IFLA_NET_NS_FD = 28
@@ -79,11 +88,9 @@ _FRA_FWMASK = 16
 _FRA_PROTOCOL = 21
 _SO_ATTACH_FILTER = 26
 
-_HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BBHiII")
 _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
-_ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 16
 
 
@@ -108,6 +115,15 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """An interface, whether it is up, and how many packets have come in by it."""
+
+    name: str
+    up: bool
+    received_packets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A rule that says which table is looked up for packets to `destination` that carry a mark."""
 
@@ -125,12 +141,16 @@ def new_veth(name: str, *, peer: str, peer_netns: int, address: bytes, mtu: int,
     Both have the same hardware address, and no ARP: each then finds the other without being told.
     """
     here = _IFINFO.pack(0, 0, 0, 0, IFF_NOARP, IFF_NOARP)
-    there = here + _text(_IFLA_IFNAME, peer) + _attribute(_IFLA_ADDRESS, address) + _number(_IFLA_MTU, mtu)
+    there = (
+        here + _text(_IFLA_IFNAME, peer) + pack_attribute(_IFLA_ADDRESS, address) + _number(_IFLA_MTU, mtu)
+    )
     there += _number(_IFLA_NET_NS_FD, peer_netns)
-    info = _text(_IFLA_INFO_KIND, "veth") + _attribute(_IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, there))
-    body = here + _text(_IFLA_IFNAME, name) + _attribute(_IFLA_ADDRESS, address) + _number(_IFLA_MTU, mtu)
-    body += _number(_IFLA_GROUP, group) + _attribute(_IFLA_LINKINFO, info)
-    return Message(RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL, body)
+    info = _text(_IFLA_INFO_KIND, "veth") + pack_attribute(
+        _IFLA_INFO_DATA, pack_attribute(_VETH_INFO_PEER, there)
+    )
+    body = here + _text(_IFLA_IFNAME, name) + pack_attribute(_IFLA_ADDRESS, address) + _number(_IFLA_MTU, mtu)
+    body += _number(_IFLA_GROUP, group) + pack_attribute(_IFLA_LINKINFO, info)
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def set_link(name: str, *, up: bool, settings: dict[int, int] | None = None) -> Message:
@@ -139,8 +159,8 @@ def set_link(name: str, *, up: bool, settings: dict[int, int] | None = None) -> 
     body = _IFINFO.pack(0, 0, 0, 0, flags, IFF_UP) + _text(_IFLA_IFNAME, name)
     if settings:
         values = b"".join(_number(setting, value) for setting, value in settings.items())
-        inet = _attribute(socket.AF_INET, _attribute(_IFLA_INET_CONF, values))
-        body += _attribute(_IFLA_AF_SPEC, inet)
+        inet = pack_attribute(socket.AF_INET, pack_attribute(_IFLA_INET_CONF, values))
+        body += pack_attribute(_IFLA_AF_SPEC, inet)
     return Message(RTM_SETLINK, 0, body)
 
 
@@ -151,8 +171,8 @@ def delete_link(name: str) -> Message:
 def new_address(link: int, address: IPv4Address) -> Message:
     """An address without a network around it, on the interface of this number."""
     body = _IFADDR.pack(socket.AF_INET, 32, 0, RT_SCOPE_UNIVERSE, link)
-    body += _attribute(_IFA_LOCAL, address.packed) + _attribute(_IFA_ADDRESS, address.packed)
-    return Message(RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_REPLACE, body)
+    body += pack_attribute(_IFA_LOCAL, address.packed) + pack_attribute(_IFA_ADDRESS, address.packed)
+    return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def new_route(
@@ -170,7 +190,7 @@ def new_route(
     """
     return Message(
         RTM_NEWROUTE,
-        _NLM_F_CREATE | _NLM_F_REPLACE,
+        NLM_F_CREATE | NLM_F_REPLACE,
         _route(destination, table=table, protocol=protocol, link=link, gateway=gateway, metric=metric),
     )
 
@@ -181,7 +201,7 @@ def delete_route(destination: IPv4Network, *, table: int = RT_TABLE_MAIN, protoc
 
 
 def new_rule(rule: Rule) -> Message:
-    return Message(RTM_NEWRULE, _NLM_F_CREATE | _NLM_F_EXCL, _rule(rule))
+    return Message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _rule(rule))
 
 
 def delete_rule(rule: Rule) -> Message:
@@ -191,7 +211,7 @@ def delete_rule(rule: Rule) -> Message:
 def parse_route(body: bytes) -> Route:
     """The body of an RTM_NEWROUTE or RTM_DELROUTE."""
     _, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
-    found = dict(_attributes(body[_RTMSG.size :]))
+    found = dict(parse_attributes(body[_RTMSG.size :]))
     return Route(
         _network(found.get(_RTA_DST), length), _value(found.get(_RTA_TABLE), table), protocol, kind,
         _value(found.get(_RTA_OIF), 0),
@@ -201,7 +221,7 @@ def parse_route(body: bytes) -> Route:
 def parse_rule(body: bytes) -> Rule:
     """The body of an RTM_NEWRULE or RTM_DELRULE."""
     _, length, _, _, table, *_ = _RTMSG.unpack_from(body)
-    found = dict(_attributes(body[_RTMSG.size :]))
+    found = dict(parse_attributes(body[_RTMSG.size :]))
     return Rule(
         priority=_value(found.get(_FRA_PRIORITY), 0),
         destination=_network(found.get(_FRA_DST), length),
@@ -212,22 +232,16 @@ def parse_rule(body: bytes) -> Rule:
     )
 
 
-def parse_link_name(body: bytes) -> str:
-    """The name of the interface that an RTM_NEWLINK or RTM_DELLINK is about."""
-    return (
-        dict(_attributes(body[_IFINFO.size :])).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+def parse_link(body: bytes) -> Link:
+    """The body of an RTM_NEWLINK or RTM_DELLINK."""
+    flags = _IFINFO.unpack_from(body)[4]
+    found = dict(parse_attributes(body[_IFINFO.size :]))
+    received = found.get(_IFLA_STATS64, b"")[:8]
+    return Link(
+        name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+        up=bool(flags & IFF_UP),
+        received_packets=struct.unpack("=Q", received)[0] if len(received) == 8 else 0,
     )
-
-
-def parse_messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The kinds and bodies of all messages in what was received."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        size, kind, *_ = _HEADER.unpack_from(data, at)
-        if size < _HEADER.size:
-            return
-        yield kind, data[at + _HEADER.size : at + size]
-        at += (size + 3) & ~3
 
 
 class RouteSocket:
@@ -237,7 +251,6 @@ class RouteSocket:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, 0))
 
     def __enter__(self) -> RouteSocket:
         return self
@@ -255,21 +268,35 @@ class RouteSocket:
             OSError: the first refusal; messages after it may have been acted on.
         """
         self._socket.send(
-            b"".join(_pack(message, _NLM_F_ACK, number) for number, message in enumerate(messages))
+            b"".join(
+                pack_message(message.kind, message.flags | NLM_F_ACK, message.body, number)
+                for number, message in enumerate(messages)
+            )
         )
         refusal: OSError | None = None
         answered = 0
         while answered < len(messages):
             for kind, body in parse_messages(self._socket.recv(_RECEIVE_BYTES)):
-                if kind != _NLMSG_ERROR:
+                if kind != NLMSG_ERROR:
                     continue
                 answered += 1
                 number = -struct.unpack_from("=i", body)[0]
                 if number and number not in ignored and refusal is None:
-                    of = _HEADER.unpack_from(body, 4)[1]
+                    of = HEADER.unpack_from(body, 4)[1]
                     refusal = OSError(number, f"{os.strerror(number)} (rtnetlink message of kind {of})")
         if refusal is not None:
             raise refusal
+
+    def find_link(self, name: str) -> Link:
+        """Raises OSError when there is no interface of this name."""
+        body = _IFINFO.pack(0, 0, 0, 0, 0, 0) + _text(_IFLA_IFNAME, name)
+        self._socket.send(pack_message(RTM_GETLINK, 0, body))
+        for kind, found in parse_messages(self._socket.recv(_RECEIVE_BYTES)):
+            if kind == RTM_NEWLINK:
+                return parse_link(found)
+            if kind == NLMSG_ERROR and (refusal := find_refusal(found, f"rtnetlink, interface {name}")):
+                raise refusal
+        raise OSError(f"the kernel says nothing about the interface {name}")
 
     def routes(self) -> list[Route]:
         """All routes of IPv4, in all tables."""
@@ -281,20 +308,24 @@ class RouteSocket:
 
     def _dump(self, question: int, answer: int) -> Iterator[bytes]:
         body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        self._socket.send(_pack(Message(question, _NLM_F_DUMP, body), 0, 0))
+        self._socket.send(pack_message(question, NLM_F_DUMP, body))
         while True:
             for kind, found in parse_messages(self._socket.recv(_RECEIVE_BYTES)):
-                if kind == _NLMSG_DONE:
+                if kind == NLMSG_DONE:
                     return
-                if kind == _NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", found)[0]
-                    raise OSError(number, f"{os.strerror(number)} (rtnetlink dump of kind {question})")
+                if kind == NLMSG_ERROR and (
+                    refusal := find_refusal(found, f"rtnetlink dump of kind {question}")
+                ):
+                    raise refusal
                 if kind == answer:
                     yield found
 
 
 def open_monitor(*groups: int, kinds: tuple[int, ...]) -> socket.socket:
-    """A non-blocking socket that hears of every change in these groups, of these kinds of messages only."""
+    """A non-blocking socket that hears of every change in these groups, of these kinds of messages only.
+
+    Of RTM_NEWLINK, it hears when an interface is down.
+    """
     monitor = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
@@ -309,13 +340,21 @@ def open_monitor(*groups: int, kinds: tuple[int, ...]) -> socket.socket:
 
 def _filter(monitor: socket.socket, kinds: tuple[int, ...]) -> None:
     """Have the kernel drop all other messages: there are many when containers come, and few that matter."""
-    load_kind, jump_if_equal, give_back = 0x28, 0x15, 0x06
+    load_half, load_word, jump_if_equal, jump_if_set, give_back = 0x28, 0x20, 0x15, 0x45, 0x06
+    at_kind, at_flags = 4, HEADER.size + 8
+    plain = [kind for kind in kinds if kind != RTM_NEWLINK]
     # The program reads numbers as the network has them, the kernel writes them as this machine does.
-    program = [(load_kind, 0, 0, 4)]
+    program = [(load_half, 0, 0, at_kind)]
     program += [
-        (jump_if_equal, len(kinds) - index, 0, socket.htons(kind)) for index, kind in enumerate(kinds)
+        (jump_if_equal, len(plain) - index + 3, 0, socket.htons(kind)) for index, kind in enumerate(plain)
     ]
-    program += [(give_back, 0, 0, 0), (give_back, 0, 0, 0xFFFFFFFF)]
+    program += [
+        (jump_if_equal, 0, 2, socket.htons(RTM_NEWLINK if RTM_NEWLINK in kinds else 0)),
+        (load_word, 0, 0, at_flags),
+        (jump_if_set, 0, 1, socket.htonl(IFF_UP)),
+        (give_back, 0, 0, 0),
+        (give_back, 0, 0, 0xFFFFFFFF),
+    ]
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     monitor.setsockopt(
@@ -338,9 +377,9 @@ def _route(
     body = _RTMSG.pack(socket.AF_INET, destination.prefixlen, 0, 0, small, protocol, scope, kind, 0)
     body += _number(_RTA_TABLE, table)
     if destination.prefixlen:
-        body += _attribute(_RTA_DST, destination.network_address.packed)
+        body += pack_attribute(_RTA_DST, destination.network_address.packed)
     if gateway is not None:
-        body += _attribute(_RTA_GATEWAY, gateway.packed)
+        body += pack_attribute(_RTA_GATEWAY, gateway.packed)
     if link:
         body += _number(_RTA_OIF, link)
     if metric:
@@ -353,37 +392,18 @@ def _rule(rule: Rule) -> bytes:
     body = _RTMSG.pack(socket.AF_INET, rule.destination.prefixlen, 0, 0, small, 0, 0, FR_ACT_TO_TBL, 0)
     body += _number(_FRA_TABLE, rule.table) + _number(_FRA_PRIORITY, rule.priority)
     body += _number(_FRA_FWMARK, rule.mark) + _number(_FRA_FWMASK, rule.mask)
-    body += _attribute(_FRA_PROTOCOL, bytes([rule.protocol]))
+    body += pack_attribute(_FRA_PROTOCOL, bytes([rule.protocol]))
     if rule.destination.prefixlen:
-        body += _attribute(_FRA_DST, rule.destination.network_address.packed)
+        body += pack_attribute(_FRA_DST, rule.destination.network_address.packed)
     return body
 
 
-def _pack(message: Message, flags: int, number: int) -> bytes:
-    size = _HEADER.size + len(message.body)
-    return _HEADER.pack(size, message.kind, message.flags | flags | _NLM_F_REQUEST, number, 0) + message.body
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
 def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
+    return pack_attribute(kind, value.encode() + b"\0")
 
 
 def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack("=I", value & 0xFFFFFFFF))
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        size, kind = _ATTRIBUTE.unpack_from(data, at)
-        if size < _ATTRIBUTE.size:
-            return
-        yield kind, data[at + _ATTRIBUTE.size : at + size]
-        at += (size + 3) & ~3
+    return pack_attribute(kind, struct.pack("=I", value & 0xFFFFFFFF))
 
 
 def _network(packed: bytes | None, length: int) -> IPv4Network:

@@ -1,4 +1,4 @@
-"""Hears when somebody removes a container's wire or the routes to it, and has them made again.
+"""Hears when somebody removes a container's wire or the routes to it, or sets it down, and has all as it was.
 
 Until then its packets go nowhere: what is missing is never open.
 """
@@ -10,13 +10,17 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from ipaddress import IPv4Address
+from typing import Final
 
 from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.kernel.netlink import parse_messages
 
 from .routed import PROTOCOL, TABLE, RoutedLinks
 
 log = logging.getLogger(__name__)
 
+#: What of the kernel's messages is worth hearing; RTM_NEWLINK for what goes down.
+KINDS: Final = (rt.RTM_DELLINK, rt.RTM_NEWLINK, rt.RTM_DELROUTE, rt.RTM_DELRULE)
 _RECEIVE_BYTES = 1 << 16
 
 
@@ -30,7 +34,7 @@ class Monitor:
             rt.RTNLGRP_LINK,
             rt.RTNLGRP_IPV4_ROUTE,
             rt.RTNLGRP_IPV4_RULE,
-            kinds=(rt.RTM_DELLINK, rt.RTM_DELROUTE, rt.RTM_DELRULE),
+            kinds=KINDS,
         )
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._hear)
@@ -51,13 +55,12 @@ class Monitor:
             log.warning("changes of links were missed: %s", exc)
             self._repair(self._links.repair_all)
             return
-        for kind, body in rt.parse_messages(data):
+        for kind, body in parse_messages(data):
             self._judge(kind, body)
 
     def _judge(self, kind: int, body: bytes) -> None:
-        if kind == rt.RTM_DELLINK:
-            name = rt.parse_link_name(body)
-            address = self._links.lan.owns_interface(name)
+        if kind in (rt.RTM_DELLINK, rt.RTM_NEWLINK):
+            address = self._links.lan.owns_interface(rt.parse_link(body).name)
             # Of a container that has ended we know by now, and of one that is being made not yet.
             if address is not None and self._links.is_connected(address):
                 self._repair(lambda: self._repair_wire(address))
@@ -74,8 +77,8 @@ class Monitor:
             self._repair(self._links.repair_routes)
 
     def _repair_wire(self, address: IPv4Address) -> None:
-        if self._links.repair_wire(address):
-            log.warning("somebody had removed the link of %s; it was made again", address)
+        if (damage := self._links.repair_wire(address)) is not None:
+            log.warning("somebody had %s the link of %s: it is as it was", damage, address)
 
     def _repair(self, work: Callable[[], None]) -> None:
         repair = self._loop.run_in_executor(self._executor, work)

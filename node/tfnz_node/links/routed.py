@@ -18,10 +18,11 @@ import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from tfnz_node.core.lan import GATEWAY, MARK, MARK_MASK, Lan, find_free
 from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.kernel.conntrack import delete_connections
 from tfnz_node.kernel.netns import open_own_netns, visiting
 
 from .base import LinksUnavailable
@@ -49,6 +50,10 @@ _THERE: Final = frozenset({errno.EEXIST})
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH})
 
 
+#: What somebody may do to a wire.
+Damage: TypeAlias = Literal["removed", "set down"]
+
+
 class RoutedLinks:
     """The links of one node, on the host's side of which everything carries the group of its network.
 
@@ -66,6 +71,7 @@ class RoutedLinks:
             with rt.RouteSocket() as kernel:
                 self.mtu = find_mtu(kernel.routes())
                 sweep(kernel, lan.network)
+            delete_connections(lan.network)
             self.repair_routes()
         except OSError as exc:
             os.close(self._host)
@@ -92,8 +98,24 @@ class RoutedLinks:
     def disconnect(self, address: IPv4Address) -> None:
         with self._lock:
             kept = self._connected.pop(address, None)
-        if kept is not None:
-            os.close(kept)
+        if kept is None:
+            return
+        try:
+            self._forget(address)
+        finally:
+            os.close(kept)  # and not before: the wire may go with it
+
+    def _forget(self, address: IPv4Address) -> None:
+        """Leave nothing by which the next with this address could be reached."""
+        network = IPv4Network(address)
+        with rt.RouteSocket() as kernel:
+            # When the wire has been removed nobody knows what has come by it.
+            with contextlib.suppress(OSError):
+                if not kernel.find_link(self.lan.interface(address)).received_packets:
+                    return
+            # Without it nothing passes any more, also of what its kernel sends by itself.
+            kernel.request(rt.delete_route(network, table=TABLE, protocol=PROTOCOL), ignored=_GONE)
+        delete_connections(network)
 
     def close(self) -> None:
         while self._connected:
@@ -105,8 +127,8 @@ class RoutedLinks:
     def is_connected(self, address: IPv4Address) -> bool:
         return address in self._connected
 
-    def repair_wire(self, address: IPv4Address) -> bool:
-        """Make the wire of a container again if it has been removed, or else the route to it; whether it had been.
+    def repair_wire(self, address: IPv4Address) -> Damage | None:
+        """Have the wire of a container be as it was made, and the route to it; what had been done to the wire.
 
         Raises:
             OSError: the kernel refuses, also because the container is ending.
@@ -115,13 +137,15 @@ class RoutedLinks:
             kept = self._connected.get(address)
             netns_fd = None if kept is None else os.dup(kept)
         if netns_fd is None:
-            return False
+            return None
+        name = self.lan.interface(address)
         try:
             with rt.RouteSocket() as kernel, contextlib.suppress(OSError):
-                kernel.request(self._make_route(address))
-                return False
+                was_up = kernel.find_link(name).up
+                kernel.request(rt.set_link(name, up=True, settings=_SETTINGS), self._make_route(address))
+                return None if was_up else "set down"
             self._make_wire(address, netns_fd)
-            return True
+            return "removed"
         finally:
             os.close(netns_fd)
 

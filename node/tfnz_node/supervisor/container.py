@@ -300,6 +300,15 @@ class Container:
         return self.spec.limits.memory_bytes
 
     @property
+    def disk_limit_bytes(self) -> int:
+        return self.spec.disk_bytes
+
+    @property
+    def files_bytes(self) -> int:
+        """The size of its pre-boot files, which are kept for its next reset."""
+        return self.spec.files_bytes
+
+    @property
     def ip(self) -> str:
         return self._sandbox.slot.address
 

@@ -62,6 +62,11 @@ class Spec:
         return RootKind(self.image_digest, tuple(self.layers), self.disk_bytes)
 
     @property
+    def files_bytes(self) -> int:
+        """The size of all pre-boot files together."""
+        return sum(len(file.data) for file in self.files)
+
+    @property
     def hostname(self) -> str:
         """What the container calls itself."""
         return self.tag or self.id[:12]

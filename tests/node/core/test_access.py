@@ -101,7 +101,7 @@ def test_a_policy_replaces_another_with_all_its_answers() -> None:
     access, address = Access(), CLIENT.address
     assert access.egress_of(address) == OPEN
     named = Egress(names=("example.org",))
-    assert access.set_egress(address, named) == Change(remove=opening(address).add)
+    assert access.set_egress(address, named) == Change(remove=frozenset({Element("open", (str(address),))}))
     access.commit_egress(address, named)
     given = access.answer(address, [IPv4Address("8.8.8.8"), IPv4Address("8.8.8.8")])
     assert given == Change(add=frozenset({Element("answers", ("10.200.0.2", "8.8.8.8"))}))

@@ -21,11 +21,19 @@ class Owned:
     session: str = "a1"
     tag: str | None = None
     memory_limit_bytes: int = 64 * MIB
+    disk_limit_bytes: int = 64 * MIB
     id: str = field(default_factory=new_id)
 
 
-def make_registry(*owned: Owned, containers: int = 0, memory: int = 0) -> Registry[Owned]:
-    registry: Registry[Owned] = Registry(containers_per_account=containers, memory_per_account=memory)
+def make_registry(
+    *owned: Owned, containers: int = 0, memory: int = 0, disk: int = 0, files: int = 0
+) -> Registry[Owned]:
+    registry: Registry[Owned] = Registry(
+        containers_per_account=containers,
+        memory_per_account=memory,
+        disk_per_account=disk,
+        files_per_account=files,
+    )
     for one in owned:
         registry.add(one)
     return registry
@@ -139,8 +147,35 @@ def test_the_memory_of_an_account_is_summed_over_its_sessions() -> None:
     registry.check("b", tag=None, memory_bytes=192 * MIB)
 
 
+def test_the_disk_of_an_account_is_summed_and_given_back() -> None:
+    first = Owned()
+    registry = make_registry(first, Owned(session="a2"), disk=192 * MIB)
+    registry.check("a", tag=None, memory_bytes=0, disk_bytes=64 * MIB)
+    with pytest.raises(QuotaExceeded, match=f"fill {192 * MIB + 1} bytes of disk .* allows it {192 * MIB}"):
+        registry.check("a", tag=None, memory_bytes=0, disk_bytes=64 * MIB + 1)
+    with pytest.raises(QuotaExceeded):
+        registry.add(Owned(disk_limit_bytes=64 * MIB + 1))
+    registry.check("b", tag=None, memory_bytes=0, disk_bytes=192 * MIB)
+    registry.remove(first)
+    registry.add(Owned(disk_limit_bytes=128 * MIB))
+
+
+def test_the_files_that_are_kept_for_an_account_are_summed_and_given_back() -> None:
+    registry = make_registry(files=10)
+    registry.keep_files("a", 6)
+    with pytest.raises(QuotaExceeded, match="would have 11 bytes together, and this node allows it 10"):
+        registry.keep_files("a", 5)
+    registry.keep_files("a", 4)
+    registry.keep_files("b", 10)
+    registry.drop_files("a", 6)
+    registry.keep_files("a", 6)
+
+
 def test_no_quota_is_no_limit() -> None:
-    make_registry(*(Owned(memory_limit_bytes=1 << 50) for _ in range(100)))
+    registry = make_registry(
+        *(Owned(memory_limit_bytes=1 << 50, disk_limit_bytes=1 << 60) for _ in range(100))
+    )
+    registry.keep_files("a", 1 << 60)
 
 
 def test_what_the_quota_refuses_takes_no_tag() -> None:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tfnz_node.core.access import Change, Party, Permission, opening
+from tfnz_node.core.access import Change, Element, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
 from tfnz_node.firewall.ruleset import render_table
@@ -54,14 +54,16 @@ class Lab:
 
     Args:
         render: makes the firewall's text, perhaps without one of its rules.
+        connections: how many a container may have.
     """
 
-    def __init__(self, render: Render = render_table) -> None:
+    def __init__(self, render: Render = render_table, *, connections: int = 4096) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._netns: dict[str, int] = {}
+        self._allowed: list[frozenset[Element]] = []
         self._home = self.on_host(_leave)
         self._netns["host"] = self._home
-        self.on_host(self._set_up, render)
+        self.on_host(self._set_up, render, connections)
 
     def __enter__(self) -> Lab:
         return self
@@ -94,6 +96,14 @@ class Lab:
         """A socket of a place; the caller closes it."""
         return self.inside(place, socket.socket, family, kind, protocol)
 
+    def address(self, name: str) -> str:
+        """Where something is; an address is itself."""
+        return ADDRESSES.get(name, name)
+
+    def place_of(self, name: str) -> str:
+        """In which namespace an address is."""
+        return "outside" if name in OUTSIDE else name
+
     def set(self, place: str, path: str, value: str) -> None:
         """Change a setting below /proc/sys/net."""
         self.inside(place, Path("/proc/sys/net", path).write_text, value)
@@ -106,14 +116,23 @@ class Lab:
         one, other = (Party(name, IPv4Address(ADDRESSES[name])) for name in (server, client))
         elements = Permission(one, other, port).elements()
         self.apply(Change(add=elements))
+        self._allowed.append(elements)
         try:
             yield Change(remove=elements)
         finally:
+            self._allowed.remove(elements)
             self.apply(Change(add=elements))
             self.apply(Change(remove=elements))
 
     def apply(self, change: Change) -> None:
         self.on_host(self.firewall.apply, change)
+
+    def reopen(self) -> None:
+        """Have a new firewall know what the old one did of containers."""
+        for name in CONTAINERS:
+            self.apply(opening(IPv4Address(ADDRESSES[name])))
+        for elements in self._allowed:
+            self.apply(Change(add=elements))
 
     def make_namespace(self, name: str) -> int:
         """A namespace without anything in it."""
@@ -125,12 +144,12 @@ class Lab:
 
     # --- on the host's thread
 
-    def _set_up(self, render: Render) -> None:
+    def _set_up(self, render: Render, connections: int) -> None:
         _run("ip", "link", "set", "lo", "up")
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         # Only what the links ask for themselves is to count.
         Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("0")
-        self.firewall = NftablesFirewall(LAN, permitted=PERMITTED, render=render)
+        self.firewall = NftablesFirewall(LAN, permitted=PERMITTED, connections=connections, render=render)
         self._make_outside()
         self.links = RoutedLinks(LAN)
         for name in CONTAINERS:

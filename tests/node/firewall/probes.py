@@ -85,21 +85,49 @@ def other(lab: Lab, source: str, target: str) -> bool:
         return _hears(receiver, lambda data: data[20:] == word)
 
 
-def spoofed(lab: Lab, source: str, target: str, *, pretended: str) -> bool:
-    """Whether a datagram with somebody else's address as its sender arrives."""
+def spoofed(lab: Lab, source: str, target: str, *, pretended: str, kind: str = "udp") -> bool:
+    """Whether a packet with somebody else's address as its sender arrives."""
     word = os.urandom(8)
-    datagram = struct.pack(">HHHH", PORT, PORT, 16, 0) + word
-    header = struct.pack(">BBHHHBBH", 0x45, 0, 36, 1, 0, 64, socket.IPPROTO_UDP, 0)
-    header += socket.inet_aton(ADDRESSES.get(pretended, pretended)) + socket.inet_aton(ADDRESSES[target])
-    packet = header[:10] + struct.pack(">H", checksum(header)) + header[12:] + datagram
+    protocol, body = forge(kind, word)
+    packet = write_packet(protocol, ADDRESSES.get(pretended, pretended), ADDRESSES[target], body)
     wire = LAN.hardware_address(IPv4Address(ADDRESSES[source]))
     with (
-        lab.socket(place_of(target), socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as receiver,
+        lab.socket(place_of(target), socket.AF_INET, socket.SOCK_RAW, protocol) as receiver,
         lab.socket(source, socket.AF_PACKET, socket.SOCK_RAW) as sender,
     ):
         sender.bind(("eth0", 0))
         sender.send(wire + wire + struct.pack(">H", 0x0800) + packet)
-        return _hears(receiver, lambda data: data[28:] == word)
+        return _hears(receiver, lambda data: data.endswith(word))
+
+
+def forge(kind: str, word: bytes, *, port: int = PORT) -> tuple[int, bytes]:
+    """The number of a protocol, and the first packet of a connection by it, which ends with a word of eight bytes.
+
+    Args:
+        port: where it comes from, or what stands for that.
+    """
+    if kind == "udp":
+        return socket.IPPROTO_UDP, struct.pack(">HHHH", port, PORT, 8 + len(word), 0) + word
+    if kind == "tcp":  # without its checksum, which has the addresses in it
+        return socket.IPPROTO_TCP, struct.pack(">HHIIBBHHH", port, PORT, 1, 0, 5 << 4, 2, 65535, 0, 0) + word
+    if kind == "icmp":
+        echo = struct.pack(">BBHHH", ICMP_ECHO, 0, 0, port, 1) + word
+        return socket.IPPROTO_ICMP, echo[:2] + struct.pack(">H", checksum(echo)) + echo[4:]
+    init = struct.pack(">BBHIIHHI", 1, 0, 20 + len(word), 1, 65536, 1, 1, 1) + word
+    chunk = struct.pack(">HHI", port, PORT, 0) + bytes(4) + init
+    return SCTP, chunk[:8] + struct.pack("<I", crc32c(chunk)) + chunk[12:]
+
+
+def write_packet(protocol: int, sender: str, receiver: str, body: bytes) -> bytes:
+    """A packet of IPv4."""
+    if protocol == socket.IPPROTO_TCP:
+        pseudo = (
+            socket.inet_aton(sender) + socket.inet_aton(receiver) + struct.pack(">HH", protocol, len(body))
+        )
+        body = body[:16] + struct.pack(">H", checksum(pseudo + body)) + body[18:]
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, protocol, 0)
+    header += socket.inet_aton(sender) + socket.inet_aton(receiver)
+    return header[:10] + struct.pack(">H", checksum(header)) + header[12:] + body
 
 
 #: Every kind of packet that has no port, or the usual one.

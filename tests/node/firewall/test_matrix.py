@@ -10,17 +10,20 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
-from tests.node.firewall.probes import KINDS, PORT, icmp, spoofed, tcp, udp
+from tests.node.firewall.probes import KINDS, PORT, checksum, forge, icmp, spoofed, tcp, udp, write_packet
 from tests.system.waiting import wait_for
 from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import Render
 from tfnz_node.firewall.ruleset import render_table
+from tfnz_node.links import routed
 from tfnz_node.links.routed import LAST_METRIC
 
 #: From where to where packets of every kind pass when nobody has allowed anything.
@@ -194,6 +197,84 @@ def test_nobody_pretends_to_be_another(lab: Lab) -> None:
         assert not spoofed(lab, "stranger", "host", pretended=pretended), pretended
 
 
+@pytest.mark.parametrize("kind", sorted(OUTWARD))
+def test_nobody_pretends_to_be_another_by_any_protocol(lab: Lab, kind: str) -> None:
+    with lab.allowed():
+        assert spoofed(lab, "client", "server", pretended="client", kind=kind)
+        assert not spoofed(lab, "stranger", "server", pretended="client", kind=kind)
+    assert not spoofed(lab, "stranger", "public", pretended="client", kind=kind)
+    assert not spoofed(lab, "stranger", "host", pretended="client", kind=kind)
+
+
+def test_nobody_outside_pretends_to_be_a_container(lab: Lab) -> None:
+    """By a connection that it begins in a container's name it would get in with the answer."""
+    assert not comes_in_by_an_answer(lab)
+
+
+def comes_in_by_an_answer(lab: Lab) -> bool:
+    """Whether the outside reaches the client by answering what it has sent itself, in the client's name."""
+    words = os.urandom(8), os.urandom(8)
+    hardware = [read_hardware_address(lab, *place) for place in (("host", "ext0"), ("outside", "eth0"))]
+    with (
+        lab.socket("outside", socket.AF_PACKET, socket.SOCK_RAW) as wire,
+        lab.socket("outside", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as far,
+        lab.socket("client", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as near,
+    ):
+        wire.bind(("eth0", 0))
+
+        def send(sender: str, receiver: str, word: bytes, port: int) -> None:
+            datagram = struct.pack(">HHHH", PORT, port, 16, 0) + word
+            packet = write_packet(socket.IPPROTO_UDP, sender, receiver, datagram)
+            wire.send(b"".join(hardware) + b"\x08\0" + packet)
+
+        send(ADDRESSES["client"], ADDRESSES["public"], words[0], PORT)
+        heard = b""
+        while not heard.endswith(words[0]) and select.select([far], [], [], 0.2)[0]:
+            heard = far.recv(100)
+        # Perhaps the host has translated it.
+        sender, port = (
+            (heard[12:16], heard[20:22]) if heard.endswith(words[0]) else (b"\n\xc8\0\2", b"\x15\x38")
+        )
+        send(ADDRESSES["public"], socket.inet_ntoa(sender), words[1], int.from_bytes(port, "big"))
+        while select.select([near], [], [], 0.2)[0]:
+            if near.recv(100).endswith(words[1]):
+                return True
+        return False
+
+
+def read_hardware_address(lab: Lab, place: str, interface: str) -> bytes:
+    with lab.socket(place, socket.AF_PACKET, socket.SOCK_RAW) as one:
+        one.bind((interface, 0))
+        address: bytes = one.getsockname()[4]
+        return address
+
+
+def test_what_one_began_is_not_answered_to_the_next_with_its_address() -> None:
+    assert not is_heir_to_connections()
+
+
+def is_heir_to_connections() -> bool:
+    """Whether the outside reaches a container by a connection of the one that had its address before."""
+    address = IPv4Address(ADDRESSES["client"])
+    with Lab() as lab, lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("0.0.0.0", PORT))
+        with lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as near:
+            near.bind(("0.0.0.0", PORT + 1))
+            near.sendto(b"one", (ADDRESSES["outside"], PORT))
+        _, whom = far.recvfrom(10)
+        lab.on_host(lab.links.disconnect, address)
+        lab.end_namespace("client")
+        lab.on_host(lab.links.connect, address, lab.make_namespace("heir"))
+        with lab.socket("heir", socket.AF_INET, socket.SOCK_DGRAM) as heir:
+            heir.bind(("0.0.0.0", PORT + 1))
+
+            def answered() -> bool:
+                far.sendto(b"two", whom)
+                return bool(select.select([heir], [], [], 0.2)[0])
+
+            return any(answered() for _ in range(3))  # a new wire takes a moment to carry
+
+
 def test_nothing_goes_around_by_ipv6(lab: Lab) -> None:
     """Even if it were switched on inside, where nobody but us can do that."""
     switch_ipv6_on(lab, "client", "eth0")
@@ -234,6 +315,12 @@ def hears_ipv6(lab: Lab) -> bool:
 
 
 def test_nobody_answers_arp(lab: Lab) -> None:
+    assert not is_answered_by_arp(lab)
+
+
+def is_answered_by_arp(lab: Lab) -> bool:
+    """Whether the client, when it asks who has the host's address, is told."""
+    hardware = LAN.hardware_address(IPv4Address(ADDRESSES["client"]))
     ask = struct.pack(
         ">HHBBH6s4s6s4s",
         1,
@@ -241,15 +328,39 @@ def test_nobody_answers_arp(lab: Lab) -> None:
         6,
         4,
         1,
-        b"\x02\x20\x0a\xc8\0\2",
-        b"\x0a\xc8\0\2",
+        hardware,
+        socket.inet_aton(ADDRESSES["client"]),
         bytes(6),
-        b"\xc6\x33\x64\1",
+        socket.inet_aton(ADDRESSES["host"]),
     )
     with lab.socket("client", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as wire:
         wire.bind(("eth0", 0x0806))
-        wire.send(b"\xff" * 6 + b"\x02\x20\x0a\xc8\0\2" + b"\x08\x06" + ask)
-        assert select.select([wire], [], [], 0.2)[0] == []
+        wire.send(b"\xff" * 6 + hardware + b"\x08\x06" + ask)
+        return bool(select.select([wire], [], [], 0.2)[0])
+
+
+def test_nobody_is_told_of_a_better_way(lab: Lab) -> None:
+    for everywhere in ("0", "1"):
+        lab.set("host", "ipv4/conf/all/send_redirects", everywhere)
+        assert not is_redirected(lab)
+
+
+def is_redirected(lab: Lab) -> bool:
+    """Whether the client, when it sends something that leads back to itself, is told not to."""
+    wire = LAN.hardware_address(IPv4Address(ADDRESSES["client"]))
+    protocol, body = forge("udp", b"01234567")
+    packet = write_packet(protocol, ADDRESSES["client"], ADDRESSES["client"], body)
+    with (
+        lab.socket("client", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as sender,
+    ):
+        sender.bind(("eth0", 0x0800))
+        sender.send(wire + wire + b"\x08\0" + packet)
+        # What comes back is ICMP of type 5, and tells who has sent it by the packet within.
+        while select.select([sender], [], [], 0.2)[0]:
+            data = sender.recv(2000)
+            if data[14 + 9] == socket.IPPROTO_ICMP and data[14 + 20] == 5:
+                return True
+        return False
 
 
 def test_groups_and_broadcasts_reach_nobody(lab: Lab) -> None:
@@ -300,6 +411,46 @@ def test_an_error_in_answer_to_what_is_allowed_passes(lab: Lab) -> None:
     """Between containers that may connect: nobody listens there, so the sender is told by an error."""
     with lab.allowed(port=PORT), pytest.raises(ConnectionRefusedError):
         ask_nobody(lab, patience_s=5)
+
+
+@pytest.mark.parametrize("port", [None, PORT])
+def test_nobody_tells_of_errors_of_connections_that_are_others(lab: Lab, port: int | None) -> None:
+    with lab.allowed(port=port):
+        assert is_told_of_an_error(lab, "server", "client")
+        assert is_told_of_an_error(lab, "client", "server")
+        assert not is_told_of_an_error(lab, "stranger", "client")
+        assert not is_told_of_an_error(lab, "stranger", "server")
+
+
+def is_told_of_an_error(lab: Lab, source: str, target: str) -> bool:
+    """Whether somebody can tell the client or the server that the connection between them has failed."""
+    word = b"01234567"
+    protocol, body = forge("udp", word)
+    there = write_packet(protocol, ADDRESSES["client"], ADDRESSES["server"], body)
+    back = write_packet(protocol, ADDRESSES["server"], ADDRESSES["client"], body)
+    with ExitStack() as stack:
+
+        def open_wire(place: str) -> socket.socket:
+            wire = lab.socket(place, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+            wire.bind(("eth0", 0x0800))
+            return stack.enter_context(wire)
+
+        def send(place: str, packet: bytes) -> None:
+            hardware = LAN.hardware_address(IPv4Address(ADDRESSES[place]))
+            open_wire(place).send(hardware + hardware + b"\x08\0" + packet)
+
+        receiver = open_wire(target)
+        send("client", there)
+        send("server", back)
+        failed = struct.pack(">BBHI", 3, 1, 0, 0) + (there if target == "client" else back)
+        failed = failed[:2] + struct.pack(">H", checksum(failed)) + failed[4:]
+        send(source, write_packet(socket.IPPROTO_ICMP, ADDRESSES[source], ADDRESSES[target], failed))
+        while select.select([receiver], [], [], 0.2)[0]:
+            data = receiver.recv(2000)
+            # Their own systems tell each other that nobody listens, which has another code.
+            if data[14 + 9] == socket.IPPROTO_ICMP and data[14 + 20 : 14 + 22] == b"\3\1":
+                return True
+        return False
 
 
 def ask_nobody(lab: Lab, *, patience_s: float) -> None:
@@ -362,12 +513,15 @@ def test_a_flush_of_all_rules_changes_nothing(lab: Lab) -> None:
         assert all_is_as_it_should_be(lab)
 
 
-def test_without_the_firewall_nothing_passes() -> None:
+@pytest.mark.parametrize("rp_filter", ["0", "2"])
+def test_without_the_firewall_nothing_passes(rp_filter: str) -> None:
+    """Also where the host's own setting, which the kernel prefers to a lower one of ours, is a loose one."""
     with (
         Lab() as lab,
         lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far,
         lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as near,
     ):
+        lab.set("host", "ipv4/conf/all/rp_filter", rp_filter)
         far.bind(("0.0.0.0", PORT))
         near.sendto(b"one", (ADDRESSES["outside"], PORT))
         _, whom = far.recvfrom(10)
@@ -402,8 +556,8 @@ def test_without_routes_nothing_passes(lab: Lab) -> None:
 def without(*patterns: str) -> Render:
     """The table without the lines that match."""
 
-    def render(lan: Lan, permitted: tuple[IPv4Network, ...]) -> str:
-        lines = render_table(lan, permitted).splitlines(keepends=True)
+    def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
+        lines = render_table(lan, permitted, connections).splitlines(keepends=True)
         kept = [line for line in lines if not any(re.search(pattern, line) for pattern in patterns)]
         assert len(lines) - len(kept) >= len(patterns)
         return "".join(kept)
@@ -418,19 +572,27 @@ def no_rp_filter(lab: Lab) -> None:
 
 
 def test_the_last_word_between_containers_matters() -> None:
-    with Lab(
-        lambda lan, permitted: render_table(lan, permitted).replace(
-            "ct state related accept\n        drop", "ct state related accept"
-        )
-    ) as lab:
+    between = re.compile(r"(chain between \{.*?)        drop\n", re.DOTALL)
+    with Lab(lambda *policy: between.sub(r"\1        accept\n", render_table(*policy))) as lab:
         assert reachable(lab, "client", "server") == set(KINDS)
+
+
+def test_to_ask_who_tells_of_errors_matters() -> None:
+    for removed in (("ct state related goto failing",), ("@members accept",)):
+        with Lab(without(*removed)) as lab, lab.allowed():
+            told = (
+                is_told_of_an_error(lab, "stranger", "client"),
+                is_told_of_an_error(lab, "server", "client"),
+            )
+            # Without the question it is as if the connection's own packet had come; without the answers nobody is told.
+            assert told == ((True, True) if "goto" in removed[0] else (False, False))
 
 
 def test_the_last_word_to_the_outside_matters() -> None:
     with (
         Lab(
-            lambda lan, permitted: render_table(lan, permitted).replace(
-                "@answers accept\n        drop", "@answers accept"
+            lambda *policy: render_table(*policy).replace(
+                "@answers goto passing\n        drop", "@answers goto passing\n        accept"
             )
         ) as lab,
         policy(lab, CLOSED),
@@ -443,7 +605,12 @@ def test_the_last_word_to_the_outside_matters() -> None:
     [
         # What would be dropped on its way in, if it had come from the outside to begin with.
         (
-            ("ip saddr != ", "ip daddr .* 10.200.0.0/16 } drop", "10.0.0.0/8.* drop", "@answers accept"),
+            (
+                "ip saddr != ",
+                "ip daddr .* 10.200.0.0/16 } drop",
+                "10.0.0.0/8.* drop",
+                "@answers goto passing",
+            ),
             "client",
             "private",
         ),
@@ -466,6 +633,16 @@ def test_each_guard_against_false_senders_matters() -> None:
     with Lab() as lab, lab.allowed():
         no_rp_filter(lab)
         assert not spoofed(lab, "stranger", "server", pretended="client")
+
+
+def test_the_guard_against_false_containers_outside_matters() -> None:
+    with Lab(without("iifgroup != .* ip saddr .* drop")) as lab:
+        assert comes_in_by_an_answer(lab)
+
+
+def test_to_forget_connections_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routed, "delete_connections", lambda _: 0)
+    assert is_heir_to_connections()
 
 
 def test_what_is_said_against_others_translations_matters() -> None:
@@ -522,6 +699,38 @@ def test_switching_ipv6_off_matters() -> None:
         switch_ipv6_on(lab, "client", "eth0")
         switch_ipv6_on(lab, "host", wire)
         assert hears_ipv6(lab)
+
+
+def test_to_have_no_arp_matters() -> None:
+    with Lab() as lab:
+        no_rp_filter(lab)  # which has the sender of a question looked at, too
+        assert not is_answered_by_arp(lab)
+        lab.run("host", "ip", "link", "set", LAN.interface(IPv4Address(ADDRESSES["client"])), "arp", "on")
+        assert is_answered_by_arp(lab)
+
+
+def test_to_send_no_redirects_matters() -> None:
+    """What nothing lets out to a container is not even begun, if the host's own setting is no other."""
+    with Lab() as lab:
+        lab.set("host", "ipv4/conf/all/send_redirects", "0")  # the kernel does it if either says so
+        lab.run("host", "ip", "rule", "add", "to", str(LAN.network), "lookup", "2020", "priority", "2019")
+        assert not is_redirected(lab)
+        assert count_redirects(lab) == 0
+        wire = LAN.interface(IPv4Address(ADDRESSES["client"]))
+        lab.set("host", f"ipv4/conf/{wire}/send_redirects", "1")
+        assert not is_redirected(lab)
+        assert count_redirects(lab) == 1
+
+
+def count_redirects(lab: Lab) -> int:
+    """How many the host has sent, or tried to."""
+
+    def read() -> int:
+        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Icmp:"))
+        return int(values[names.index("OutRedirects")])
+
+    return lab.on_host(read)
 
 
 def test_translation_matters() -> None:

@@ -44,6 +44,7 @@ class Gateway:
         self,
         *,
         max_sessions: int = 8,
+        max_sessions_per_account: int = 0,
         grace_s: float = GRACE_S,
         hello_patience_s: float = GRACE_S,
         book: SessionBook | None = None,
@@ -72,6 +73,7 @@ class Gateway:
             takeover_s=TAKEOVER_S,
             silence_s=SILENCE_S,
             max_sessions=max_sessions,
+            max_sessions_per_account=max_sessions_per_account,
             hello_patience_s=hello_patience_s,
         )
 

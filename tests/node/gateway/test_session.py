@@ -322,6 +322,39 @@ async def test_a_client_that_sends_beyond_its_credit_breaks_the_rules() -> None:
     await client.session.end()
 
 
+async def test_what_nobody_takes_is_kept_only_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of many streams has its own credit: a client may use it up on all of them."""
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 200_000)
+    client = Client(Waiting())
+    for number in range(1, 5):
+        client.ask(number, PutFile("c", "/x", number))
+    for number in range(1, 4):
+        client.send(Data(number, bytes(60_000)))
+    with pytest.raises(ProtocolError, match="240000 bytes that were sent have not been taken"):
+        client.send(Data(4, bytes(60_000)))
+    await client.session.end()
+
+
+async def test_what_is_taken_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 100_000)
+
+    async def serve(session: Session, request: Request) -> Result:
+        stream = session.input(request.id)
+        assert stream is not None
+        while part := await stream.read():
+            stream.consumed(len(part))
+        return Done()
+
+    client = Client(serve)
+    client.ask(1, PutFile("c", "/x", 1))
+    for _ in range(10):
+        client.send(Data(1, bytes(60_000)))
+        await settle()
+    client.send(End(1))
+    await settle()
+    assert client.heard[-1] == Reply(1, Done())
+
+
 # --- connections
 
 

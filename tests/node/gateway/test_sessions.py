@@ -76,6 +76,19 @@ async def test_sessions_are_bounded() -> None:
     assert client.refusals == ["no_capacity"]
 
 
+async def test_no_account_has_all_sessions() -> None:
+    gateway = Gateway(max_sessions_per_account=2)
+    own = [gateway.open("uid:1"), gateway.open("uid:1")]
+    one_more = gateway.connect("uid:1")
+    one_more.say(Hello([1]))
+    assert one_more.refusals == ["quota_exceeded"]
+    assert not gateway.open("uid:2").refusals
+    # To come back is not to open one, and what has ended does not count.
+    gateway.connect("uid:1").resume(own[0].welcome)
+    own[1].say_bytes(b"")
+    assert not gateway.open("uid:1").refusals
+
+
 # --- silence and authorisation
 
 

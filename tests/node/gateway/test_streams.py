@@ -9,7 +9,7 @@ import pytest
 from tfnz.protocol.errors import DiskFull, ErrorInfo, ProtocolError
 from tfnz.protocol.messages import Credit, Data, End, NodeBody, Stop
 from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK, MAX_CREDIT
-from tfnz_node.gateway.streams import SMALL_PART, InStream, OutStream, StreamStopped
+from tfnz_node.gateway.streams import SMALL_PART, Held, InStream, OutStream, StreamStopped
 
 pytestmark = pytest.mark.asyncio(loop_factories=["jumping"])
 
@@ -225,3 +225,25 @@ async def test_what_lay_in_an_abandoned_stream_is_not_read(peer: Peer) -> None:
     stream.abandon()
     with pytest.raises(StreamStopped):
         await stream.read()
+
+
+async def test_what_is_held_is_counted_until_it_has_been_passed_on() -> None:
+    held = Held()
+    first, second, third = (
+        InStream(number, lambda body: None, lambda number: None, held=held) for number in range(3)
+    )
+    for stream in (first, second, third):
+        stream.on_data(b"x" * 5000)
+        stream.on_data(b"x" * 5000)
+    assert held.count == 30_000
+    part = await first.read()
+    assert held.count == 30_000  # whoever has read it keeps it
+    first.consumed(len(part))
+    assert held.count == 25_000
+    second.stop()
+    second.on_data(b"dropped")
+    third.abandon()
+    assert held.count == 5000
+    first.stop()
+    first.consumed(5000)
+    assert held.count == 0

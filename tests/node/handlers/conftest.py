@@ -25,7 +25,7 @@ def no_rootfs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest_asyncio.fixture
 async def fake(tmp_path: Path) -> AsyncIterator[FakeNode]:
     with ThreadPoolExecutor(2) as executor:
-        fake = FakeNode(tmp_path, executor, containers_quota=10)
+        fake = FakeNode(tmp_path, executor, containers_quota=10, files_quota=1000)
         fake.add_image("busybox")
         yield fake
         await asyncio.gather(*(container.end(Cause.DESTROYED) for container in fake.registry))

@@ -88,12 +88,15 @@ class FakeNode:
         executor: ThreadPoolExecutor,
         *,
         containers_quota: int = 0,
+        files_quota: int = 0,
         network: Network | None = None,
     ) -> None:
         self.storage = FakeStorage(directory)
         self.pool = FakePool(network)
         self.catalogue = Catalogue(MemoryStore(), directory)
-        self.registry: Registry[Container] = Registry(containers_per_account=containers_quota)
+        self.registry: Registry[Container] = Registry(
+            containers_per_account=containers_quota, files_per_account=files_quota
+        )
         self.ended_sessions: list[str] = []
         self.node = Node(
             name="node-1",

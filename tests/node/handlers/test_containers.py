@@ -186,6 +186,22 @@ async def test_quotas_hold(fake: FakeNode) -> None:
     assert len(fake.pool.taken) == 11
 
 
+async def test_the_files_that_are_kept_for_resets_are_bounded(fake: FakeNode) -> None:
+    client = fake.client()
+    files = [PreBootFile("/a", bytes(300)), PreBootFile("/b", bytes(300))]
+    fake.pool.failure = NoCapacity("all 8 slots are in use")
+    for _ in range(3):  # and what was not made keeps none
+        with pytest.raises(NoCapacity):
+            await client.call(spawn(files=files))
+    fake.pool.failure = None
+    await spawn_running(client, files=files)
+    with pytest.raises(QuotaExceeded, match="pre-boot files .* would have 1200 bytes"):
+        await client.call(spawn(files=files))
+    fake.sandbox.init.running[MAIN_NUMBER].end()
+    await asyncio.gather(*fake.node.tasks)
+    await client.call(spawn(files=files))
+
+
 async def test_a_node_without_room_says_so(fake: FakeNode) -> None:
     fake.pool.failure = NoCapacity("all 8 slots are in use")
     with pytest.raises(NoCapacity):

@@ -134,6 +134,7 @@ class Guarded:
     session: str = "a1"
     tag: str | None = "web"
     memory_limit_bytes: int = 1 << 20
+    disk_limit_bytes: int = 1 << 20
     touched: list[str] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:

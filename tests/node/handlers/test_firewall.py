@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ from tfnz.protocol.messages import (
     SpawnContainer,
     Streams,
 )
-from tfnz_node.core.access import Element
+from tfnz_node.core.access import Element, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.base import MemoryFirewall
 from tfnz_node.handlers.containers import release
@@ -64,6 +64,11 @@ async def spawn(client: NodeClient, **options: object) -> ContainerCreated:
     created = await client.call(SpawnContainer("busybox", Streams(), pty=False, **options))  # type: ignore[arg-type]
     assert isinstance(created, ContainerCreated)
     return created
+
+
+def begun(address: str) -> frozenset[Element]:
+    """What a container has in the firewall to begin with."""
+    return opening(IPv4Address(address)).add
 
 
 def pairs(firewall: MemoryFirewall) -> set[tuple[str, ...]]:
@@ -100,7 +105,7 @@ async def test_it_outlives_a_reboot_and_neither_of_the_two(fake: FakeNode, firew
     await client.call(RebootContainer(db.container))
     assert pairs(firewall) == {(web.ip, db.ip)}
     await client.call(DestroyContainer(db.container))
-    assert firewall.elements == {Element("open", (one.ip,)) for one in (web, other)}
+    assert firewall.elements == {element for one in (web, other) for element in begun(one.ip)}
     assert await connections(client) == []
 
 
@@ -111,7 +116,7 @@ async def test_nothing_is_left_of_a_session(fake: FakeNode, firewall: MemoryFire
         for other in several:
             if one is not other:
                 await client.call(AllowConnection(one.container, other.container, 80))
-    assert len(firewall.elements) == 4 + 12 * 3
+    assert len(firewall.elements) == 4 * 2 + 12 * 3
     await release(fake.node, client.session, cause=Cause.SESSION_GONE)
     assert firewall.elements == set()
 
@@ -152,14 +157,15 @@ async def test_egress_is_set_before_it_runs_and_may_change(fake: FakeNode, firew
     client = fake.client()
     one = await spawn(client, egress=["10.1.0.0/16", "example.org"])
     await client.hear_of(ContainerRunning)
-    assert firewall.elements == {Element("egress", (one.ip, "10.1.0.0/16"))}
+    assert firewall.elements - begun(one.ip) == {Element("egress", (one.ip, "10.1.0.0/16"))}
+    assert Element("open", (one.ip,)) not in firewall.elements
     listed = await client.call(ListContainers())
     assert isinstance(listed, ContainerList)
     assert listed.containers[0].egress == ["10.1.0.0/16", "example.org"]
     await client.call(SetEgress(one.container, ["open"]))
-    assert firewall.elements == {Element("open", (one.ip,))}
+    assert firewall.elements == begun(one.ip)
     await client.call(SetEgress(one.container, []))
-    assert firewall.elements == set()
+    assert firewall.elements == begun(one.ip) - {Element("open", (one.ip,))}
 
 
 @pytest.mark.parametrize("egress", [["10.0.0.0/8"], ["127.0.0.1"], ["192.168.0.0/16"], ["a b"]])

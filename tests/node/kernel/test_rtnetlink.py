@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import select
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.kernel.netlink import parse_messages
 from tfnz_node.kernel.syscalls import CLONE_NEWNET, unshare
 
 NETWORK = IPv4Network("10.7.0.0/16")
@@ -74,10 +76,46 @@ def test_a_monitor_hears_of_some_kinds_and_no_others(host: ThreadPoolExecutor) -
             heard: list[tuple[int, str]] = []
             while select.select([monitor], [], [], 1.0 if len(heard) < 2 else 0)[0]:
                 heard += [
-                    (kind, rt.parse_link_name(body))
-                    for kind, body in rt.parse_messages(monitor.recv(1 << 16))
+                    (kind, rt.parse_link(body).name) for kind, body in parse_messages(monitor.recv(1 << 16))
                 ]
             assert sorted(heard) == [(rt.RTM_DELLINK, "one"), (rt.RTM_DELLINK, "two")]
+
+    host.submit(work).result()
+
+
+def test_a_monitor_hears_of_what_goes_down_and_not_of_what_comes_up(host: ThreadPoolExecutor) -> None:
+    def work() -> None:
+        with rt.RouteSocket() as kernel:
+            ip("link", "add", "one", "type", "veth", "peer", "name", "two")
+            with rt.open_monitor(rt.RTNLGRP_LINK, kinds=(rt.RTM_DELLINK, rt.RTM_NEWLINK)) as monitor:
+                kernel.request(rt.set_link("one", up=True))
+                assert kernel.find_link("one").up
+                # The other end is down, and is told about as well, since it has got a carrier now.
+                while select.select([monitor], [], [], 0)[0]:
+                    for _, body in parse_messages(monitor.recv(1 << 16)):
+                        assert rt.parse_link(body).name == "two"
+                kernel.request(rt.set_link("one", up=False))
+                heard: list[str] = []
+                while "one" not in heard:
+                    assert select.select([monitor], [], [], 10)[0], heard
+                    for _, body in parse_messages(monitor.recv(1 << 16)):
+                        assert not rt.parse_link(body).up
+                        heard.append(rt.parse_link(body).name)
+                assert not kernel.find_link("one").up
+            with pytest.raises(OSError, match="No such device"):
+                kernel.find_link("nobody")
+
+    host.submit(work).result()
+
+
+def test_packets_that_have_come_in_are_counted(host: ThreadPoolExecutor) -> None:
+    def work() -> None:
+        with rt.RouteSocket() as kernel:
+            kernel.request(rt.set_link("lo", up=True))
+            assert kernel.find_link("lo").received_packets == 0
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                one.sendto(b"hello", ("127.0.0.1", 9))
+            assert kernel.find_link("lo").received_packets > 0
 
     host.submit(work).result()
 
@@ -86,4 +124,4 @@ def test_a_monitor_hears_of_some_kinds_and_no_others(host: ThreadPoolExecutor) -
     "data", [b"", b"\0" * 3, b"\0" * 16, b"\xff" * 40, b"\x10\0\0\0" + bytes(12) + b"\1"]
 )
 def test_what_is_no_message_ends_the_reading(data: bytes) -> None:
-    assert len(list(rt.parse_messages(data))) <= 1
+    assert len(list(parse_messages(data))) <= 1

@@ -9,16 +9,18 @@ from ipaddress import IPv4Address
 import pytest
 
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
-from tests.node.firewall.probes import tcp
+from tests.node.firewall.probes import tcp, udp
 from tests.system.waiting import wait_for
 from tfnz_node.kernel import rtnetlink as rt
-from tfnz_node.links.monitor import Monitor
+from tfnz_node.links.monitor import KINDS, Monitor
 
 pytestmark = pytest.mark.asyncio
 
 DAMAGE = [
     ("link", "delete", LAN.interface(IPv4Address(ADDRESSES["server"]))),
     ("link", "delete", LAN.interface(IPv4Address(ADDRESSES["client"]))),
+    ("link", "set", LAN.interface(IPv4Address(ADDRESSES["server"])), "down"),
+    ("link", "set", LAN.interface(IPv4Address(ADDRESSES["client"])), "down"),
     ("rule", "delete", "priority", "2020"),
     ("route", "delete", ADDRESSES["client"], "table", "2020"),
     ("route", "delete", "unreachable", "10.200.0.0/16"),
@@ -33,7 +35,7 @@ async def open_monitor(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Monitor:
             rt.RTNLGRP_LINK,
             rt.RTNLGRP_IPV4_ROUTE,
             rt.RTNLGRP_IPV4_RULE,
-            kinds=(rt.RTM_DELLINK, rt.RTM_DELROUTE, rt.RTM_DELRULE),
+            kinds=KINDS,
         )
     )
     monkeypatch.setattr(rt, "open_monitor", lambda *_, **__: opened)
@@ -52,6 +54,7 @@ async def test_it_is_mended(damage: tuple[str, ...], monkeypatch: pytest.MonkeyP
         monitor = await open_monitor(lab, monkeypatch)
         try:
             lab.run("host", "ip", *damage)
+            assert not await asyncio.to_thread(udp, lab, "stranger", "server")
             await asyncio.to_thread(wait_for, lambda: tcp(lab, "client", "server"), 30.0, "it is not mended")
             await asyncio.to_thread(
                 wait_for, lambda: leads_nowhere(lab), 30.0, "there is no route to nowhere"

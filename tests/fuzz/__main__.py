@@ -1,0 +1,5 @@
+"""Runs the command."""
+
+from tests.fuzz.command import main
+
+main()
