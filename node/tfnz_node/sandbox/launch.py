@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ async def launch_init(
     enter: Callable[[int], Entry],
     join: tuple[int, int] | None = None,
     connect: Callable[[int], None] | None = None,
+    executor: Executor | None = None,
 ) -> InitProcess:
     """An init in its own cgroups and namespaces, with /dev, /proc and /sys mounted, waiting for `boot`.
 
@@ -48,13 +50,14 @@ async def launch_init(
         join: descriptors of the user and network namespace to use again, which stay the caller's.
         connect: gives its network namespace, of the given descriptor, a network; called on the worker thread while
             init prepares the rest.
+        executor: whose worker threads; by default the loop's.
 
     Raises:
         LaunchFailed: a step was refused.
         Whatever `enter` and `connect` raise.
     """
     work = asyncio.get_running_loop().run_in_executor(
-        None, _launch, binary, seccomp, id_base, enter, join, connect
+        executor, _launch, binary, seccomp, id_base, enter, join, connect
     )
     try:
         launched = await asyncio.shield(work)

@@ -244,6 +244,8 @@ class Pool:
             enter=lambda _: self.cgroups.entry(slot.name),
             join=join,
             connect=partial(self._wiring.connect, slot) if join is None else None,
+            # Of which the end is waited for before the links close: who makes a wire must find the way back.
+            executor=self._executor,
         )
 
     async def remove(
