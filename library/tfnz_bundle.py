@@ -271,7 +271,9 @@ def build_program(sources: Path, folder: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise Failed(f"tfnz-{sources.name} cannot be built in {sources}: {' '.join(done.stderr.split())[-300:]}")
+        raise Failed(
+            f"tfnz-{sources.name} cannot be built in {sources}: {' '.join(done.stderr.split())[-300:]}"
+        )
 
 
 def collect(site: Path, params: Mapping[str, Any], wheels: Sequence[Path]) -> None:

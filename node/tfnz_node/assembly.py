@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -13,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -294,6 +294,14 @@ def make_pool(
     )
 
 
+@functools.cache
+def find_version() -> str:
+    """Only when it is asked for: to look it up takes as long as a tenth of everything else that a start does."""
+    from importlib.metadata import version
+
+    return version("tfnz")
+
+
 def make_node(
     config: NodeConfig,
     *,
@@ -314,7 +322,7 @@ def make_node(
 
     return Node(
         name=socket.gethostname() or "node",
-        version=version("tfnz"),
+        find_version=find_version,
         cgroups=pool.cgroups.version,
         host=Host(pool, storage, staging, executor, keys.unseal, network, ledger=ledger or Ledger()),
         registry=Registry(

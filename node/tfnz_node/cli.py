@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed (standard error says why), 2 wrong usage, 130 interrupted.",
 )
-@click.version_option(version("tfnz"), message="tfnz-node %(version)s")
+@click.version_option(package_name="tfnz", message="tfnz-node %(version)s")
 @click.option(
     "--config",
     "config_path",

@@ -53,8 +53,10 @@ def _set_own_limits() -> None:
 
 
 def _spare_collector() -> None:
-    """What has been imported stays: the garbage collector need not look at it each time, while everybody waits."""
-    gc.collect()
+    """What has been imported stays: the garbage collector need not look at it each time, while everybody waits.
+
+    Nor now: what little garbage there is among it is not worth the time that a start takes longer.
+    """
     gc.freeze()
 
 

@@ -21,6 +21,7 @@ from tfnz.protocol.errors import NoCapacity
 from tfnz_node import cli
 from tfnz_node.cli import main
 from tfnz_node.config import NodeConfig
+from tfnz_node.doctor import check
 from tfnz_node.doctor.findings import Finding
 from tfnz_node.keys import load_keys
 
@@ -111,7 +112,7 @@ def test_an_interrupt_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(_config: NodeConfig) -> list[Finding]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "check_host", interrupt)
+    monkeypatch.setattr(check, "check_host", interrupt)
     result = run(tmp_path, "doctor")
     assert (result.exit_code, result.output) == (130, "")
 
@@ -213,7 +214,7 @@ def test_the_doctor_ends_with_1_when_containers_cannot_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], level: str, code: int
 ) -> None:
     finding = Finding("kernel", level, "is old", "update it")  # type: ignore[arg-type]
-    monkeypatch.setattr(cli, "check_host", lambda config: [finding])
+    monkeypatch.setattr(check, "check_host", lambda config: [finding])
     result = run(tmp_path, *words)
     assert result.exit_code == code
     assert "update it" in result.stdout

@@ -43,7 +43,7 @@ static int exit_code;
 static bool hung_up;
 
 static struct {
-	bool ended, reaped, reported;
+	bool ended, reaped, reported, kept;
 	uint32_t id;
 } children[MAX_CHILDREN];
 static unsigned child_count;
@@ -58,6 +58,15 @@ static uint8_t next_byte(void)
 
 // --- the daemon's end
 
+static unsigned find_ended(uint32_t id, bool again)
+{
+	unsigned i = 0;
+	while (i < child_count && (children[i].id != id || !children[i].ended || children[i].reported != again ||
+				   (again && !children[i].kept)))
+		i++;
+	return i;
+}
+
 static void check_reply(const struct packet *packet, bool has_fd)
 {
 	switch (packet->kind) {
@@ -69,13 +78,25 @@ static void check_reply(const struct packet *packet, bool has_fd)
 		CHECK(packet->string_count == 1 && packet->arguments[0] != 0 && !has_fd);
 		break;
 	case KIND_EXITED: {
-		unsigned i = 0;
-		while (i < child_count && (children[i].id != packet->id || !children[i].ended || children[i].reported))
-			i++;
-		CHECK(i < child_count && !has_fd); // of a process that has ended, and once
+		// Of a process that has ended, and once, or again of one that is kept.
+		unsigned i = find_ended(packet->id, false);
+		if (i == child_count)
+			i = find_ended(packet->id, true);
+		CHECK(i < child_count && !has_fd);
 		children[i].reported = true;
 		break;
 	}
+	case KIND_RUNS: {
+		unsigned i = 0;
+		while (i < child_count && children[i].id != packet->id)
+			i++;
+		CHECK(i < child_count && !has_fd && packet->string_count == 0);
+		break;
+	}
+	case KIND_RESYNCED:
+	case KIND_LISTED:
+		CHECK(!has_fd && packet->string_count == 0);
+		break;
 	default:
 		CHECK(false);
 	}
@@ -225,6 +246,7 @@ pid_t fork(void)
 	for (unsigned i = 0; i < child_count; i++)
 		CHECK(children[i].ended || children[i].id != current->packet.id); // or nobody could tell them apart
 	children[child_count].id = current->packet.id;
+	children[child_count].kept = current->packet.arguments[0] & RUN_KEPT;
 	return FIRST_PID + (pid_t)child_count++;
 }
 
@@ -419,8 +441,10 @@ static void tidy_up(void)
 	}
 	while (hear_one())
 		;
-	for (unsigned i = 0; i < child_count; i++)
+	for (unsigned i = 0; i < child_count; i++) {
+		jobs_forget(children[i].id);
 		CHECK(children[i].reported && !jobs_has(children[i].id));
+	}
 	memset(children, 0, sizeof children);
 	child_count = 0;
 	booted = started = incomplete = false;

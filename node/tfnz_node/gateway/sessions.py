@@ -12,6 +12,7 @@ they know (`Resync`); a client whose process has ended does not come.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import os
@@ -275,7 +276,8 @@ class Sessions:
         ):
             raise SessionLost("the node has ended this session, and all that it owned")
         restarted = self._is_of_another(seat, hello)
-        self._enter(seat, peer)
+        with contextlib.suppress(NoCapacity):  # it is in the book, with the process that it had before
+            self._enter(seat, peer)
         if restarted:
             seat.session.begin_again()
         frames = [] if restarted else seat.session.channel.resume(hello.received)

@@ -20,6 +20,7 @@ class Node:
     """The node's parts, put together by the daemon.
 
     Attributes:
+        find_version: the release that this is; it takes a while, and is the work of a thread.
         end_session: ends a session at its client's request, and returns when nothing of it is left.
         tasks: the lives of containers, so that somebody holds them.
         imports: how many images each account is importing.
@@ -27,7 +28,7 @@ class Node:
     """
 
     name: str
-    version: str
+    find_version: Callable[[], str]
     cgroups: str
     host: Host
     registry: Registry[Container]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tfnz.protocol.errors import NoCapacity
 from tfnz_node.gateway.book import Booked, SessionRecord
 from tfnz_node.keeper.base import Keeper, KeeperGone, Kept
 
@@ -41,8 +40,8 @@ class KeptSessions:
         fds = () if process is None else (process,)
         try:
             self._keeper.put(PREFIX + record.id, VERSION + msgspec.msgpack.encode(record), fds)
-        except KeeperGone as exc:
-            raise NoCapacity(f"{exc}: restart the node") from exc
+        except KeeperGone:  # which the ledger has said: the node serves on, and nothing outlives it
+            return
 
     def delete(self, id: str) -> None:
         try:

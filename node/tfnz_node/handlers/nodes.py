@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ async def status(node: Node, session: Session, request: GetNodeStatus) -> NodeSt
     total, free = find_memory()
     return NodeStatus(
         node=node.name,
-        version=node.version,
+        version=await asyncio.get_running_loop().run_in_executor(node.host.executor, node.find_version),
         kernel=os.uname().release,
         cgroups=node.cgroups,
         storage=node.host.storage.kind,

@@ -41,7 +41,8 @@ from tfnz.protocol.messages import (
     Streams,
     Welcome,
 )
-from tfnz_node.gateway.session import Session, find_streams
+from tfnz.protocol.openings import find_streams
+from tfnz_node.gateway.session import Session
 from tfnz_node.gateway.streams import StreamStopped
 
 MAX_STEPS = 200

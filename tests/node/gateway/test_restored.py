@@ -341,6 +341,20 @@ async def test_a_session_that_cannot_be_written_down_is_not_opened(book: MemoryB
     assert len(gateway.sessions) == 0
 
 
+async def test_a_session_that_cannot_be_written_down_again_goes_on(book: MemoryBook) -> None:
+    gateway, _, client = await restored(book)
+
+    def refuse(record: SessionRecord, process: int | None) -> None:
+        raise NoCapacity("the book is full")
+
+    book.put = refuse  # type: ignore[method-assign]
+    client.close()
+    again = gateway.connect()
+    again.say(Hello([1], client.welcome.token, client.welcome.session, 0, "", client.welcome.incarnation))
+    assert again.welcome.resumed
+    await assert_lives(gateway, again)
+
+
 async def test_the_process_that_has_the_session_now_is_written_down(book: MemoryBook) -> None:
     gateway, _, client = await restored(book)
     [entry] = book.entries()

@@ -100,7 +100,7 @@ class FakeNode:
         self.ended_sessions: list[str] = []
         self.node = Node(
             name="node-1",
-            version="2.0",
+            find_version=lambda: "2.0",
             cgroups="v2",
             host=make_host(self.storage, executor, self.pool, network),
             registry=self.registry,
