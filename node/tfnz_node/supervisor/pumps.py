@@ -139,12 +139,13 @@ class SpooledPump(OutputPump):
     def _read(self, room: int) -> bytes:
         if self._sink is None:
             return super()._read(room) if self._fd >= 0 else b""
+        # Before more is read, for the sink does not count yet what is about to be written.
+        self._spool.confirm(self._sink.unconfirmed())
         data = self._spool.read(room)
         if not data:
             if self._fd < 0 or not self._spool.take(self._fd, room):
                 return b""
             data = self._spool.read(room)
-        self._spool.confirm(self._sink.unconfirmed())
         return data
 
 

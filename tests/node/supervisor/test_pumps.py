@@ -11,7 +11,8 @@ import pytest
 
 from tests.node.supervisor.fake_jobs import HeldSink, HeldSource, count_unread, settle
 from tfnz.protocol.errors import DiskFull
-from tfnz_node.supervisor.pumps import MOST_UNREAD, OutputPump, pump_input, write_all
+from tfnz_node.sandbox.spool import OutputSpool, make_spool
+from tfnz_node.supervisor.pumps import MOST_UNREAD, OutputPump, SpooledPump, pump_input, write_all
 
 pytestmark = pytest.mark.asyncio
 
@@ -237,3 +238,30 @@ async def test_a_write_that_is_given_up_leaves_the_descriptor_alone(pipe: tuple[
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
     assert not asyncio.get_running_loop().remove_writer(pipe[1])
+
+
+class CountingSink(HeldSink):
+    """A sink that counts what was written to it, and nothing that its reader has passed on."""
+
+    def unconfirmed(self) -> int:
+        return len(self.data)
+
+
+@pytest.mark.asyncio
+async def test_what_is_spooled_stays_until_it_was_passed_on() -> None:
+    """Also what was written last: a daemon that dies now has it sent again."""
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    spool = OutputSpool(make_spool("test"))
+    sink = CountingSink()
+    sent = bytearray()
+    pump = SpooledPump(reading, sink, spool)
+    for number in range(64):
+        part = bytes([1 + number]) * 65536
+        os.write(writing, part)
+        sent += part
+        await sink.has(len(sent))
+    assert os.pread(spool.fds["file"], len(sent), 0) == sent
+    os.close(writing)
+    await pump.ended
+    os.close(reading)
+    spool.close()
