@@ -1,0 +1,178 @@
+"""What a node has runs out: the caller hears what is missing, nobody else notices, and afterwards it goes on by itself.
+
+The disk is in test_full_disk.py; what one container may use up is in test_hostile_containers.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.bystanders import another_starts
+from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
+from tests.system.host_state import unchanged
+from tests.system.waiting import wait_for
+from tfnz import Container, Location
+from tfnz.protocol.errors import DiskFull, NoCapacity, QuotaExceeded, TfnzError
+from tfnz.protocol.exits import Cause, Exit
+
+SOON_S = 30.0
+POOL = "pool_size = 1\npool_max = 1\n"
+
+
+@contextlib.contextmanager
+def running(node: RunningNode) -> Iterator[RunningNode]:
+    """A node that has been started and has the image busybox."""
+    try:
+        node.start()
+        import_images(node, "busybox")
+        yield node
+        node.stop()
+    finally:
+        node.kill()
+
+
+def find_pid(node: RunningNode) -> int:
+    assert node.process is not None
+    return node.process.pid
+
+
+# --- what is counted
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "error", "words"),
+    [
+        ("id_count = 3\n", 3, NoCapacity, r"all 3 slots \(id ranges and addresses\) of this node are in use"),
+        ('network = "10.231.0.0/29"\n', 5, NoCapacity, "all 5 slots"),
+        ("[quota]\ncontainers = 3\n", 3, QuotaExceeded, "3"),
+        ('[quota]\nmemory = "200M"\n', 3, QuotaExceeded, "memory"),
+    ],
+    ids=["ids", "addresses", "containers", "memory"],
+)
+def test_what_is_counted(
+    tmp_path: Path, settings: str, count: int, error: type[TfnzError], words: str
+) -> None:
+    node = make_node(tmp_path, port=2022, settings='disk = "1G"\n' + POOL + settings)
+    with running(node), unchanged(find_pid(node), node.data_dir), node.location() as location:
+        spawn: Callable[[], Container] = lambda: location.node().spawn("busybox", ["true"], memory="64M", sleep=True)
+        all_there_are = [spawn() for _ in range(count)]
+        for _ in range(3):
+            with pytest.raises(error, match=words):
+                spawn()
+        for container in all_there_are:
+            assert container.run("echo fine").stdout == b"fine\n"
+        all_there_are.pop().destroy()
+        all_there_are.append(spawn())
+        with pytest.raises(error, match=words):
+            spawn()
+        for container in all_there_are:
+            container.destroy()
+        assert location.node().spawn("busybox", ["true"], memory="64M").wait(SOON_S) == Exit(Cause.EXITED, 0)
+
+
+# --- what the kernel gives
+
+
+@pytest.fixture(scope="module")
+def poor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """A node of which something is taken away, and given back."""
+    with running(
+        make_node(tmp_path_factory.mktemp("poor"), port=2023, settings='disk = "1G"\npool_size = 0\npool_max = 0\n')
+    ) as node:
+        another_starts(node)
+        yield node
+
+
+@contextlib.contextmanager
+def few_descriptors(pid: int, left: int) -> Iterator[None]:
+    """A process may open so many files more than it has, and not one beyond."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    free = (number for number in itertools.count() if number not in taken)
+    limit = next(itertools.islice(free, left, None))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+PIDS = next((path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if path.is_dir()))
+
+
+@contextlib.contextmanager
+def few_processes(pid: int, left: int) -> Iterator[None]:
+    """A process may start so many others, and threads, and not one beyond."""
+    home = next(line.split(":")[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.split(":")[1] in ("pids", ""))
+    group = PIDS / f"few-{os.getpid()}-{pid}"
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+        now = int((group / "pids.current").read_text())
+        (group / "pids.max").write_text(str(now + left))
+        yield
+    finally:
+        (group / "pids.max").write_text("max")
+        for line in (group / "cgroup.procs").read_text().split():
+            (PIDS / home.lstrip("/") / "cgroup.procs").write_text(line)
+        group.rmdir()
+
+
+def act_all(location: Location, bystander: Container) -> list[str]:
+    """Everything a program does, each by itself: what was refused, and how."""
+    failures = []
+
+    def spawn() -> None:
+        container = location.node().spawn("busybox", ["sleep", "1000"], pre_boot_files={"/f": b"x" * 100_000})
+        try:
+            container.wait_until_ready()
+        finally:
+            container.destroy()
+
+    def reboot() -> None:
+        container = location.node().spawn("busybox", ["sleep", "1000"])
+        try:
+            container.wait_until_ready().reboot(reset_filesystem=True)
+        finally:
+            container.destroy()
+
+    actions: dict[str, Callable[[], object]] = {
+        "spawn": spawn,
+        "reboot": reboot,
+        "run": lambda: bystander.run("echo fine", check=True),
+        "put": lambda: bystander.put("/file", b"x" * 100_000),
+        "fetch": lambda: bystander.fetch("/bin/busybox"),
+        "import": lambda: location.import_image(IMAGES / "busybox.tar", "busybox"),
+    }
+    for name, action in actions.items():
+        try:
+            action()
+        except TfnzError as exc:
+            failures.append(f"{name}: {type(exc).__name__}: {exc}")
+    return failures
+
+
+@pytest.mark.parametrize("scarce", [few_descriptors, few_processes])
+def test_explore(poor: RunningNode, scarce: Callable[..., contextlib.AbstractContextManager[None]]) -> None:
+    pid = find_pid(poor)
+    out = []
+    for left in range(0, 40 if scarce is few_descriptors else 12):
+        with poor.location() as location:
+            bystander = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
+            with scarce(pid, left):
+                failures = act_all(location, bystander)
+            out.append(f"--- {left}")
+            out += failures
+            assert bystander.run("echo fine").stdout == b"fine\n"
+            another_starts(poor)
+    print("\n".join(out))
+    print(poor.log[-30000:])
+    assert 0
