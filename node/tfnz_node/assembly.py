@@ -59,6 +59,7 @@ from .store.sqlite import open_store
 from .supervisor.furnish import Furnisher
 from .supervisor.network import Network
 from .supervisor.spec import Host
+from .workers import open_workers
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ STATE_FILE = "node.sqlite"
 STAGING = "staging"
 #: Threads for what blocks: making sandboxes, mounting, cgroup files, deleting.
 WORKERS = 8
+#: Threads for what waits for others: launches of inits, and what nobody waits for.
+LAUNCHERS = 6
 
 
 Failed = Callable[[BaseException], None]
@@ -84,7 +87,8 @@ async def start_node(
     """
     data_dir = config.data_dir
     stack.callback(os.close, lock_data_dir(data_dir))
-    executor = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="work"))
+    executor = stack.enter_context(open_workers(WORKERS, "work"))
+    asyncio.get_running_loop().set_default_executor(open_workers(LAUNCHERS, "launch"))
     store = stack.enter_context(contextlib.closing(open_store(data_dir / STATE_FILE)))
     keys = load_keys(data_dir)
     storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,10 +18,10 @@ import pytest
 
 from tests.system.bystanders import another_starts
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
-from tests.system.host_state import unchanged
+from tests.system.host_state import look_at_rest, unchanged
 from tests.system.waiting import wait_for
 from tfnz import Container, Location
-from tfnz.protocol.errors import DiskFull, NoCapacity, QuotaExceeded, TfnzError
+from tfnz.protocol.errors import DiskFull, NoCapacity, QuotaExceeded, StartFailed, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 
 SOON_S = 30.0
@@ -126,9 +127,9 @@ def few_processes(pid: int, left: int) -> Iterator[None]:
         group.rmdir()
 
 
-def act_all(location: Location, bystander: Container) -> list[str]:
-    """Everything a program does, each by itself: what was refused, and how."""
-    failures = []
+def act_all(location: Location, bystander: Container) -> dict[str, TfnzError]:
+    """Everything a program does, one after another: what was refused, and how."""
+    refusals = {}
 
     def spawn() -> None:
         container = location.node().spawn("busybox", ["sleep", "1000"], pre_boot_files={"/f": b"x" * 100_000})
@@ -147,6 +148,7 @@ def act_all(location: Location, bystander: Container) -> list[str]:
     actions: dict[str, Callable[[], object]] = {
         "spawn": spawn,
         "reboot": reboot,
+        "terminal": lambda: bystander.spawn("echo fine", pty=True).wait(SOON_S),
         "run": lambda: bystander.run("echo fine", check=True),
         "put": lambda: bystander.put("/file", b"x" * 100_000),
         "fetch": lambda: bystander.fetch("/bin/busybox"),
@@ -156,23 +158,36 @@ def act_all(location: Location, bystander: Container) -> list[str]:
         try:
             action()
         except TfnzError as exc:
-            failures.append(f"{name}: {type(exc).__name__}: {exc}")
-    return failures
+            refusals[name] = exc
+    return refusals
+
+
+#: More than anything takes at once.
+MANY = 60
 
 
 @pytest.mark.parametrize("scarce", [few_descriptors, few_processes])
-def test_explore(poor: RunningNode, scarce: Callable[..., contextlib.AbstractContextManager[None]]) -> None:
+def test_what_the_kernel_gives(
+    poor: RunningNode, scarce: Callable[[int, int], contextlib.AbstractContextManager[None]]
+) -> None:
+    """With one more each time, so that each step of everything is once the one for which there is no more."""
     pid = find_pid(poor)
-    out = []
-    for left in range(0, 40 if scarce is few_descriptors else 12):
-        with poor.location() as location:
+    for left in range(MANY):
+        with unchanged(pid, poor.data_dir), poor.location() as location:
             bystander = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
+            look_at_rest(pid, poor.data_dir)
             with scarce(pid, left):
-                failures = act_all(location, bystander)
-            out.append(f"--- {left}")
-            out += failures
+                refusals = act_all(location, bystander)
+            # A reboot says that it was the reboot, too: the container is gone then.
+            strange = [
+                (name, error)
+                for name, error in refusals.items()
+                if not (isinstance(error, NoCapacity) or (name == "reboot" and isinstance(error, StartFailed)))
+                or not re.search("Too many open files|Resource temporarily unavailable", str(error))
+            ]
+            assert not strange, f"with {left} more: {strange}"
             assert bystander.run("echo fine").stdout == b"fine\n"
             another_starts(poor)
-    print("\n".join(out))
-    print(poor.log[-30000:])
-    assert 0
+        if not refusals:
+            break
+    assert 0 < left < MANY - 1
