@@ -191,3 +191,91 @@ def test_what_the_kernel_gives(
         if not refusals:
             break
     assert 0 < left < MANY - 1
+
+
+def test_a_node_that_has_never_worked_needs_no_threads(tmp_path: Path) -> None:
+    """All it will ever have were there when it started: work that finds no thread would be done later, for nobody."""
+    node = make_node(tmp_path, port=2024, settings='disk = "1G"\npool_size = 0\npool_max = 0\n')
+    with running(node), node.location() as location, unchanged(find_pid(node), node.data_dir):
+        with few_processes(find_pid(node), 0), pytest.raises(NoCapacity, match="Resource temporarily unavailable"):
+            location.node().spawn("busybox", ["true"])
+        assert location.node().spawn("busybox", ["true"]).wait(SOON_S) == Exit(Cause.EXITED, 0)
+
+
+# --- the host's own disk, beneath the node's
+
+
+@pytest.fixture
+def small(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of the options that the test names, in memory."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", request.param, "small", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("small", ["size=400m"], indirect=True)
+def test_a_disk_that_outgrows_the_host_s(small: Path) -> None:
+    node = make_node(small, port=2025, settings='disk = "8G"\npool_size = 1\npool_max = 1\n')
+    with running(node), node.location() as location:
+        print(subprocess.run(["df", "-k", small], capture_output=True, text=True).stdout)
+        bystander = location.node().spawn("busybox", ["sleep", "1000"])
+        bystander.put("/kept", b"kept")
+        hog = location.node().spawn("busybox", ["sleep", "1000"], disk="4G")
+        print(hog.run("dd if=/dev/urandom of=/fill bs=1M count=600; sync"))
+        print(subprocess.run(["df", "-k", small], capture_output=True, text=True).stdout)
+        for action in (
+            lambda: bystander.run("cat /kept; echo x >/new"),
+            lambda: bystander.put("/given", b"given"),
+            lambda: location.node().spawn("busybox", ["true"]).wait(SOON_S),
+            lambda: location.import_image(IMAGES / "nginx-oci.tar", "nginx"),
+        ):
+            try:
+                print(action())
+            except TfnzError as exc:
+                print("E", type(exc), exc)
+        hog.destroy()
+        for _ in range(4):
+            try:
+                print(location.node().spawn("busybox", ["true"]).wait_until_ready().wait(SOON_S))
+            except TfnzError as exc:
+                print("E", type(exc), exc)
+        try:
+            print(bystander.run("cat /kept; echo x >/new"))
+        except TfnzError as exc:
+                print("E", type(exc), exc)
+        print(subprocess.run("df -k; dmesg | tail -20; nsenter -m -t %d cat /proc/mounts | grep btrfs"%find_pid(node), shell=True, capture_output=True, text=True).stdout)
+        print("LOG", node.log)
+        assert 0
+
+
+@pytest.mark.parametrize("small", ["size=1g,nr_inodes=1200"], indirect=True)
+def test_no_inodes(small: Path) -> None:
+    node = make_node(small, port=2026, settings='storage = "directory"\npool_size = 1\npool_max = 1\n')
+    with running(node), node.location() as location:
+        print(subprocess.run(["df", "-i", small], capture_output=True, text=True).stdout)
+        bystander = location.node().spawn("busybox", ["sleep", "1000"])
+        bystander.put("/kept", b"kept")
+        hog = location.node().spawn("busybox", ["sleep", "1000"], disk="4G")
+        hog.run("sed -n 2p /proc/self/mountinfo")
+        print(hog.run("mkdir /x; for i in $(seq 3000); do : >/x/$i || break; done"))
+        print(subprocess.run(["df", "-i", small], capture_output=True, text=True).stdout)
+        for action in (
+            lambda: bystander.run("cat /kept; echo x >/new"),
+            lambda: bystander.put("/given", b"given"),
+            lambda: location.node().spawn("busybox", ["true"]).wait_until_ready(),
+            lambda: location.import_image(IMAGES / "nginx-oci.tar", "nginx"),
+        ):
+            try:
+                print(action())
+            except TfnzError as exc:
+                print("E", type(exc), exc)
+        hog.destroy()
+        for _ in range(2):
+            try:
+                print(location.node().spawn("busybox", ["true"]).wait_until_ready().wait(SOON_S))
+            except TfnzError as exc:
+                print("E", type(exc), exc)
+        print("LOG", node.log)
+        assert 0
