@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,8 +168,11 @@ ATTACKS = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_is_refused_at_the_limit_harms_nobody_else(node: RunningNode, name: str) -> None:
+    assert node.process is not None
     with undisturbed(node) as location:
         container = ATTACKS[name].begin(location)
+        running = Counter(find_descendants(node.process.pid).values())
+        assert running["python3"] <= ATTACKS[name].limits.get("pids", 1)
         another_starts(node)
         assert not container.dead
         container.destroy()
