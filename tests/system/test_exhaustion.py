@@ -19,7 +19,6 @@ import pytest
 from tests.system.bystanders import another_starts
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
 from tests.system.host_state import look_at_rest, unchanged
-from tests.system.waiting import wait_for
 from tfnz import Container, Location
 from tfnz.protocol.errors import DiskFull, NoCapacity, QuotaExceeded, StartFailed, TfnzError
 from tfnz.protocol.exits import Cause, Exit
@@ -63,7 +62,10 @@ def test_what_is_counted(
 ) -> None:
     node = make_node(tmp_path, port=2022, settings='disk = "1G"\n' + POOL + settings)
     with running(node), unchanged(find_pid(node), node.data_dir), node.location() as location:
-        spawn: Callable[[], Container] = lambda: location.node().spawn("busybox", ["true"], memory="64M", sleep=True)
+
+        def spawn() -> Container:
+            return location.node().spawn("busybox", ["true"], memory="64M", sleep=True)
+
         all_there_are = [spawn() for _ in range(count)]
         for _ in range(3):
             with pytest.raises(error, match=words):
@@ -86,7 +88,9 @@ def test_what_is_counted(
 def poor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A node of which something is taken away, and given back."""
     with running(
-        make_node(tmp_path_factory.mktemp("poor"), port=2023, settings='disk = "1G"\npool_size = 0\npool_max = 0\n')
+        make_node(
+            tmp_path_factory.mktemp("poor"), port=2023, settings='disk = "1G"\npool_size = 0\npool_max = 0\n'
+        )
     ) as node:
         another_starts(node)
         yield node
@@ -106,13 +110,19 @@ def few_descriptors(pid: int, left: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-PIDS = next((path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if path.is_dir()))
+PIDS = next(path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if path.is_dir())
 
 
 @contextlib.contextmanager
 def few_processes(pid: int, left: int) -> Iterator[None]:
     """A process may start so many others, and threads, and not one beyond."""
-    home = next(line.split(":")[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.split(":")[1] in ("pids", ""))
+    home = next(
+        line.split(":")[2]
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        if line.split(":")[1] in ("pids", "")
+    )
+    if (control := PIDS / "cgroup.subtree_control").exists():  # version 2
+        control.write_text("+pids")
     group = PIDS / f"few-{os.getpid()}-{pid}"
     group.mkdir()
     try:
@@ -182,7 +192,9 @@ def test_what_the_kernel_gives(
             strange = [
                 (name, error)
                 for name, error in refusals.items()
-                if not (isinstance(error, NoCapacity) or (name == "reboot" and isinstance(error, StartFailed)))
+                if not (
+                    isinstance(error, NoCapacity) or (name == "reboot" and isinstance(error, StartFailed))
+                )
                 or not re.search("Too many open files|Resource temporarily unavailable", str(error))
             ]
             assert not strange, f"with {left} more: {strange}"
@@ -197,7 +209,10 @@ def test_a_node_that_has_never_worked_needs_no_threads(tmp_path: Path) -> None:
     """All it will ever have were there when it started: work that finds no thread would be done later, for nobody."""
     node = make_node(tmp_path, port=2024, settings='disk = "1G"\npool_size = 0\npool_max = 0\n')
     with running(node), node.location() as location, unchanged(find_pid(node), node.data_dir):
-        with few_processes(find_pid(node), 0), pytest.raises(NoCapacity, match="Resource temporarily unavailable"):
+        with (
+            few_processes(find_pid(node), 0),
+            pytest.raises(NoCapacity, match="Resource temporarily unavailable"),
+        ):
             location.node().spawn("busybox", ["true"])
         assert location.node().spawn("busybox", ["true"]).wait(SOON_S) == Exit(Cause.EXITED, 0)
 

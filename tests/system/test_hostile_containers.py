@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,10 +157,7 @@ ATTACKS = {
         {"cpus": 0.5},
     ),
     "takes terminals without end": Attack(
-        "import os\n"
-        "while True:\n"
-        "    try: os.openpty()\n"
-        "    except OSError as error: print(error)",
+        "import os\nwhile True:\n    try: os.openpty()\n    except OSError as error: print(error)",
         b"Too many open files",
         {"cpus": 0.5},
     ),
@@ -250,7 +248,11 @@ def test_output_without_end_that_nobody_takes(node: RunningNode, pty: bool) -> N
     forget_peak(pid)
     with undisturbed(node) as location:
         container = location.node().spawn(
-            "busybox", "cat /dev/zero >&2 & exec cat /dev/zero", pty=pty, stdout_callback=block, stderr_callback=block
+            "busybox",
+            "cat /dev/zero >&2 & exec cat /dev/zero",
+            pty=pty,
+            stdout_callback=block,
+            stderr_callback=block,
         )
         try:
             assert began.wait(SOON_S)
@@ -363,7 +365,7 @@ def test_streams_that_are_closed_from_inside(node: RunningNode) -> None:
 
 
 def test_streams_that_are_handed_on_and_held(node: RunningNode) -> None:
-    """A process ends and leaves its outputs to a child that goes on for ever: it ends all the same, and so does that."""
+    """A process ends and leaves its outputs to a child that goes on for ever: both end all the same."""
     with undisturbed(node) as location:
         container = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
         process = container.spawn("sleep 1000 & echo held")
@@ -388,9 +390,15 @@ def test_a_terminal_flooded_with_control_sequences(node: RunningNode) -> None:
     forget_peak(pid)
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     with undisturbed(node) as location:
-        flood = f"import os, tty\ntty.setraw(1)\ndata = {CONTROL!r} * 100\nos.write(1, b'<')\nwhile True: os.write(1, data)"
+        flood = (
+            f"import os, tty\ntty.setraw(1)\nos.write(1, b'<')\nwhile True: os.write(1, {CONTROL!r} * 100)"
+        )
         container = location.node().spawn(
-            "python", ["python3", "-c", flood], pty=True, interactive=True, stdout_callback=lambda _, data: heard.put(data)
+            "python",
+            ["python3", "-c", flood],
+            pty=True,
+            interactive=True,
+            stdout_callback=lambda _, data: heard.put(data),
         )
         said = b""
         while len(said) < len(CONTROL) * 500:
@@ -454,7 +462,9 @@ def test_an_init_that_is_killed_from_outside_takes_its_container_with_it(node: R
 def find_init(daemon: int, id_base: int) -> int:
     """Process 1 of the container whose root is this id of the host."""
     inits = [pid for pid, command in find_descendants(daemon).items() if command == "tfnz-init"]
-    return next(pid for pid in inits if os.stat(f"/proc/{pid}").st_uid == id_base or _first_id(pid) == id_base)
+    return next(
+        pid for pid in inits if os.stat(f"/proc/{pid}").st_uid == id_base or _first_id(pid) == id_base
+    )
 
 
 def _first_id(pid: int) -> int:
@@ -483,12 +493,21 @@ def swap(container: Container, one: str, other: str) -> None:
 
 
 #: What a directory on the way is swapped with; {} is a directory of the host.
-LURES = ["{}", "../../../../../../../../../../../../..{}", "/proc/1/root{}", "/proc/1/cwd", "/proc/self/fd", "/proc/self/root"]
+LURES = [
+    "{}",
+    "../../../../../../../../../../../../..{}",
+    "/proc/1/root{}",
+    "/proc/1/cwd",
+    "/proc/self/fd",
+    "/proc/self/root",
+]
 
 
 @pytest.mark.parametrize("lure", LURES)
-def test_a_directory_swapped_for_a_link_leads_nobody_out(node: RunningNode, tmp_path: Path, lure: str) -> None:
-    """Files and trees, in both directions, while what is on the way changes: what is the host's is neither read nor written."""
+def test_a_directory_swapped_for_a_link_leads_nobody_out(
+    node: RunningNode, tmp_path: Path, lure: str
+) -> None:
+    """Files and trees, in both directions: what is the host's is neither read nor written."""
     host, ours = tmp_path / "host", tmp_path / "ours"
     for directory in (host / "sub", ours):
         directory.mkdir(parents=True)
@@ -508,7 +527,16 @@ def test_a_directory_swapped_for_a_link_leads_nobody_out(node: RunningNode, tmp_
 
     with undisturbed(node) as location:
         container = location.node().spawn("python", ["sleep", "1000"])
-        container.run(["sh", "-c", 'mkdir -p /d/sub; echo -n inside >/d/file; ln -s "$1" /lure', "sh", lure.format(host)], check=True)
+        container.run(
+            [
+                "sh",
+                "-c",
+                'mkdir -p /d/sub; echo -n inside >/d/file; ln -s "$1" /lure',
+                "sh",
+                lure.format(host),
+            ],
+            check=True,
+        )
         swap(container, "/d", "/lure")
         for number in range(40):
             attempt(lambda: container.put("/d/file", b"sent"))
@@ -516,7 +544,7 @@ def test_a_directory_swapped_for_a_link_leads_nobody_out(node: RunningNode, tmp_
             attempt(lambda: container.fetch("/d/file"))
             if number % 4 == 0:
                 attempt(lambda: container.put_tree("/d", ours))
-                attempt(lambda: container.fetch_tree("/d", tmp_path / f"fetched{number}"))
+                attempt(partial(container.fetch_tree, "/d", tmp_path / f"fetched{number}"))
         container.destroy()
     for path in (host / "file", host / "sub" / "file"):
         assert path.read_bytes() == b"the host's own"
@@ -528,8 +556,13 @@ def test_a_directory_swapped_for_a_link_leads_nobody_out(node: RunningNode, tmp_
     assert True in outcomes
 
 
-@pytest.mark.parametrize("lure", ["ln -s {} /lure", "mkfifo /lure", "mkdir /lure", "ln -s /proc/1/mem /lure", "ln -s /dev/zero /lure"])
-def test_a_file_swapped_for_something_else_holds_nobody_up(node: RunningNode, tmp_path: Path, lure: str) -> None:
+@pytest.mark.parametrize(
+    "lure",
+    ["ln -s {} /lure", "mkfifo /lure", "mkdir /lure", "ln -s /proc/1/mem /lure", "ln -s /dev/zero /lure"],
+)
+def test_a_file_swapped_for_something_else_holds_nobody_up(
+    node: RunningNode, tmp_path: Path, lure: str
+) -> None:
     canary = tmp_path / "canary"
     canary.write_bytes(b"the host's own")
     with undisturbed(node) as location:

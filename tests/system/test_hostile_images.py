@@ -25,7 +25,7 @@ from tests.system.memory import forget_peak, peak_bytes, resident_bytes
 from tests.system.waiting import wait_for
 from tfnz import Container, Location
 from tfnz.protocol.errors import CommandNotFound, FileError, ImageInUse, ImageInvalid, TfnzError
-from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.exits import Cause
 
 SOON_S = 30.0
 MIB = 1 << 20
@@ -107,12 +107,18 @@ def image(config: Any, **fields: Any) -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "a path that escapes": (lambda: Tar().file("../../../etc/cron.d/x", b"x").bytes(), r"'\.\./.* at offset 0"),
+    "a path that escapes": (
+        lambda: Tar().file("../../../etc/cron.d/x", b"x").bytes(),
+        r"'\.\./.* at offset 0",
+    ),
     "a path that escapes in an extended header": (
         lambda: Tar().file("x", b"x", pax_headers={"path": "a/../../../etc/x"}).bytes(),
         "which leads out of the image, at offset",
     ),
-    "a link to what is not in the tree": (lambda: Tar().hard_link("passwd", "/etc/passwd").bytes(), "not in the layer"),
+    "a link to what is not in the tree": (
+        lambda: Tar().hard_link("passwd", "/etc/passwd").bytes(),
+        "not in the layer",
+    ),
     "a link that leads out": (lambda: Tar().hard_link("x", "../../../../etc/passwd").bytes(), "at offset 0"),
     "ids that no container has": (lambda: Tar().file("x", uid=100_000).bytes(), "ids go from 0 to 65535"),
     "a depth without end": (lambda: Tar().file("/".join(["d"] * 1000)).bytes(), "at offset"),
@@ -122,7 +128,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a bomb": (lambda: gzip.compress(bomb()), "the limit unpacked_bytes"),
     "a bomb of another kind": (lambda: lzma.compress(bomb(), preset=0), "the limit unpacked_bytes"),
-    "a bomb of a third kind": (lambda: zstandard.ZstdCompressor().compress(bomb()), "the limit unpacked_bytes"),
+    "a bomb of a third kind": (
+        lambda: zstandard.ZstdCompressor().compress(bomb()),
+        "the limit unpacked_bytes",
+    ),
     "a bomb in a layer": (
         lambda: pack(docker_files([gzip.compress(bomb())])),
         "the limit unpacked_bytes",
@@ -138,7 +147,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "the limit entries is 2000",
     ),
     "a million entries": (lambda: many_entries(1_000_000), "the limit (entries|unpacked_bytes)"),
-    "more bytes than an archive has": (lambda: Tar().file("x", os.urandom(17 * MIB)).bytes(), "the limit archive_bytes"),
+    "more bytes than an archive has": (
+        lambda: Tar().file("x", os.urandom(17 * MIB)).bytes(),
+        "the limit archive_bytes",
+    ),
     "more layers than an image has": (
         lambda: pack(docker_files([Tar().file(f"{n}").bytes() for n in range(9)])),
         "the limit layers is 8",
@@ -148,7 +160,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a size in the index that lies": (lambda: layout(lie_about_size), "size|bytes"),
     "a digest that is a path": (lambda: layout(lie_about_reference), r"sha256:\.\./"),
     "documents within documents": (lambda: pack({"manifest.json": b"[" * 100_000}), "cannot be read"),
-    "a document without end": (lambda: pack({"manifest.json": b"[" + b" " * (5 * MIB)}), "the limit document_bytes"),
+    "a document without end": (
+        lambda: pack({"manifest.json": b"[" + b" " * (5 * MIB)}),
+        "the limit document_bytes",
+    ),
     "a command without end": (lambda: image({"Cmd": ["a"] * 100_000}), "Entrypoint and Cmd has 100000 words"),
     "an environment without end": (lambda: image({"Env": ["A=" + "x" * MIB]}), "Env is longer"),
     "a user that is none": (lambda: image({"User": "root\nroot"}), "User "),
@@ -218,7 +233,9 @@ def read_busybox() -> bytes:
 
 def test_device_nodes_are_not_there(hostile: Location) -> None:
     layer = Tar().directory("srv")
-    for number, (kind, major, minor) in enumerate(((tarfile.BLKTYPE, 8, 0), (tarfile.BLKTYPE, 7, 0), (tarfile.CHRTYPE, 1, 1))):
+    for number, (kind, major, minor) in enumerate(
+        ((tarfile.BLKTYPE, 8, 0), (tarfile.BLKTYPE, 7, 0), (tarfile.CHRTYPE, 1, 1))
+    ):
         layer.add(f"srv/device{number}", kind, devmajor=major, devminor=minor, mode=0o666)
         layer.add(f"dev/device{number}", kind, devmajor=major, devminor=minor, mode=0o666)
     import_hostile(hostile, layer)
@@ -237,11 +254,15 @@ def test_set_id_bits_and_capabilities_of_files_give_nobody_anything(hostile: Loc
     assert container.run("stat -c %a /srv/root/busybox", check=True).stdout == b"6755\n"  # they are there
     assert container.run(["/srv/root/busybox", "id", "-u"], user="1000").stdout == b"1000\n"
     seen = {
-        (name, user): container.run([f"{name}/busybox", "grep", "CapEff", "/proc/self/status"], user=user).stdout
+        (name, user): container.run(
+            [f"{name}/busybox", "grep", "CapEff", "/proc/self/status"], user=user
+        ).stdout
         for name in ("/bin", "/srv/root", "/srv/able")
         for user in ("root", "1000")
     }
-    assert {rights for (_, user), rights in seen.items() if user == "1000"} == {b"CapEff:\t0000000000000000\n"}
+    assert {rights for (_, user), rights in seen.items() if user == "1000"} == {
+        b"CapEff:\t0000000000000000\n"
+    }
     assert {rights for (_, user), rights in seen.items() if user == "root"} == {seen["/bin", "root"]}
 
 
@@ -262,7 +283,9 @@ def test_links_out_of_the_tree_lead_nowhere(hostile: Location, tmp_path: Path) -
     assert sorted(os.listdir(tmp_path)) == ["canary"]
 
 
-@pytest.mark.parametrize("target", ["/", "/proc/1/root", "/proc/self/cwd", "../../../../../../../..{}", "{}", "loop"])
+@pytest.mark.parametrize(
+    "target", ["/", "/proc/1/root", "/proc/self/cwd", "../../../../../../../..{}", "{}", "loop"]
+)
 @pytest.mark.parametrize("places", [("proc", "sys", "dev"), ("etc",), ("tmp", "bin/sh")])
 def test_links_where_a_container_needs_directories(
     hostile: Location, tmp_path: Path, places: tuple[str, ...], target: str
@@ -274,7 +297,9 @@ def test_links_where_a_container_needs_directories(
     for place in places:
         layer.symlink(place, target.format(host))
     import_hostile(hostile, layer)
-    container = hostile.node().spawn("hostile", ["/bin/busybox", "sleep", "1000"], pre_boot_files={"/etc/file": b"x"})
+    container = hostile.node().spawn(
+        "hostile", ["/bin/busybox", "sleep", "1000"], pre_boot_files={"/etc/file": b"x"}
+    )
     try:
         container.wait_until_ready()
     except TfnzError as exc:
@@ -324,4 +349,6 @@ def test_a_strange_configuration_is_followed_inside(hostile: Location, config: A
     container = hostile.node().spawn("hostile").wait_until_ready()
     assert container.run(["/bin/busybox", "echo", "fine"]).stdout == b"fine\n"
     container.destroy(grace_s=0.2)
-    assert container.exit is not None and container.exit.cause in (Cause.DESTROYED, Cause.SIGNALLED), container.exit
+    assert container.exit is not None and container.exit.cause in (Cause.DESTROYED, Cause.SIGNALLED), (
+        container.exit
+    )

@@ -85,7 +85,9 @@ def few_descriptors() -> Iterator[Callable[[int], None]]:
     def leave(left: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
         # The directory that is listed is among them, and then no more.
-        taken = {int(name) for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")}
+        taken = {
+            int(name) for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")
+        }
         free = (number for number in itertools.count() if number not in taken)
         resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, left, None)), before[1]))
 
