@@ -139,10 +139,12 @@ ATTACKS = {
     ),
     "opens files without end": Attack(
         "import os\n"
+        "number = 0\n"
         "while True:\n"
+        "    number += 1\n"
         "    try: os.open('/', os.O_RDONLY)\n"
-        "    except OSError as error: print(error)",
-        b"Too many open files",
+        "    except OSError as error: print(error, 'soon' if number < 2000 else 'late')",
+        b"Too many open files soon",
         {"cpus": 0.5},
     ),
     "makes message queues without end": Attack(
@@ -151,8 +153,9 @@ ATTACKS = {
         "number = 0\n"
         "while True:\n"
         "    number += 1\n"
-        "    if libc.mq_open(f'/{number}'.encode(), os.O_CREAT | os.O_RDWR, 0o600, None) < 0:\n"
-        "        print('refused', os.strerror(ctypes.get_errno()))",
+        "    if (queue := libc.mq_open(f'/{number}'.encode(), os.O_CREAT | os.O_RDWR, 0o600, None)) < 0:\n"
+        "        print('refused', os.strerror(ctypes.get_errno()))\n"
+        "    else: libc.mq_close(queue)",
         b"refused Too many open files",
         {"cpus": 0.5},
     ),
