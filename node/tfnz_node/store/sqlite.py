@@ -181,7 +181,9 @@ def _translated(path: Path) -> Iterator[None]:
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
             raise StoreDamaged(_describe_damage(path, str(exc))) from exc
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-            raise StoreFull(f"the node's database {path} failed: {exc}; free some room there and try again") from exc
+            raise StoreFull(
+                f"the node's database {path} failed: {exc}; free some room there and try again"
+            ) from exc
         raise StoreError(f"the node's database {path} failed: {exc}") from exc
 
 

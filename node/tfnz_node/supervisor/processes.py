@@ -270,5 +270,7 @@ def _explain(exc: OSError | TimeoutError | WireError) -> TfnzError:
     if isinstance(exc, RunFailed | InitFailed | InitGone | TimeoutError):
         return explain_start(exc)
     if exc.errno in SHORTAGES:
-        return NoCapacity(f"the node cannot start another process: {exc}. End something, or raise its host's limits")
+        return NoCapacity(
+            f"the node cannot start another process: {exc}. End something, or raise its host's limits"
+        )
     return InternalError(f"the process could not be started: {exc}")
