@@ -141,9 +141,8 @@ ATTACKS = {
         "import os\n"
         "number = 0\n"
         "while True:\n"
-        "    number += 1\n"
-        "    try: os.open('/', os.O_RDONLY)\n"
-        "    except OSError as error: print(error, 'soon' if number < 2000 else 'late')",
+        "    try: number = os.open('/', os.O_RDONLY)\n"
+        "    except OSError as error: print(error.strerror, 'soon' if number < 2000 else 'late')",
         b"Too many open files soon",
         {"cpus": 0.5},
     ),
