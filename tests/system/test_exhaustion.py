@@ -18,7 +18,7 @@ import pytest
 
 from tests.system.bystanders import another_starts
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
-from tests.system.host_state import look_at_rest, unchanged
+from tests.system.host_state import unchanged
 from tfnz import Container, Location
 from tfnz.protocol.errors import DiskFull, NoCapacity, QuotaExceeded, StartFailed, TfnzError
 from tfnz.protocol.exits import Cause, Exit
@@ -176,32 +176,33 @@ def act_all(location: Location, bystander: Container) -> dict[str, TfnzError]:
 MANY = 60
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("scarce", [few_descriptors, few_processes])
 def test_what_the_kernel_gives(
     poor: RunningNode, scarce: Callable[[int, int], contextlib.AbstractContextManager[None]]
 ) -> None:
     """With one more each time, so that each step of everything is once the one for which there is no more."""
     pid = find_pid(poor)
-    for left in range(MANY):
-        with unchanged(pid, poor.data_dir), poor.location() as location:
-            bystander = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
-            look_at_rest(pid, poor.data_dir)
-            with scarce(pid, left):
-                refusals = act_all(location, bystander)
-            # A reboot says that it was the reboot, too: the container is gone then.
-            strange = [
-                (name, error)
-                for name, error in refusals.items()
-                if not (
-                    isinstance(error, NoCapacity) or (name == "reboot" and isinstance(error, StartFailed))
-                )
-                or not re.search("Too many open files|Resource temporarily unavailable", str(error))
-            ]
-            assert not strange, f"with {left} more: {strange}"
-            assert bystander.run("echo fine").stdout == b"fine\n"
-            another_starts(poor)
-        if not refusals:
-            break
+    with unchanged(pid, poor.data_dir):
+        for left in range(MANY):
+            with poor.location() as location:
+                bystander = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
+                with scarce(pid, left):
+                    refusals = act_all(location, bystander)
+                # A reboot says that it was the reboot, too: the container is gone then.
+                strange = [
+                    (name, error)
+                    for name, error in refusals.items()
+                    if not (
+                        isinstance(error, NoCapacity) or (name == "reboot" and isinstance(error, StartFailed))
+                    )
+                    or not re.search("Too many open files|Resource temporarily unavailable", str(error))
+                ]
+                assert not strange, f"with {left} more: {strange}"
+                assert bystander.run("echo fine").stdout == b"fine\n"
+                another_starts(poor)
+            if not refusals:
+                break
     assert 0 < left < MANY - 1
 
 

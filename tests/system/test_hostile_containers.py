@@ -228,7 +228,8 @@ def test_memory_without_end(node: RunningNode, what: str) -> None:
 def test_processors_without_end(node: RunningNode) -> None:
     with undisturbed(node) as location:
         spin = "for n in 1 2 3 4 5 6 7; do while :; do :; done & done; while :; do :; done"
-        container = location.node().spawn("busybox", spin, cpus=0.1)
+        # Less than it would get anyway of a machine that is busy.
+        container = location.node().spawn("busybox", spin, cpus=0.02)
         base = int(container.run(["cat", "/proc/self/uid_map"]).stdout.split()[1])
         wait_for(lambda: count_throttled(base) > 2, SOON_S, "it has all the processors it wants")
         another_starts(node)
@@ -362,7 +363,7 @@ def test_streams_that_are_closed_from_inside(node: RunningNode) -> None:
                 container.stdin(bytes(1 << 16))
         another_starts(node)
         assert not container.dead
-        container.run("echo end >/told", check=True)
+        container.spawn("echo end >/told")
         assert container.wait(SOON_S) == Exit(Cause.EXITED, 7)
 
 
@@ -464,13 +465,14 @@ def test_an_init_that_is_killed_from_outside_takes_its_container_with_it(node: R
 def find_init(daemon: int, id_base: int) -> int:
     """Process 1 of the container whose root is this id of the host."""
     inits = [pid for pid, command in find_descendants(daemon).items() if command == "tfnz-init"]
-    return next(
-        pid for pid in inits if os.stat(f"/proc/{pid}").st_uid == id_base or _first_id(pid) == id_base
-    )
+    return next(pid for pid in inits if _first_id(pid) == id_base)
 
 
 def _first_id(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/uid_map").read_text().split()[1])
+    """The host's id of the root of its user namespace; -1 of a process that has ended meanwhile."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/uid_map").read_text().split()[1])
+    return -1
 
 
 # --- races
