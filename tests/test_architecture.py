@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "keys": set(),
     "loop_watch": set(),
     "notify": set(),
+    "workers": set(),
     # A default must be possible.
     "config": {"core"},
     **{adapter: {"kernel", "core"} for adapter in ADAPTERS},

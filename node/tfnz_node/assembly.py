@@ -69,6 +69,7 @@ from .supervisor.ledger import Ledger
 from .supervisor.network import Network
 from .supervisor.records import NodeRecord
 from .supervisor.spec import Host
+from .workers import open_workers
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ STATE_FILE = "node.sqlite"
 STAGING = "staging"
 #: Threads for what blocks: making sandboxes, mounting, cgroup files, deleting.
 WORKERS = 8
+#: Threads for what waits for others: launches of inits, and what nobody waits for.
+LAUNCHERS = 6
 
 
 Failed = Callable[[BaseException], None]
@@ -96,7 +99,8 @@ async def start_node(
     stack.callback(os.close, lock_data_dir(data_dir))
     keeping = Keeping()
     stack.callback(keeping.close)
-    executor = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="work"))
+    executor = stack.enter_context(open_workers(WORKERS, "work"))
+    asyncio.get_running_loop().set_default_executor(open_workers(LAUNCHERS, "launch"))
     store = stack.enter_context(contextlib.closing(open_store(data_dir / STATE_FILE)))
     keys = load_keys(data_dir)
     storage = await asyncio.to_thread(open_storage, data_dir, config.storage, config.disk_bytes or None)

@@ -33,6 +33,7 @@ def run_daemon(config: NodeConfig, *, embedded: bool) -> None:
     _enter_own_mounts()
     _set_own_limits()
     _spare_collector()
+    _spare_threads()
     asyncio.run(_serve(config, embedded=embedded))
 
 
@@ -58,6 +59,12 @@ def _spare_collector() -> None:
     Nor now: what little garbage there is among it is not worth the time that a start takes longer.
     """
     gc.freeze()
+
+
+def _spare_threads() -> None:
+    """A child process is waited for by a descriptor, as from Python 3.12 on, and not by a thread that may not start."""
+    if sys.version_info < (3, 12):
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
 
 
 async def _serve(config: NodeConfig, *, embedded: bool) -> None:

@@ -9,14 +9,7 @@ ROOT = Path("/sys/fs/cgroup")
 
 def find_limits(id_base: int) -> dict[str, float]:
     """Memory and process limits, and processors, of the container whose root is this id of the host."""
-    pid = next(pid for pid in map(int, filter(str.isdigit, _names("/proc"))) if _owner(pid) == id_base)
-    groups = {
-        controller: path.lstrip("/")
-        for _, controllers, path in (
-            line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-        )
-        for controller in controllers.split(",")
-    }
+    groups = _find_groups(id_base)
     if "memory" in groups:
         quota, period = (_read("cpu", groups, f"cpu.cfs_{name}_us") for name in ("quota", "period"))
         return {
@@ -29,6 +22,18 @@ def find_limits(id_base: int) -> dict[str, float]:
         "memory": int(_read("", groups, "memory.max")),
         "pids": int(_read("", groups, "pids.max")),
         "cpus": int(quota) / int(period),
+    }
+
+
+def _find_groups(id_base: int) -> dict[str, str]:
+    """The cgroup of each controller, as a path below its hierarchy."""
+    pid = next(pid for pid in map(int, filter(str.isdigit, _names("/proc"))) if _owner(pid) == id_base)
+    return {
+        controller: path.lstrip("/")
+        for _, controllers, path in (
+            line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        )
+        for controller in controllers.split(",")
     }
 
 
@@ -47,3 +52,11 @@ def _owner(pid: int) -> int:
 
 def _read(controller: str, groups: dict[str, str], name: str) -> str:
     return (ROOT / controller / groups[controller] / name).read_text().strip()
+
+
+def count_throttled(id_base: int) -> int:
+    """How often that container has been held back because it had used up its processor time."""
+    groups = _find_groups(id_base)
+    controller = "cpu" if "cpu" in groups else ""
+    stat = _read(controller, groups, "cpu.stat").split()
+    return int(stat[stat.index("nr_throttled") + 1])

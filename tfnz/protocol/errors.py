@@ -45,6 +45,9 @@ Each class also derives from the built-in type that programs of old expect, so `
 
 from __future__ import annotations
 
+import errno
+import os
+
 import msgspec
 
 
@@ -243,6 +246,9 @@ class ErrorInfo(msgspec.Struct, frozen=True, array_like=True):
     message: str
 
 
+#: What the kernel says when the host has no more to give: descriptors, memory, processes.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
 #: Longest error text that is sent: names and paths in it come from users.
 MAX_ERROR_TEXT = 4096
 
@@ -251,6 +257,11 @@ def describe_error(error: BaseException) -> ErrorInfo:
     """What the peer is told of an error; of one that is not ours, only that there was one."""
     if isinstance(error, TfnzError):
         return ErrorInfo(error.code, error.message[:MAX_ERROR_TEXT])
+    if isinstance(error, OSError) and error.errno in SHORTAGES:
+        return ErrorInfo(
+            NoCapacity.code,
+            f"the node's host has no more to give ({os.strerror(error.errno)}): end something, or raise its limits",
+        )
     return ErrorInfo(
         InternalError.code, f"the node failed unexpectedly ({type(error).__name__}); see its log"
     )

@@ -28,6 +28,7 @@ _IOC_QGROUP_CREATE = 0x4010942A
 _IOC_QGROUP_LIMIT = 0x8030942B
 _IOC_QUOTA_RESCAN = 0x4040942C
 _IOC_SYNC = 0x9408
+_FITRIM = 0xC0185879
 
 _QUOTA_CTL_ENABLE = 1
 _QGROUP_LIMIT_MAX_RFER = 1
@@ -170,6 +171,12 @@ def sync(path: Path) -> None:
     """Commit the running transaction, which is also what starts the cleaning up of deleted subvolumes."""
     with _directory(path) as fd:
         fcntl.ioctl(fd, _IOC_SYNC)
+
+
+def trim(path: Path) -> None:
+    """Give back to what is beneath the file system everything that is free in it."""
+    with _directory(path) as fd:
+        _ioctl(fd, _FITRIM, bytearray(struct.pack("<QQQ", 0, _UNSET, 0)), f"trim {path}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import array
 import asyncio
 import collections
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -323,9 +324,10 @@ class Control:
             if not data:
                 self.close()
                 return False
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise WireError("a packet or its descriptors were cut off")
-            self._handle(parse_packet(data), fds)
+            if flags & socket.MSG_TRUNC:
+                raise WireError("a packet was cut off")
+            # The packet is whole, but we may not open what came with it: that is no fault of init's.
+            self._handle(parse_packet(data), fds, lost=bool(flags & socket.MSG_CTRUNC))
         except BlockingIOError:
             return False
         except ConnectionResetError:  # it was killed, and had not read everything
@@ -363,11 +365,11 @@ class Control:
             case _:
                 raise WireError(f"an unexpected {packet.kind.name}")
 
-    def _handle(self, packet: Packet, fds: list[int]) -> None:
+    def _handle(self, packet: Packet, fds: list[int], *, lost: bool) -> None:
         if self._listing is not None:
             self._list(self._listing, packet, fds)
             return
-        if packet.kind is Kind.EXITED and not fds:
+        if packet.kind is Kind.EXITED and not fds and not lost:
             ended = self._exits.pop(packet.id, None)
             if ended is None:
                 raise WireError(f"the exit of process {packet.id}, which was never started")
@@ -388,8 +390,10 @@ class Control:
                 self._exits.pop(packet.id).cancel()
             if not request.reply.done():
                 request.reply.set_exception(_failure(packet))
-        elif request.reply.done():
+        elif request.reply.done() or lost:
             self._drop(Reply(packet, fds))
+            if not request.reply.done():
+                request.reply.set_exception(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         else:
             request.reply.set_result(Reply(packet, fds))
 

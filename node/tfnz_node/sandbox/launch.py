@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfnz.protocol.errors import SHORTAGES
 from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.memory import memory_file
@@ -64,13 +65,17 @@ async def launch_init(
     except asyncio.CancelledError:
         work.add_done_callback(_discard)
         raise
-    return InitProcess(
-        pid=launched.pid,
-        control=launched.control,
-        userns_fd=launched.userns_fd,
-        netns_fd=launched.netns_fd,
-        id_base=id_base,
-    )
+    try:
+        return InitProcess(
+            pid=launched.pid,
+            control=launched.control,
+            userns_fd=launched.userns_fd,
+            netns_fd=launched.netns_fd,
+            id_base=id_base,
+        )
+    except OSError:  # no descriptor is left to watch it with
+        _give_up(launched)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +88,14 @@ class _Launched:
 
 def _discard(work: asyncio.Future[_Launched]) -> None:
     if not work.cancelled() and work.exception() is None:
-        launched = work.result()
-        launched.control.close()
-        os.close(launched.userns_fd)
-        os.close(launched.netns_fd)
-        _end(launched.pid)
+        _give_up(work.result())
+
+
+def _give_up(launched: _Launched) -> None:
+    launched.control.close()
+    os.close(launched.userns_fd)
+    os.close(launched.netns_fd)
+    _end(launched.pid)
 
 
 def _launch(
@@ -147,9 +155,8 @@ def _spawn(binary: Path, control: socket.socket, join: tuple[int, int] | None) -
                 binary, ["tfnz-init", *(["join"] if join else [])], {}, file_actions=moves, setsigmask=()
             )
         except OSError as exc:
-            raise LaunchFailed(
-                f"cannot start {binary}: {exc.strerror}; build it with: make -C node/init"
-            ) from exc
+            advice = "" if exc.errno in SHORTAGES else "; build it with: make -C node/init"
+            raise LaunchFailed(f"cannot start {binary}: {exc.strerror}{advice}") from exc
 
 
 def _ask(control: socket.socket, kind: Kind, arguments: tuple[int, ...], fds: tuple[int, ...]) -> None:

@@ -167,6 +167,7 @@ class Pool:
         self._last_empty = 0.0
         self._wanted = asyncio.Event()
         self._making = asyncio.Semaphore(MAKING_AT_ONCE)
+        self._filling = asyncio.Lock()
         self._refill: asyncio.Task[None] | None = None
         #: How many images were removed.
         self._removals = 0
@@ -192,6 +193,20 @@ class Pool:
         self._last_taken = loop.time()
         self._demand.note(kind)
         self._wanted.set()
+        if (sandbox := await self._take_ready(kind)) is not None:
+            return sandbox
+        self._last_empty = loop.time()
+        self._target = max(self._size, min(2 * self._target, self._most))
+        try:
+            return await self._make()
+        except NoCapacity:
+            async with self._filling:  # the last there is may be on its way into the pool
+                sandbox = await self._take_ready(kind)
+            if sandbox is None:
+                raise
+            return sandbox
+
+    async def _take_ready(self, kind: RootKind) -> Sandbox | None:
         while self._ready:
             sandbox = self._choose(kind)
             if sandbox.init.alive:
@@ -200,9 +215,7 @@ class Pool:
                 return sandbox
             log.warning("the sandbox in %s ended while it waited", sandbox.slot.name)
             await self._see_through(sandbox.close())
-        self._last_empty = loop.time()
-        self._target = max(self._size, min(2 * self._target, self._most))
-        return await self._make()
+        return None
 
     def adopt(self, number: int, limits: CgroupLimits, fds: Mapping[str, int], *, pid: int) -> Sandbox:
         """A sandbox that a former daemon has made, from what `InitProcess.fds` said."""
@@ -311,7 +324,8 @@ class Pool:
             try:
                 while len(self._ready) < self._find_target():
                     await self._wait_for_calm()
-                    self._ready.append(await self._make())
+                    async with self._filling:
+                        self._ready.append(await self._make())
                     await self._furnish_one()
                 while len(self._ready) >= self._find_target() and await self._furnish_one():
                     await self._wait_for_calm()
@@ -331,11 +345,12 @@ class Pool:
         if kind is None or len(bare) <= BARE * self._size:
             return False
         sandbox = bare[-1]
-        self._ready.remove(sandbox)  # nobody takes it meanwhile
-        try:
-            await self._see_through(self._make_root(sandbox, kind))
-        finally:
-            self._ready.append(sandbox)
+        async with self._filling:
+            self._ready.remove(sandbox)  # nobody takes it meanwhile
+            try:
+                await self._see_through(self._make_root(sandbox, kind))
+            finally:
+                self._ready.append(sandbox)
         return True
 
     async def _make_root(self, sandbox: Sandbox, kind: RootKind) -> None:

@@ -128,7 +128,9 @@ def check_room(storage: Storage, what: str) -> None:
 
 def disk_full(storage: Storage, what: str, needed_bytes: int) -> DiskFull:
     """The error for a disk that cannot take `what`."""
+    room = os.statvfs(storage.root)
+    files = "no inodes are left, " if room.f_files and not room.f_favail else ""
     return DiskFull(
-        f"no room to {what} in {storage.root}: {storage.free_bytes()} bytes are free, {needed_bytes} are needed;"
+        f"no room to {what} in {storage.root}: {files}{storage.free_bytes()} bytes are free, {needed_bytes} are needed;"
         " remove images or containers, or give the node a larger disk"
     )

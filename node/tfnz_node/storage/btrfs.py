@@ -14,6 +14,7 @@ from tfnz_node.kernel import btrfs, syscalls
 from tfnz_node.kernel.mountinfo import find_mount
 from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.storage import disk_image
+from tfnz_node.storage.ballast import Ballast
 from tfnz_node.storage.base import (
     RESERVE_BYTES,
     SCRATCH,
@@ -106,6 +107,9 @@ class BtrfsStorage:
         self._stale = StaleGroups(top)
         self._counts = QuotaCounts(top)
         self._tend_after = 0.0
+        self._ballast = None if image is None else Ballast(root, image)
+        if self._ballast is not None:
+            self._ballast.start()
 
     def create_scratch(self, name: str, quota_bytes: int) -> Path:
         check_scratch_name(name)
@@ -157,6 +161,8 @@ class BtrfsStorage:
         return len(self._stale)
 
     def close(self) -> None:
+        if self._ballast is not None:
+            self._ballast.close()
         self._stale.remove_all()
         if self._image is None:
             return
@@ -179,6 +185,8 @@ class BtrfsStorage:
     def _reclaim(self) -> None:
         """On a full disk, have what was deleted given back now: left alone, the kernel takes half a minute."""
         deadline = time.monotonic() + RECLAIM_S
+        if self._ballast is not None:
+            self._ballast.adjust()
         while self.free_bytes() < RESERVE_BYTES and time.monotonic() < deadline:
             waiting = len(self._stale)
             btrfs.sync(self._top)

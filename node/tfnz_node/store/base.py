@@ -5,9 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from tfnz.protocol.errors import DiskFull
+
 
 class StoreError(Exception):
     """The store could not do what was asked; the message names the file and what to try."""
+
+
+class StoreFull(StoreError, DiskFull):
+    """The disk beneath the store is full. What was there is as it was."""
 
 
 class StoreDamaged(StoreError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from .base import StoreDamaged, StoreError, StoreTooNew
+from .base import StoreDamaged, StoreError, StoreFull, StoreTooNew
 
 #: Marks the file as ours (see `file(1)`): "20ft" in ASCII.
 APPLICATION_ID: Final = 0x32306674
@@ -180,6 +180,10 @@ def _translated(path: Path) -> Iterator[None]:
         # The low byte is the error, what is above it the occasion.
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
             raise StoreDamaged(_describe_damage(path, str(exc))) from exc
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            raise StoreFull(
+                f"the node's database {path} failed: {exc}; free some room there and try again"
+            ) from exc
         raise StoreError(f"the node's database {path} failed: {exc}") from exc
 
 

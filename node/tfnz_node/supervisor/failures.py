@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from tfnz.protocol.errors import (
+    SHORTAGES,
     CommandNotExecutable,
     CommandNotFound,
     ConnectionBroken,
@@ -89,6 +90,8 @@ def explain_connect(exc: OSError | WireError, where: str, timeout_s: float) -> T
         return ConnectionBroken(f"{where} cut the connection off at once")
     if exc.errno == errno.EAGAIN:
         return NobodyListens(f"{where} has as many callers waiting as it takes")
+    if exc.errno in SHORTAGES:
+        return NoCapacity(f"the node has no room for another connection: {exc}")
     if exc.errno in _ABSENT:
         return NobodyListens(f"nobody listens at {where}")
     if exc.errno in _REFUSED or exc.errno in (errno.EACCES, errno.EPERM):

@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from tfnz.protocol.errors import InternalError, InvalidArgument, ProcessNotFound, TfnzError
+from tfnz.protocol.errors import (
+    SHORTAGES,
+    InternalError,
+    InvalidArgument,
+    NoCapacity,
+    ProcessNotFound,
+    TfnzError,
+)
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import Event, KnownProcess, ProcessEnded, ProcessView
 from tfnz_node.core.ends import judge_end
@@ -382,4 +389,8 @@ def _explain(exc: OSError | TimeoutError | WireError) -> TfnzError:
         return InvalidArgument(str(exc))
     if isinstance(exc, RunFailed | InitFailed | InitGone | TimeoutError):
         return explain_start(exc)
+    if exc.errno in SHORTAGES:
+        return NoCapacity(
+            f"the node cannot start another process: {exc}. End something, or raise its host's limits"
+        )
     return InternalError(f"the process could not be started: {exc}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import signal
@@ -170,6 +171,25 @@ async def test_a_launch_that_fails_says_where_and_leaves_nothing(
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(LaunchFailed, match=text):
         await launch_init(find_binary(), seccomp=seccomp, id_base=id_base, enter=enter)
+    assert not Path(f"/proc/{pids[0]}").exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.asyncio
+async def test_a_launch_that_can_be_watched_by_nobody_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is done but for the descriptor that tells of its end, and there is none left."""
+    from tests.node.init.conftest import ALLOW_ALL, find_binary
+
+    pids: list[int] = []
+
+    def refuse(pid: int) -> int:
+        pids.append(pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Too many open files"):
+        await launch_init(find_binary(), seccomp=ALLOW_ALL, id_base=3_000_000_000, enter=lambda _: NOWHERE)
     assert not Path(f"/proc/{pids[0]}").exists()
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
+import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import pytest_asyncio
@@ -72,6 +74,57 @@ async def test_descriptors_that_come_are_not_inherited(pair: Pair) -> None:
     fds = (await task).fds
     assert len(fds) == 2 and not any(os.get_inheritable(fd) for fd in fds)
     for fd in fds:
+        os.close(fd)
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[Callable[[int], None]]:
+    """Leaves this process so many descriptors, until the end of the test."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def leave(left: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        # The directory that is listed is among them, and then no more.
+        taken = {
+            int(name) for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")
+        }
+        free = (number for number in itertools.count() if number not in taken)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, left, None)), before[1]))
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("left", [0, 1])
+async def test_descriptors_that_we_may_not_have_fail_their_request_alone(
+    pair: Pair, few_descriptors: Callable[[int], None], left: int
+) -> None:
+    """The kernel closes what we have no number for; a process whose terminal is lost so is ended."""
+    control, init = pair
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
+    asking = asyncio.create_task(control.ask(Kind.CONNECT, id=1, timeout_s=5))
+    starting = asyncio.create_task(control.start(id=5, arguments=(), strings=(), fds=(), timeout_s=5))
+    await init.receive()
+    await init.receive()
+    before = len(os.listdir("/proc/self/fd"))
+    few_descriptors(left)
+    for kind, id in ((Kind.DONE, 1), (Kind.STARTED, 5)):
+        socket.send_fds(init.end, [pack_packet(kind, id=id, arguments=(42,))], opened)
+    for task in (asking, starting):
+        with pytest.raises(OSError, match="Too many open files"):
+            await task
+    few_descriptors(5)
+    packet = await init.receive()
+    assert (packet.kind, packet.id, packet.arguments[:2]) == (Kind.SIGNAL, 5, (signal.SIGKILL, 1))
+    assert len(os.listdir("/proc/self/fd")) == before
+    init.send(Kind.DONE, id=5)  # it has been killed
+    init.send(Kind.EXITED, id=5, argument=9)
+    later = asyncio.create_task(control.ask(Kind.BOOT, id=6, timeout_s=5))
+    await init.receive()
+    init.send(Kind.DONE, id=6)
+    assert (await later).packet.id == 6
+    for fd in opened:
         os.close(fd)
 
 

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
-from tfnz.protocol.errors import DiskFull
+from tfnz.protocol.errors import DiskFull, NoCapacity
 from tfnz_node.core.slots import Slot, Slots
 from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups
@@ -305,6 +305,43 @@ class NoCgroups:
 
     def remove(self, name: str) -> None:
         """There is nothing to remove."""
+
+
+@pytest.mark.asyncio
+async def test_the_last_sandbox_is_given_to_who_asks_while_the_pool_makes_it(tmp_path: Path) -> None:
+    slots = Slots(id_base=100_000, count=1, network="10.0.0.0/24")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowPool(Pool):
+        """Makes a sandbox without a process when the test lets it."""
+
+        async def _make(self) -> Sandbox:
+            slot = slots.take()
+            begun.set()
+            await go_on.wait()
+            return Sandbox(slot, cast(InitProcess, StillInit()), self)
+
+    with ThreadPoolExecutor(1) as executor:
+        pool = SlowPool(
+            binary=tmp_path,
+            seccomp=b"",
+            slots=slots,
+            cgroups=cast(Cgroups, NoCgroups()),
+            wiring=NoWiring(),
+            furnishing=Furnishings(),
+            default_limits=LIMITS,
+            size=1,
+            most=1,
+            executor=executor,
+        )
+        pool.start()
+        await begun.wait()
+        taking = [asyncio.create_task(pool.take(KIND)) for _ in range(2)]
+        await asyncio.sleep(0)
+        go_on.set()
+        taken = await asyncio.gather(*taking, return_exceptions=True)
+        assert [type(one) for one in taken] == [Sandbox, NoCapacity]
+        await pool.close()
 
 
 class StillInit:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tfnz_node.store.base import StoreDamaged, StoreError, StoreTooNew
+from tfnz.protocol.errors import describe_error
+from tfnz_node.store.base import StoreDamaged, StoreError, StoreFull, StoreTooNew
 from tfnz_node.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, open_store
 
 
@@ -213,9 +214,13 @@ def test_a_full_disk_undoes_the_transaction_and_says_so(path: Path) -> None:
     store.put("image", "kept", b"1")
     [(pages,)] = store._execute("PRAGMA page_count")
     store._execute(f"PRAGMA max_page_count = {pages + 2}")
-    with pytest.raises(StoreError, match=r"node\.sqlite failed: .*full"), store.transaction():
+    with (
+        pytest.raises(StoreFull, match=r"node\.sqlite failed: .*full; free some room") as caught,
+        store.transaction(),
+    ):
         store.put("image", "small", b"2")
         store.put("image", "large", b"x" * 100_000)
+    assert describe_error(caught.value).code == "disk_full"  # whose request it was is told
     assert store.items("image") == [("kept", b"1")]
     store.put("image", "after", b"3")
     store.close()

@@ -1,0 +1,585 @@
+"""Containers that do their worst, each in its own way: they harm themselves, and are gone when they are told to go.
+
+While each is at it, and after it, somebody else's container lives on, a new one starts, and in the end the host is as
+it was before (`undisturbed`). What they see and may call is in test_confinement.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.system.bystanders import another_starts, undisturbed
+from tests.system.cgroup_files import count_throttled
+from tests.system.host_state import find_descendants
+from tests.system.memory import forget_peak, peak_bytes, resident_bytes
+from tests.system.waiting import wait_for
+from tfnz import Container, Location
+from tfnz.protocol.errors import DiskFull, FileError, ObjectDead, TfnzError
+from tfnz.protocol.exits import Cause, Exit
+
+if TYPE_CHECKING:
+    from tests.system.conftest import RunningNode
+
+SOON_S = 30.0
+
+
+class Sayings:
+    """What a container says on both of its outputs, to be waited for."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._said = b""
+
+    def hear(self, _: object, data: bytes) -> None:
+        with self._changed:
+            # Who speaks without end is not remembered without end.
+            self._said = (self._said + data)[-(1 << 16) :]
+            self._changed.notify_all()
+
+    def wait_for(self, words: bytes) -> None:
+        with self._changed:
+            heard = self._changed.wait_for(lambda: words in self._said, SOON_S)
+            assert heard, f"{words!r} is not in {self._said[-1000:]!r}"
+
+
+@dataclass
+class Attack:
+    """What a container does, and the words by which it shows that it has met its limit."""
+
+    program: str
+    words: bytes
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, location: Location) -> Container:
+        sayings = Sayings()
+        container = location.node().spawn(
+            "python",
+            ["python3", "-u", "-c", self.program],
+            pty=False,
+            stdout_callback=sayings.hear,
+            stderr_callback=sayings.hear,
+            **self.limits,
+        )
+        sayings.wait_for(self.words)
+        return container
+
+
+#: Goes on for ever after whatever it is has been refused.
+ATTACKS = {
+    "forks without end, and so do its children": Attack(
+        "import os\n"
+        "while True:\n"
+        "    try: os.fork()\n"
+        "    except OSError as error: os.write(1, str(error).encode())",
+        b"Resource temporarily unavailable",
+        {"pids": 40, "cpus": 0.5},
+    ),
+    "starts threads without end": Attack(
+        "import threading\n"
+        "while True:\n"
+        "    try: threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "    except RuntimeError as error: print(error)",
+        b"can't start new thread",
+        {"pids": 40, "cpus": 0.5},
+    ),
+    "fills its disk with what cannot be compressed": Attack(
+        "import os\n"
+        "number = 0\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    try:\n"
+        "        with open(f'/fill{number}', 'wb', 0) as file:\n"
+        "            while True: file.write(os.urandom(1 << 20))\n"
+        "    except OSError as error: print(error)",
+        b"Disk quota exceeded",
+        {"disk": "16M", "cpus": 0.5},
+    ),
+    "fills its disk with files that have no name any more": Attack(
+        "import os\n"
+        "files = []\n"
+        "while True:\n"
+        "    try:\n"
+        "        files.append(os.open('/fill', os.O_CREAT | os.O_WRONLY))\n"
+        "        os.unlink('/fill')\n"
+        "        while True: os.write(files[-1], os.urandom(1 << 20))\n"
+        "    except OSError as error: print(error)",
+        b"Disk quota exceeded",
+        {"disk": "16M", "cpus": 0.5},
+    ),
+    "makes empty files without end": Attack(
+        "import os\n"
+        "number = 0\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    try: os.close(os.open(f'/tmp/{number}', os.O_CREAT))\n"
+        "    except OSError as error: print(error)",
+        b"Disk quota exceeded",
+        {"disk": "2M"},
+    ),
+    "makes devices' neighbours without end": Attack(
+        "import os\n"
+        "number = 0\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    try: os.close(os.open(f'/dev/{number}', os.O_CREAT))\n"
+        "    except OSError as error: print(error)",
+        b"No space left on device",
+        {"cpus": 0.5},
+    ),
+    "opens files without end": Attack(
+        "import os\n"
+        "number = 0\n"
+        "while True:\n"
+        "    try: number = os.open('/', os.O_RDONLY)\n"
+        "    except OSError as error: print(error.strerror, 'soon' if number < 2000 else 'late')",
+        b"Too many open files soon",
+        {"cpus": 0.5},
+    ),
+    "makes message queues without end": Attack(
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "number = 0\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    if (queue := libc.mq_open(f'/{number}'.encode(), os.O_CREAT | os.O_RDWR, 0o600, None)) < 0:\n"
+        "        print('refused', os.strerror(ctypes.get_errno()))\n"
+        "    else: libc.mq_close(queue)",
+        b"refused Too many open files",
+        {"cpus": 0.5},
+    ),
+    "takes terminals without end": Attack(
+        "import os\nwhile True:\n    try: os.openpty()\n    except OSError as error: print(error)",
+        b"Too many open files",
+        {"cpus": 0.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_is_refused_at_the_limit_harms_nobody_else(node: RunningNode, name: str) -> None:
+    assert node.process is not None
+    with undisturbed(node) as location:
+        container = ATTACKS[name].begin(location)
+        running = Counter(find_descendants(node.process.pid).values())
+        assert running["python3"] <= ATTACKS[name].limits.get("pids", 1)
+        another_starts(node)
+        assert not container.dead
+        container.destroy()
+        assert container.exit == Exit(Cause.DESTROYED)
+
+
+#: How memory is used up, by more than what a process asks for: all of it counts as the container's.
+HOGS = {
+    "what it asks for": "held = []\nwhile True: held.append(b'x' * (1 << 20))",
+    "many small ones": (
+        "import os, signal, sys\n"
+        "for _ in range(20):\n"
+        "    if not os.fork():\n"
+        "        held = b'x' * (4 << 20)\n"
+        "        signal.pause()\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))"
+    ),
+    "pipes": (
+        "import os\n"
+        "while True:\n"
+        "    for _ in range(400):\n"
+        "        taken, given = os.pipe()\n"
+        "        os.write(given, bytes(65536))\n"
+        "    os.fork()"
+    ),
+    "sockets": (
+        "import os, socket\n"
+        "while True:\n"
+        "    for _ in range(400):\n"
+        "        a, b = socket.socketpair()\n"
+        "        a.setblocking(False)\n"
+        "        try:\n"
+        "            while True: a.send(bytes(4096))\n"
+        "        except BlockingIOError: globals().setdefault('held', []).append((a, b))\n"
+        "    os.fork()"
+    ),
+    "nameless files": (
+        "import os\nwhile True:\n    file = os.memfd_create('x')\n    os.write(file, bytes(1 << 20))"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOGS)
+def test_memory_without_end(node: RunningNode, what: str) -> None:
+    with undisturbed(node) as location:
+        container = location.node().spawn(
+            "python", ["python3", "-c", HOGS[what]], memory="32M", pids=64, cpus=0.5, pty=False
+        )
+        end = container.wait(SOON_S)
+        assert end.cause is Cause.OUT_OF_MEMORY or "killed at the memory limit" in end.message, end
+
+
+def test_processors_without_end(node: RunningNode) -> None:
+    with undisturbed(node) as location:
+        spin = "for n in 1 2 3 4 5 6 7; do while :; do :; done & done; while :; do :; done"
+        # Less than it would get anyway of a machine that is busy.
+        container = location.node().spawn("busybox", spin, cpus=0.02)
+        base = int(container.run(["cat", "/proc/self/uid_map"]).stdout.split()[1])
+        wait_for(lambda: count_throttled(base) > 2, SOON_S, "it has all the processors it wants")
+        another_starts(node)
+        container.destroy()
+
+
+@pytest.mark.parametrize("pty", [False, True])
+def test_output_without_end_that_nobody_takes(node: RunningNode, pty: bool) -> None:
+    """It stands still, on both outputs, and holds nobody's memory; the end comes all the same."""
+    assert node.process is not None
+    began, let_go = threading.Event(), threading.Event()
+
+    def block(_: object, data: bytes) -> None:
+        began.set()
+        assert let_go.wait(SOON_S)
+
+    pid = node.process.pid
+    before = resident_bytes(pid)
+    forget_peak(pid)
+    with undisturbed(node) as location:
+        container = location.node().spawn(
+            "busybox",
+            "cat /dev/zero >&2 & exec cat /dev/zero",
+            pty=pty,
+            stdout_callback=block,
+            stderr_callback=block,
+        )
+        try:
+            assert began.wait(SOON_S)
+            another_starts(node)
+        finally:
+            let_go.set()
+        container.destroy()
+        assert container.exit == Exit(Cause.DESTROYED)
+    assert peak_bytes(pid) - before < 64 << 20
+
+
+#: A parent that lives and does not wait makes ten thousand, and as many orphans fall to process 1.
+MANY = """
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+made = 0
+while made < 10_000:
+    try:
+        child = os.fork()
+    except BlockingIOError:
+        continue
+    if not child:
+        if made % 2:
+            try:
+                os.fork()
+            except BlockingIOError:
+                pass
+        os._exit(0)
+    made += 1
+print("made", flush=True)
+signal.pause()
+"""
+
+
+def test_ten_thousand_short_processes(node: RunningNode) -> None:
+    assert node.process is not None
+    with undisturbed(node) as location:
+        container = location.node().spawn("busybox", ["sleep", "1000"])
+        crowded = location.node().spawn("python", ["python3", "-c", MANY], pids=64)
+        sayings = Sayings()
+        crowded.stdout_callback = sayings.hear
+        another_starts(node)
+        sayings.wait_for(b"made")
+        listed = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ' Z '"
+        wait_for(lambda: crowded.run(listed).stdout == b"0\n", SOON_S, "the dead are not taken care of")
+        for number in range(300):
+            assert container.run(["echo", str(number)]).stdout == b"%d\n" % number
+        crowded.destroy()
+
+
+#: Every way not to hear: what can be ignored is, a child is stopped, and another is held by a debugger.
+DEAF = """
+import ctypes, os, signal
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+stopped = os.fork()
+if not stopped:
+    os.kill(os.getpid(), signal.SIGSTOP)
+traced = os.fork()
+if not traced:
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+os.waitpid(stopped, os.WUNTRACED)
+os.waitpid(traced, os.WUNTRACED)
+print("deaf", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.3])
+def test_a_process_that_ignores_every_signal(node: RunningNode, grace_s: float) -> None:
+    with undisturbed(node) as location:
+        container = location.node().spawn("busybox", ["sleep", "1000"])
+        deaf = Attack(DEAF, b"deaf").begin(location)
+        for number in (1, 2, 3, 15):
+            deaf.signal(number)
+        sayings = Sayings()
+        deaf.put("/deaf.py", DEAF)
+        process = deaf.spawn(["python3", "/deaf.py"], sayings.hear)
+        sayings.wait_for(b"deaf")
+        process.signal(15)
+        another_starts(node)
+        process.destroy()
+        assert not deaf.dead
+        deaf.destroy(grace_s=grace_s)
+        assert deaf.exit == Exit(Cause.DESTROYED)
+        assert container.run("echo fine").stdout == b"fine\n"
+
+
+def test_a_process_that_is_deaf_runs_out_of_time(node: RunningNode) -> None:
+    with undisturbed(node) as location:
+        container = location.node().spawn("python", ["python3", "-c", DEAF], timeout_s=1)
+        assert container.wait(SOON_S).cause is Cause.TIMED_OUT
+
+
+def test_streams_that_are_closed_from_inside(node: RunningNode) -> None:
+    """A main process without input and outputs lives, can be spoken to, and ends when it likes."""
+    with undisturbed(node) as location:
+        container = location.node().spawn(
+            "busybox", "mkfifo /told; exec <&- >&- 2>&-; read word </told; exit 7", pty=False
+        )
+        with pytest.raises(ObjectDead, match="takes no more input"):
+            while True:  # until the first of it has met nobody
+                container.stdin(bytes(1 << 16))
+        another_starts(node)
+        assert not container.dead
+        container.spawn("echo end >/told")
+        assert container.wait(SOON_S) == Exit(Cause.EXITED, 7)
+
+
+def test_streams_that_are_handed_on_and_held(node: RunningNode) -> None:
+    """A process ends and leaves its outputs to a child that goes on for ever: both end all the same."""
+    with undisturbed(node) as location:
+        container = location.node().spawn("busybox", ["sleep", "1000"]).wait_until_ready()
+        process = container.spawn("sleep 1000 & echo held")
+        assert process.wait(SOON_S) == Exit(Cause.EXITED, 0)
+        assert container.run("sleep 1000 & echo held").exit_code == 0
+        container.destroy()
+
+
+#: Sequences by which a terminal is asked to answer, to lock up, to change its title and its mind.
+CONTROL = (
+    b"\x1b[c\x1b[5n\x1b[6n\x1b[21t\x1b]0;title\x07\x1b]52;c;aG9zdGlsZQ==\x07\x1bP$qm\x1b\\\x1b[?1049h\x1b[?25l\x1b[2J\x1b#8"
+    b"\x13\x11\x0e\x0f\x90\x9b31m\x9c\x9d\xff\x00\x05\x07\x08\x1b[1000000000;1000000000H\x1b[20h\x1b(0\x1bc"
+)
+
+
+def test_a_terminal_flooded_with_control_sequences(node: RunningNode) -> None:
+    """They are bytes to everybody in between: they arrive as they are, in bounded memory, and in no log."""
+    assert node.process is not None
+    pid = node.process.pid
+    log_before = len(node.log)
+    before = resident_bytes(pid)
+    forget_peak(pid)
+    heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    with undisturbed(node) as location:
+        flood = (
+            f"import os, tty\ntty.setraw(1)\nos.write(1, b'<')\nwhile True: os.write(1, {CONTROL!r} * 100)"
+        )
+        container = location.node().spawn(
+            "python",
+            ["python3", "-c", flood],
+            pty=True,
+            interactive=True,
+            stdout_callback=lambda _, data: heard.put(data),
+        )
+        said = b""
+        while len(said) < len(CONTROL) * 500:
+            said += heard.get(timeout=SOON_S)
+        _, _, said = said.partition(b"<")
+        assert (CONTROL * (len(said) // len(CONTROL) + 1)).startswith(said)
+        for number in range(1, 100):
+            container.resize(number, 1000 - number)
+        another_starts(node)
+        container.destroy()
+        assert container.exit == Exit(Cause.DESTROYED)
+        named = location.node().spawn("busybox", [os.fsdecode(b"\x1b[2J\x1b]0;title\x07")])
+        assert named.wait(SOON_S).cause is Cause.FAILED_TO_START
+    assert peak_bytes(pid) - before < 64 << 20
+    assert not set(node.log[log_before:]) & set("\x1b\x07\x9b\x90")
+
+
+# --- process 1
+
+
+@pytest.mark.parametrize(
+    "weapon",
+    [
+        "kill -KILL -1",
+        "for s in 1 2 3 6 9 11 15 19; do kill -$s 1; done",
+        "echo 1000 >/proc/1/oom_score_adj; echo x >/proc/1/mem; echo >/proc/1/attr/current",
+        "reboot -f; poweroff -f; halt -f",
+    ],
+)
+def test_init_cannot_be_ended_by_its_own_children(node: RunningNode, weapon: str) -> None:
+    with undisturbed(node) as location:
+        container = location.node().spawn("busybox", ["sleep", "1000"], sleep=True).wait_until_ready()
+        container.run(weapon)
+        another_starts(node)
+        assert container.run("echo alive").stdout == b"alive\n"
+        container.start()
+        container.destroy()
+
+
+def test_who_ends_everything_inside_ends_the_container(node: RunningNode) -> None:
+    with undisturbed(node) as location:
+        container = location.node().spawn("busybox", "sleep 1000 & sleep 1000 & sleep 1000")
+        container.wait_until_ready()
+        container.spawn("kill -KILL -1")
+        assert container.wait(SOON_S) == Exit(Cause.SIGNALLED, signal=9)
+
+
+def test_an_init_that_is_killed_from_outside_takes_its_container_with_it(node: RunningNode) -> None:
+    """As the kernel would if the host had no memory left: told to the owner, cleaned up, and to nobody's harm."""
+    assert node.process is not None
+    with undisturbed(node) as location:
+        for asleep in (False, True):
+            container = location.node().spawn("busybox", ["sleep", "1000"], sleep=asleep).wait_until_ready()
+            base = int(container.run(["cat", "/proc/self/uid_map"]).stdout.split()[1])
+            os.kill(find_init(node.process.pid, base), 9)
+            assert container.wait(SOON_S).cause is Cause.SIGNALLED
+            with pytest.raises(TfnzError, match="has ended"):
+                container.run("true")
+
+
+def find_init(daemon: int, id_base: int) -> int:
+    """Process 1 of the container whose root is this id of the host."""
+    inits = [pid for pid, command in find_descendants(daemon).items() if command == "tfnz-init"]
+    return next(pid for pid in inits if _first_id(pid) == id_base)
+
+
+def _first_id(pid: int) -> int:
+    """The host's id of the root of its user namespace; -1 of a process that has ended meanwhile."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/uid_map").read_text().split()[1])
+    return -1
+
+
+# --- races
+
+#: Swaps what is at a path for something else all the time, by rename, so that it is always one or the other.
+SWAP = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+print("swapping", flush=True)
+while True:
+    # RENAME_EXCHANGE: both are there at every moment, and change places.
+    assert libc.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2) == 0, ctypes.get_errno()
+"""
+
+
+def swap(container: Container, one: str, other: str) -> None:
+    """Begin to swap two paths of a container."""
+    container.put("/swap.py", SWAP)
+    sayings = Sayings()
+    container.spawn(["python3", "/swap.py", one, other], sayings.hear)
+    sayings.wait_for(b"swapping")
+
+
+#: What a directory on the way is swapped with; {} is a directory of the host.
+LURES = [
+    "{}",
+    "../../../../../../../../../../../../..{}",
+    "/proc/1/root{}",
+    "/proc/1/cwd",
+    "/proc/self/fd",
+    "/proc/self/root",
+]
+
+
+@pytest.mark.parametrize("lure", LURES)
+def test_a_directory_swapped_for_a_link_leads_nobody_out(
+    node: RunningNode, tmp_path: Path, lure: str
+) -> None:
+    """Files and trees, in both directions: what is the host's is neither read nor written."""
+    host, ours = tmp_path / "host", tmp_path / "ours"
+    for directory in (host / "sub", ours):
+        directory.mkdir(parents=True)
+    for path in (host / "file", host / "sub" / "file"):
+        path.write_bytes(b"the host's own")
+    (ours / "file").write_bytes(b"sent")
+    outcomes: set[bool] = set()
+
+    def attempt(act: Callable[[], object]) -> None:
+        try:
+            got = act()
+        except (FileError, DiskFull):
+            outcomes.add(False)
+        else:
+            outcomes.add(True)
+            assert got is None or got in (b"inside", b"sent"), got
+
+    with undisturbed(node) as location:
+        container = location.node().spawn("python", ["sleep", "1000"])
+        container.run(
+            [
+                "sh",
+                "-c",
+                'mkdir -p /d/sub; echo -n inside >/d/file; ln -s "$1" /lure',
+                "sh",
+                lure.format(host),
+            ],
+            check=True,
+        )
+        swap(container, "/d", "/lure")
+        for number in range(40):
+            attempt(lambda: container.put("/d/file", b"sent"))
+            attempt(lambda: container.put("/d/sub/file", b"sent"))
+            attempt(lambda: container.fetch("/d/file"))
+            if number % 4 == 0:
+                attempt(lambda: container.put_tree("/d", ours))
+                attempt(partial(container.fetch_tree, "/d", tmp_path / f"fetched{number}"))
+        container.destroy()
+    for path in (host / "file", host / "sub" / "file"):
+        assert path.read_bytes() == b"the host's own"
+    assert sorted(os.listdir(host)) == ["file", "sub"]
+    assert os.listdir(host / "sub") == ["file"]
+    for tree in tmp_path.glob("fetched*"):
+        for file in tree.rglob("*"):
+            assert file.is_symlink() or file.is_dir() or file.read_bytes() in (b"inside", b"sent"), file
+    assert True in outcomes
+
+
+@pytest.mark.parametrize(
+    "lure",
+    ["ln -s {} /lure", "mkfifo /lure", "mkdir /lure", "ln -s /proc/1/mem /lure", "ln -s /dev/zero /lure"],
+)
+def test_a_file_swapped_for_something_else_holds_nobody_up(
+    node: RunningNode, tmp_path: Path, lure: str
+) -> None:
+    canary = tmp_path / "canary"
+    canary.write_bytes(b"the host's own")
+    with undisturbed(node) as location:
+        container = location.node().spawn("python", ["sleep", "1000"])
+        container.run(f"mkdir /t; echo -n inside >/t/file; {lure.format(canary)}", check=True)
+        swap(container, "/t/file", "/lure")
+        for number in range(40):
+            with contextlib.suppress(FileError):
+                assert container.fetch("/t/file") in (b"inside", b"sent")
+            if number % 4 == 0:
+                with contextlib.suppress(FileError):
+                    container.fetch_tree("/t", tmp_path / "fetched")
+        container.destroy()
+    assert canary.read_bytes() == b"the host's own"
+    if (fetched := tmp_path / "fetched" / "file").is_file() and not fetched.is_symlink():
+        assert fetched.read_bytes() == b"inside"
