@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the programs read where they are started.
-FILES = {"nginx.conf": b"events {}\n", "key.pem": b"a secret\n", "dump.sql": b"select 1;\n"}
+FILES = {
+    # As it must be for a server that runs as somebody else than root, and does not end at once.
+    "nginx.conf": b"pid /tmp/nginx.pid;\nerror_log stderr;\nevents {}\n",
+    "key.pem": b"a secret\n",
+    "dump.sql": b"select 1;\n",
+}
 #: Programs find this machine's node by its usual place, and a node of the tests' own is elsewhere. A private one keeps
 #: its images where a program has it from this.
 PREAMBLE = """

@@ -69,6 +69,8 @@ _IFLA_STATS64 = 23
 _IFLA_AF_SPEC = 26
 _IFLA_GROUP = 27
 _IFLA_NET_NS_FD = 28
+_IFLA_NUM_TX_QUEUES = 31
+_IFLA_NUM_RX_QUEUES = 32
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _IFLA_INET_CONF = 1
@@ -141,15 +143,21 @@ def new_veth(name: str, *, peer: str, peer_netns: int, address: bytes, mtu: int,
     Both have the same hardware address, and no ARP: each then finds the other without being told.
     """
     here = _IFINFO.pack(0, 0, 0, 0, IFF_NOARP, IFF_NOARP)
-    there = (
-        here + _text(_IFLA_IFNAME, peer) + pack_attribute(_IFLA_ADDRESS, address) + _number(_IFLA_MTU, mtu)
-    )
+    # Left alone, the kernel makes a queue for each processor that the host might have, which nothing here would use.
+    both = _number(_IFLA_NUM_TX_QUEUES, 1) + _number(_IFLA_NUM_RX_QUEUES, 1)
+    both += pack_attribute(_IFLA_ADDRESS, address) + _number(_IFLA_MTU, mtu)
+    there = here + _text(_IFLA_IFNAME, peer) + both
     there += _number(_IFLA_NET_NS_FD, peer_netns)
     info = _text(_IFLA_INFO_KIND, "veth") + pack_attribute(
         _IFLA_INFO_DATA, pack_attribute(_VETH_INFO_PEER, there)
     )
-    body = here + _text(_IFLA_IFNAME, name) + pack_attribute(_IFLA_ADDRESS, address) + _number(_IFLA_MTU, mtu)
-    body += _number(_IFLA_GROUP, group) + pack_attribute(_IFLA_LINKINFO, info)
+    body = (
+        here
+        + _text(_IFLA_IFNAME, name)
+        + both
+        + _number(_IFLA_GROUP, group)
+        + pack_attribute(_IFLA_LINKINFO, info)
+    )
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 

@@ -27,6 +27,10 @@ KEPT_BYTES: Final = 1 << 30
 KEPT_PART: Final = 20
 #: It grows and shrinks by pieces, each an extent of its own: of an extent that is cut short, btrfs gives nothing back.
 PIECE_BYTES: Final = 16 << 20
+#: To change it means to sync and to trim, which everybody on the disk feels. So each time it grows by so much more than
+#: it has to, or by that part of a small disk, and shrinks when twice as much is too much.
+SPARE_BYTES: Final = 256 << 20
+SPARE_PART: Final = 80
 
 _log = logging.getLogger(__name__)
 
@@ -79,11 +83,17 @@ class Ballast:
     def _find_missing(self) -> int:
         """How many pieces are to be added, or with a minus taken away."""
         room = os.statvfs(self._host)
-        host = find_free_bytes(self._host) - min(KEPT_BYTES, room.f_blocks * room.f_frsize // KEPT_PART)
+        size = room.f_blocks * room.f_frsize
+        host = find_free_bytes(self._host) - min(KEPT_BYTES, size // KEPT_PART)
         # Metadata has room of its own, which is not counted as free. Not all of a small disk is kept for it.
         metadata = min(self._read("disk_total") - self._read("disk_used"), max(host, 0) // 2)
         promised_too_much = find_free_bytes(self._root) - max(host - metadata, 0)
-        return max(-(-promised_too_much // PIECE_BYTES), -(self._file.stat().st_size // PIECE_BYTES))
+        spare = max(1, min(SPARE_BYTES, size // SPARE_PART) // PIECE_BYTES)
+        if (growth := -(-promised_too_much // PIECE_BYTES)) > 0:
+            return growth + spare
+        if -growth <= 2 * spare:
+            return 0
+        return max(growth + spare, -(self._file.stat().st_size // PIECE_BYTES))
 
     def _read(self, name: str) -> int:
         return int((self._metadata / name).read_text())

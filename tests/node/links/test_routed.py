@@ -38,6 +38,14 @@ def test_a_container_has_one_address_and_one_way_out() -> None:
         assert lab.run("client", "ip", "neighbour") == ""
 
 
+def test_a_wire_has_one_queue_at_each_end_however_many_processors_there_are() -> None:
+    with Lab() as lab:
+        lab.on_host(lab.links.connect, NEW, lab.make_namespace("new"))
+        for place, name in (("new", "eth0"), ("host", LAN.interface(NEW))):
+            shown = lab.run(place, "ip", "-details", "link", "show", name)
+            assert "numtxqueues 1 numrxqueues 1" in shown
+
+
 def test_the_address_of_one_that_has_not_quite_ended_can_be_given_again() -> None:
     with Lab() as lab:
         for name in ("first", "second"):
