@@ -29,6 +29,9 @@ bool records_put(const char *name, const char *bytes, uint32_t size, const int *
 // Forgets a record and closes its descriptors; of one that is not there, nothing.
 void records_delete(const char *name);
 
+// Forgets all of them.
+void records_clear(void);
+
 unsigned records_count(void);
 const struct record *records_at(unsigned index);
 

@@ -2,7 +2,8 @@
 //
 // It serves one daemon at a time on a socket in the data directory. A daemon that dies has had done all that it sent,
 // for what it sent is read to its end before the next one is heard. When none comes in time, the keeper ends, and with
-// its descriptors everything that hangs on them: every container.
+// its descriptors everything that hangs on them: every container. As a unit ("stay") it forgets all that instead, and
+// waits for the next daemon, for as long as its unit is wanted.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -37,6 +38,7 @@ enum { MESSAGE_MAX_BYTES = (int)sizeof(struct header) + NAME_MAX_BYTES + 1 + REC
 
 static char incoming[MESSAGE_MAX_BYTES + 1];
 static long takeover_ms;
+static bool told_to_end;
 
 static void die(const char *what) __attribute__((noreturn));
 
@@ -159,8 +161,10 @@ static bool serve_message(int daemon)
 		takeover_ms = header.argument;
 		return list_all(daemon);
 	}
-	if (whole && header.kind == KIND_END)
-		exit(0);
+	if (whole && header.kind == KIND_END) {
+		told_to_end = true;
+		return false;
+	}
 	fprintf(stderr, "tfnz-keeper: a message of %zd bytes makes no sense\n", size);
 	return false;
 }
@@ -172,18 +176,32 @@ static bool is_ours(int connection)
 	return getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
 }
 
-static void serve_forever(int listening) __attribute__((noreturn));
+// Everything that hangs on what is held ends with this. Whoever told us to learns from the end of the connection that
+// it has been done, and then must not find us if we are about to go.
+static void forget_all(int listening, bool stay)
+{
+	if (!stay)
+		close(listening);
+	records_clear();
+	if (!stay)
+		exit(0);
+	told_to_end = false;
+}
 
-static void serve_forever(int listening)
+static void serve_forever(int listening, bool stay) __attribute__((noreturn));
+
+static void serve_forever(int listening, bool stay)
 {
 	long deadline = now_ms() + takeover_ms;
 
 	for (;;) {
 		struct pollfd polled = {.fd = listening, .events = POLLIN};
 		long rest = deadline - now_ms();
-		if (rest <= 0)
-			exit(0);
-		if (poll(&polled, 1, rest > 60000 ? 60000 : (int)rest) <= 0)
+		if (rest <= 0 && (!stay || records_count()))
+			forget_all(listening, stay);
+		if (rest <= 0 || rest > 60000)
+			rest = 60000;
+		if (poll(&polled, 1, (int)rest) <= 0)
 			continue;
 		int daemon = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
 		if (daemon < 0)
@@ -191,6 +209,8 @@ static void serve_forever(int listening)
 		bool welcome = is_ours(daemon);
 		while (welcome && serve_message(daemon))
 			;
+		if (told_to_end)
+			forget_all(listening, stay);
 		close(daemon);
 		// Whoever may not come in must not keep the containers alive by knocking.
 		if (welcome)
@@ -226,6 +246,32 @@ static int listen_in(const char *directory)
 	if (chdir("/") < 0)
 		die("/");
 	return listening;
+}
+
+// Whoever starts units does not start the daemon before it can find us (sd_notify(3)). Where nobody asked, to nobody.
+static void tell_ready(void)
+{
+	static const char ready[] = "READY=1";
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	size_t length = path ? strlen(path) : 0;
+
+	if (!length)
+		return;
+	if (length >= sizeof address.sun_path) {
+		errno = ENAMETOOLONG;
+		die("NOTIFY_SOCKET");
+	}
+	memcpy(address.sun_path, path, length);
+	// An abstract address begins with a NUL, and ends where its length says.
+	if (path[0] == '@')
+		address.sun_path[0] = 0;
+	int notifying = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (notifying < 0 || sendto(notifying, ready, sizeof ready - 1, MSG_NOSIGNAL, (struct sockaddr *)&address,
+				    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+		die("NOTIFY_SOCKET");
+	close(notifying);
+	unsetenv("NOTIFY_SOCKET");
 }
 
 // The parent returns to the daemon when the child serves.
@@ -278,5 +324,8 @@ int main(int argc, char *argv[])
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
-	serve_forever(stay ? listen_in(argv[1]) : leave_parent(argv[1]));
+	int listening = stay ? listen_in(argv[1]) : leave_parent(argv[1]);
+	if (stay)
+		tell_ready();
+	serve_forever(listening, stay);
 }

@@ -88,6 +88,16 @@ void records_delete(const char *name)
 	free(before.name);
 }
 
+void records_clear(void)
+{
+	while (count) {
+		struct record *last = &records[--count];
+		all_bytes -= last->size;
+		close_all(last->fds, last->fd_count);
+		free(last->name);
+	}
+}
+
 unsigned records_count(void)
 {
 	return count;

@@ -113,9 +113,10 @@ async def start_node(
         sweep_instances,
         lambda name, busy: is_dead_instance(name, data_dir, has_processes=busy, own=instance),
         is_ours=lambda name: is_own_instance(name, data_dir),
+        keeper_pid=keeping.pid,
     )
     stack.enter_context(open_staging(data_dir / STAGING))
-    cgroups = open_cgroups(instance)
+    cgroups = open_cgroups(instance, keeping.pid)
     stack.callback(cgroups.close)
     # What was in other slots has died with the daemon, or is about to.
     await asyncio.to_thread(sweep_slots, cgroups, keeping.estate)
@@ -168,7 +169,12 @@ class Keeping:
 
     def name_instance(self, data_dir: Path) -> str:
         """Containers keep the name with which they began, so it is the keeper's rather than ours."""
-        return name_instance(data_dir, None if self._client is None else self._client.pid)
+        return name_instance(data_dir, self.pid)
+
+    @property
+    def pid(self) -> int | None:
+        """The keeper's process id, if there is one."""
+        return None if self._client is None else self._client.pid
 
     def serves(self) -> None:
         """From now on, an end of ours that is no accident is the end of everything."""

@@ -68,11 +68,26 @@ static void test_there_is_an_end_to_it(void)
 	free(bytes);
 }
 
+static void test_all_are_forgotten_at_once(void)
+{
+	int fds[3];
+	for (int i = 0; i < 3; i++)
+		fds[i] = open_one();
+	CHECK(records_put("a", "x", 1, &fds[0], 1) && records_put("b", "", 0, &fds[1], 2) && records_put("c", "", 0, NULL, 0));
+	records_clear();
+	CHECK(records_count() == 0 && !is_open(fds[0]) && !is_open(fds[1]) && !is_open(fds[2]));
+	CHECK(records_put("a", "y", 1, NULL, 0) && records_count() == 1);
+	records_clear();
+	records_clear();
+	CHECK(records_count() == 0);
+}
+
 int main(void)
 {
 	test_a_record_is_replaced_as_a_whole();
 	test_records_keep_their_order();
 	test_what_has_no_room_is_closed_and_the_old_stays();
 	test_there_is_an_end_to_it();
+	test_all_are_forgotten_at_once();
 	return 0;
 }

@@ -10,7 +10,6 @@ import array
 import contextlib
 import logging
 import os
-import select
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +55,6 @@ class KeeperClient(Keeper):
                 self.found.append(kept)
             elif kind == _LISTED:
                 self.pid = argument
-        self.pidfd = os.pidfd_open(self.pid)
 
     def fileno(self) -> int:
         """Readable when `listen` has something to do."""
@@ -81,16 +79,16 @@ class KeeperClient(Keeper):
         self._send(_DELETE, name)
 
     def close(self) -> None:
-        """As promised; returns when the keeper has ended. Idempotent."""
+        """As promised; returns when the keeper has forgotten everything. Idempotent."""
         if self._socket.fileno() < 0:
             return
-        with contextlib.suppress(KeeperGone):
+        # It hangs up when that is done, and then ends, or waits for another daemon if it has a unit of its own.
+        with contextlib.suppress(KeeperGone, OSError):
             self._send(_END)
+            while True:
+                for fd in self._receive()[2].fds:
+                    os.close(fd)
         self._socket.close()
-        ending = select.poll()  # select has no room for numbers as high as ours may be
-        ending.register(self.pidfd, select.POLLIN)
-        ending.poll(PATIENCE_S * 1000)
-        os.close(self.pidfd)
 
     def _send(
         self, kind: int, name: str = "", record: bytes = b"", fds: Sequence[int] = (), *, argument: int = 0

@@ -38,13 +38,14 @@ class Cgroups(Protocol):
     def close(self) -> None: ...
 
 
-def open_cgroups(instance: str) -> Cgroups:
+def open_cgroups(instance: str, keeper_pid: int | None = None) -> Cgroups:
     """The cgroups of this daemon, by the version this host offers.
 
     Where both are mounted (hybrid), the one that has the controllers is used.
 
     Args:
         instance: A name that no other daemon of this host uses.
+        keeper_pid: The process id of the keeper, if there is one: where it has a unit of its own, containers are there.
 
     Raises:
         InternalError: the host has no usable cgroups; the message says what is missing.
@@ -52,7 +53,9 @@ def open_cgroups(instance: str) -> Cgroups:
     mounts = list_mounts()
     v1 = cgroups_v1.find_v1_mounts(mounts)
     if len(v1) == len(cgroups_v1.CONTROLLERS):
-        return CgroupsV1({controller: mount / cgroups_v2.HOME for controller, mount in v1.items()}, instance)
+        homes = {controller: mount / cgroups_v2.HOME for controller, mount in v1.items()}
+        unit_files = cgroups_v1.find_unit_files(mounts, _read_groups("self"), _read_groups(keeper_pid))
+        return CgroupsV1(homes, instance, unit_files=unit_files)
     mount = find_v2_mount(mounts)
     if mount is None:
         missing = ", ".join(sorted(set(cgroups_v1.CONTROLLERS) - set(v1)))
@@ -61,20 +64,22 @@ def open_cgroups(instance: str) -> Cgroups:
             " mount cgroup2 at /sys/fs/cgroup"
         )
     tree = CgroupTree()
-    return CgroupsV2(cgroups_v2.prepare_home(mount, _find_own_group(), tree), instance, tree)
+    home = cgroups_v2.prepare_home(mount, _find_v2_group("self") or "/", tree, _find_v2_group(keeper_pid))
+    return CgroupsV2(home, instance, tree)
 
 
-def find_leftovers(instance: str) -> list[str]:
+def find_leftovers(instance: str, keeper_pid: int | None = None) -> list[str]:
     """The names of the cgroups that an instance has, without opening it."""
     check_group_name(instance)
     tree = CgroupTree()
-    return sorted({name for home in _find_homes() for name in tree.children(home / instance)})
+    return sorted({name for home in _find_homes(keeper_pid) for name in tree.children(home / instance)})
 
 
 def sweep_instances(
     is_dead: Callable[[str, bool], bool],
     *,
     is_ours: Callable[[str], bool],
+    keeper_pid: int | None = None,
     timeout_s: float = REMOVAL_TIMEOUT_S,
 ) -> list[str]:
     """Remove all that dead daemons left, processes included; the instances that were removed.
@@ -85,13 +90,14 @@ def sweep_instances(
     Args:
         is_dead: Whether the daemon of an instance is certainly gone; given whether any process is in its cgroups.
         is_ours: Whether an instance was of this node, whose containers must have ended before there are new ones.
+        keeper_pid: As `open_cgroups` wants it. What was left in our own unit is looked for as well.
         timeout_s: How long to try with each.
 
     Raises:
         TimeoutError: something that this node has left does not die.
     """
     tree = CgroupTree()
-    homes = _find_homes()
+    homes = _find_homes(keeper_pid)
     names = {name for home in homes for name in tree.children(home)}
     dead = sorted(
         name for name in names if is_dead(name, any(_is_populated(tree, home / name) for home in homes))
@@ -136,17 +142,23 @@ def find_v2_mount(mounts: Sequence[Mount]) -> Path | None:
     return next((mount.target for mount in reversed(mounts) if mount.fstype == "cgroup2"), None)
 
 
-def _find_homes() -> list[Path]:
+def _find_homes(keeper_pid: int | None) -> list[Path]:
     mounts = list_mounts()
     homes = {mount / cgroups_v2.HOME for mount in cgroups_v1.find_v1_mounts(mounts).values()}
     v2 = find_v2_mount(mounts)
     if v2 is not None:
-        homes.add(cgroups_v2.find_home(v2, _find_own_group()))
+        own = _find_v2_group("self") or "/"
+        homes |= {cgroups_v2.find_home(v2, own, group) for group in (None, _find_v2_group(keeper_pid))}
     return sorted(homes)
 
 
-def _find_own_group() -> str:
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::"):
-            return line.removeprefix("0::")
-    return "/"
+def _find_v2_group(pid: int | str | None) -> str | None:
+    return _read_groups(pid).get(cgroups_v1.UNIFIED_HIERARCHY)
+
+
+def _read_groups(pid: int | str | None) -> dict[str, str]:
+    """The cgroups of a process; none of one that has ended, or that is not."""
+    if pid is not None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return cgroups_v1.read_groups(Path(f"/proc/{pid}/cgroup").read_text())
+    return {}

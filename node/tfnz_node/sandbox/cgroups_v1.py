@@ -17,6 +17,9 @@ from tfnz_node.sandbox.cgroup_limits import CPU_PERIOD_US, CgroupLimits, check_g
 from tfnz_node.sandbox.wire import Entrance
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+# As /proc/PID/cgroup calls them.
+SYSTEMD_HIERARCHY = "name=systemd"
+UNIFIED_HIERARCHY = ""
 
 
 def find_v1_mounts(mounts: Iterable[Mount]) -> dict[str, Path]:
@@ -30,21 +33,62 @@ def find_v1_mounts(mounts: Iterable[Mount]) -> dict[str, Path]:
     }
 
 
+def find_unit_files(
+    mounts: Iterable[Mount], own: Mapping[str, str], keepers: Mapping[str, str]
+) -> list[tuple[Path, str]]:
+    """By what a process joins the keeper's unit, where that is not ours: cgroups, and the file to write in each.
+
+    The hierarchies with our controllers say nothing to systemd. What it ends with a unit is who is in the unit's cgroup
+    of the hierarchy that has its name, or of the second version's, which may be mounted beside (hybrid).
+
+    Args:
+        own: Our own cgroups by hierarchy, as `read_groups` gives them.
+        keepers: Those of the keeper.
+    """
+    found = []
+    for mount in mounts:
+        if mount.fstype == "cgroup" and SYSTEMD_HIERARCHY in mount.options:
+            hierarchy, file = SYSTEMD_HIERARCHY, "tasks"
+        elif mount.fstype == "cgroup2":
+            hierarchy, file = UNIFIED_HIERARCHY, "cgroup.procs"
+        else:
+            continue
+        group = keepers.get(hierarchy)
+        if group is not None and group != own.get(hierarchy):
+            found.append((mount.target / group.lstrip("/"), file))
+    return list(dict.fromkeys(found))
+
+
+def read_groups(text: str) -> dict[str, str]:
+    """The cgroups of a process by the names of hierarchies, of what /proc/PID/cgroup says of it."""
+    lines = (line.split(":", 2) for line in text.splitlines())
+    return {hierarchy: group for _, hierarchy, group in lines}
+
+
 class CgroupsV1:
     """The cgroups of one daemon: `<controller's mount>/tfnz/<instance>/<name>`."""
 
     version: Literal["v1", "v2"] = "v1"
 
-    def __init__(self, homes: Mapping[str, Path], instance: str, tree: CgroupTree | None = None) -> None:
+    def __init__(
+        self,
+        homes: Mapping[str, Path],
+        instance: str,
+        tree: CgroupTree | None = None,
+        *,
+        unit_files: Iterable[tuple[Path, str]] = (),
+    ) -> None:
         """Make the instance's parents.
 
         Args:
             homes: For each controller, the directory that holds the instances.
             instance: Whose cgroups these are.
             tree: The kernel's, unless a test brings another.
+            unit_files: What every init writes to besides, as `find_unit_files` gives it.
         """
         check_group_name(instance)
         self._tree = tree or CgroupTree()
+        self._unit_files = tuple(unit_files)
         self._homes = tuple(dict.fromkeys(homes.values()))
         self._parents = {controller: home / instance for controller, home in homes.items()}
         self._hierarchies = tuple(dict.fromkeys(self._parents.values()))
@@ -74,7 +118,10 @@ class CgroupsV1:
         check_group_name(name)
         return Entry.open(
             Entrance.TASKS,
-            [partial(self._tree.open, parent / name, "tasks") for parent in self._hierarchies],
+            [
+                *(partial(self._tree.open, parent / name, "tasks") for parent in self._hierarchies),
+                *(partial(self._tree.open, group, file) for group, file in self._unit_files),
+            ],
         )
 
     def set_limits(self, name: str, limits: CgroupLimits) -> None:

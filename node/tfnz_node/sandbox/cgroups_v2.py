@@ -1,4 +1,8 @@
-"""Limits by the second cgroup version: one directory per container, below the daemon's unit where it is delegated."""
+"""Limits by the second cgroup version: one directory per container, below the unit that systemd has given us.
+
+That is the keeper's where it has one of its own, and else the daemon's: systemd ends all that is below the unit of a
+daemon that dies, and containers are to outlive it.
+"""
 
 from __future__ import annotations
 
@@ -17,46 +21,57 @@ from tfnz_node.sandbox.wire import Entrance
 
 CONTROLLERS = frozenset({"memory", "pids", "cpu"})
 HOME = "tfnz"
-# The leaf for the daemon itself: a cgroup whose children are limited may have no processes of its own. A unit file
-# says the same with DelegateSubgroup= where systemd knows it (254).
+# The leaves for the daemon and the keeper themselves: a cgroup whose children are limited may have no processes of its
+# own. A unit file says the same with DelegateSubgroup= where systemd knows it (254).
 DAEMON_LEAF = "daemon"
+KEEPER_LEAF = "keeper"
 _MOVES = 16
 
 
-def prepare_home(mount: Path, own_group: str, tree: CgroupTree) -> Path:
+def prepare_home(mount: Path, own_group: str, tree: CgroupTree, keeper_group: str | None = None) -> Path:
     """The directory that holds the instances, still to be made, in a cgroup that gives it the controllers we need.
 
     Args:
         mount: Where cgroup2 is mounted.
         own_group: Our own cgroup, as /proc/self/cgroup shows it.
         tree: The kernel's, unless a test brings another.
+        keeper_group: Likewise the keeper's, if there is one.
 
     Raises:
         InternalError: the kernel gives us no controllers there; the message says what to do.
     """
-    base = find_delegated(mount, own_group)
+    base, leaf = _find_base(mount, own_group, keeper_group)
     if base is None:
         base = mount
     else:
-        _move_to_leaf(base, tree)
+        _move_to_leaf(base, leaf, tree)
     enable_controllers(base, tree)
     return base / HOME
 
 
-def find_home(mount: Path, own_group: str) -> Path:
+def find_home(mount: Path, own_group: str, keeper_group: str | None = None) -> Path:
     """Where `prepare_home` puts the instances, without touching anything."""
-    return (find_delegated(mount, own_group) or mount) / HOME
+    return (_find_base(mount, own_group, keeper_group)[0] or mount) / HOME
+
+
+def _find_base(mount: Path, own_group: str, keeper_group: str | None) -> tuple[Path | None, str]:
+    """The cgroup that is ours to divide, if there is one, and the leaf for those who are in it."""
+    own = find_delegated(mount, own_group)
+    keepers = None if keeper_group is None else find_delegated(mount, keeper_group)
+    if keepers is None or keepers == own:  # a keeper that we have started is where we are
+        return own, DAEMON_LEAF
+    return keepers, KEEPER_LEAF
 
 
 def find_delegated(mount: Path, own_group: str) -> Path | None:
-    """The cgroup that systemd has given to our unit, or None: then we are on our own.
+    """The cgroup that systemd has given to the unit of a process, or None: then it is on its own.
 
-    A daemon that is in its leaf already, by DelegateSubgroup= or from an earlier start, has it one level up.
+    One that is in its leaf already, by DelegateSubgroup= or from an earlier start, has it one level up.
     """
     own = mount / own_group.lstrip("/")
     if is_delegated(own):
         return own
-    if own.name == DAEMON_LEAF and own != mount and is_delegated(own.parent):
+    if own.name in (DAEMON_LEAF, KEEPER_LEAF) and own != mount and is_delegated(own.parent):
         return own.parent
     return None
 
@@ -95,8 +110,8 @@ def enable_controllers(group: Path, tree: CgroupTree) -> None:
         ) from exc
 
 
-def _move_to_leaf(base: Path, tree: CgroupTree) -> None:
-    leaf = base / DAEMON_LEAF
+def _move_to_leaf(base: Path, name: str, tree: CgroupTree) -> None:
+    leaf = base / name
     for _ in range(_MOVES):  # More than once, for what is forked in the meantime.
         members = tree.members(base)
         if not members:

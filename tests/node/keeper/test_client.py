@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import socket
@@ -42,7 +43,6 @@ def open_one(directory: Path, takeover_s: float = LONG_S) -> KeeperClient:
 
 def leave(keeper: KeeperClient) -> None:
     """Go as a daemon does that was killed."""
-    os.close(keeper.pidfd)
     keeper._socket.close()
 
 
@@ -212,6 +212,83 @@ def test_nonsense_ends_the_connection_and_nothing_else(directory: Path, message:
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(KeeperFailed, match="/no/such/keeper"):
         open_keeper(tmp_path, Path("/no/such/keeper"), 1)
+
+
+@pytest.fixture
+def unit(directory: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """A keeper as systemd starts it; it says that it is ready where the parameter says, abstract or a file."""
+    name = f"@test-{secrets.token_hex(8)}" if request.param == "abstract" else f"/tmp/{secrets.token_hex(8)}"
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.settimeout(SOON_S)
+        manager.bind(name.replace("@", "\0"))
+        process = subprocess.Popen(
+            [str(find_keeper()), str(directory), str(int(LONG_S * 1000)), "stay"], env={"NOTIFY_SOCKET": name}
+        )
+        assert manager.recv(100) == b"READY=1"
+    if request.param == "file":
+        Path(name).unlink()
+    yield process
+    process.kill()
+    process.wait()
+
+
+in_a_file = pytest.mark.parametrize("unit", ["file"], indirect=True)
+
+
+@pytest.mark.parametrize("unit", ["file", "abstract"], indirect=True)
+def test_a_unit_is_found_as_soon_as_it_is_ready(unit: subprocess.Popen[bytes], directory: Path) -> None:
+    keeper = open_one(directory)
+    assert keeper.pid == unit.pid
+    keeper.close()
+
+
+def test_nobody_is_told_who_is_not_there(directory: Path) -> None:
+    words = [str(find_keeper()), str(directory), "1000", "stay"]
+    for name in ("/no/such/socket", "/" + "n" * 200):
+        done = subprocess.run(words, env={"NOTIFY_SOCKET": name}, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "NOTIFY_SOCKET" in done.stderr
+
+
+@in_a_file
+def test_a_unit_forgets_everything_and_stays(unit: subprocess.Popen[bytes], directory: Path) -> None:
+    """Or the next daemon, started at once, would find none, and have one of its own within its own unit."""
+    for _ in range(3):
+        keeper = open_one(directory)
+        assert (keeper.pid, keeper.found) == (unit.pid, [])
+        reading, writing = os.pipe()
+        keeper.put("a", b"1", [writing])
+        keeper.put("b", b"2")
+        os.close(writing)
+        keeper.close()
+        # Not only soon: whoever ends a daemon finds everything ended.
+        assert select.select([reading], [], [], 0)[0] == [reading]
+        os.close(reading)
+    assert unit.poll() is None
+
+
+@in_a_file
+def test_a_unit_lets_go_when_nobody_comes_and_stays(unit: subprocess.Popen[bytes], directory: Path) -> None:
+    reading, writing = os.pipe()
+    keeper = open_one(directory, takeover_s=0.05)
+    keeper.put("a", b"", [writing])
+    os.close(writing)
+    leave(keeper)
+    assert select.select([reading], [], [], SOON_S)[0] == [reading]
+    os.close(reading)
+    again = open_one(directory)
+    assert (again.pid, again.found) == (unit.pid, [])
+    again.close()
+
+
+def test_one_that_ends_is_not_found_any_more(directory: Path) -> None:
+    """Whoever comes right after the end of all starts another."""
+    pids = set()
+    for _ in range(20):
+        keeper = open_one(directory)
+        pids.add(keeper.pid)
+        keeper.close()
+    assert len(pids) == 20
 
 
 def test_a_second_keeper_does_not_begin(directory: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tfnz.protocol.errors import InvalidArgument
+from tfnz_node.kernel.cgroupfs import CgroupTree
+from tfnz_node.kernel.mountinfo import list_mounts
 from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.cgroups import (
     OOM_KILLS,
@@ -24,6 +26,7 @@ from tfnz_node.sandbox.cgroups import (
     open_cgroups,
     sweep_instances,
 )
+from tfnz_node.sandbox.cgroups_v1 import SYSTEMD_HIERARCHY, read_groups
 from tfnz_node.sandbox.wire import Entrance
 
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=0.5)
@@ -243,6 +246,46 @@ def test_only_what_another_node_has_left_and_we_cannot_end_is_passed_over(instan
             assert re.search(f"^WARNING .*{instance} has left stays", done.stderr, re.MULTILINE)
         left.close()
         assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture
+def keeper() -> Iterator[int]:
+    """Who is elsewhere than we, as a keeper with a unit of its own is. Its process id."""
+    mounts = list_mounts()
+    tree = CgroupTree()
+    places = [
+        (mount.target / f"test-{secrets.token_hex(4)}", "tasks" if mount.fstype == "cgroup" else "cgroup.procs")
+        for mount in mounts
+        if mount.fstype == "cgroup2" or SYSTEMD_HIERARCHY in mount.options
+    ]
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        for group, file in places:
+            tree.make(group)
+            tree.write(group, file, str(process.pid))
+        yield process.pid
+        for group, _ in places:
+            tree.end(group)
+
+
+def test_an_init_is_of_the_unit_of_the_keeper(instance: str, keeper: int) -> None:
+    """Systemd ends whoever is in a unit whose daemon has died, by the hierarchies that are its own."""
+    cgroups = open_cgroups(instance, keeper)
+    if cgroups.version == "v2":
+        cgroups.close()
+        pytest.skip("there containers are in the unit itself: see test_cgroups_v2.py")
+    cgroups.create("c1", LIMITS)
+    own, keepers = (Path(f"/proc/{pid}/cgroup").read_text() for pid in ("self", keeper))
+    with _start_in(cgroups, "c1", ["sh", "-c", "echo; read end"]) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        its = read_groups(Path(f"/proc/{process.pid}/cgroup").read_text())
+        for hierarchy, group in read_groups(keepers).items():
+            if group != read_groups(own)[hierarchy]:
+                assert its.pop(hierarchy) == group
+        assert its["memory"] == f"/tfnz/{instance}/c1"
+        process.communicate("\n")
+    cgroups.close()
+    assert find_leftovers(instance, keeper) == []
 
 
 def test_closing_leaves_other_instances_alone(cgroups: Cgroups, instance: str) -> None:

@@ -21,6 +21,7 @@ from tfnz_node.sandbox.cgroups_v2 import CgroupsV2, find_home, prepare_home
 
 LIMITS = CgroupLimits(memory_bytes=1 << 20, pids=64, cpus=0.25)
 UNIT = "/system.slice/tfnz-node.service"
+KEEPER = "/system.slice/tfnz-keeper.service"
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def tree(mount: Path) -> FakeCgroupTree:
     tree = FakeCgroupTree(mount, V2_FILES)
     tree.make(mount / "system.slice")
     tree.make(mount / UNIT.lstrip("/"))
+    tree.make(mount / KEEPER.lstrip("/"))
     return tree
 
 
@@ -80,6 +82,45 @@ def test_a_daemon_that_is_in_its_leaf_already_stays_there(mount: Path, tree: Fak
         assert prepare_home(mount, f"{UNIT}/daemon", tree) == unit / "tfnz"
     assert _processes(unit / "daemon") == ["42"]
     assert find_home(mount, f"{UNIT}/daemon") == unit / "tfnz"
+
+
+def test_where_the_keeper_has_a_unit_of_its_own_containers_are_there(
+    mount: Path, tree: FakeCgroupTree
+) -> None:
+    """Or they would end with the daemon's unit, which is ended as soon as its daemon has died."""
+    unit, keepers = mount / UNIT.lstrip("/"), mount / KEEPER.lstrip("/")
+    _delegate(unit)
+    _delegate(keepers)
+    (unit / "cgroup.procs").write_text("42")
+    (keepers / "cgroup.procs").write_text("41")
+    # The keeper is in its leaf when the second daemon comes.
+    for group in (KEEPER, f"{KEEPER}/keeper"):
+        assert find_home(mount, UNIT, group) == keepers / "tfnz"
+        assert prepare_home(mount, UNIT, tree, group) == keepers / "tfnz"
+        assert _processes(keepers) == []
+        assert _processes(keepers / "keeper") == ["41"]
+    assert (keepers / "cgroup.subtree_control").read_text().split() == ["cpu", "memory", "pids"]
+    assert _processes(unit) == ["42"]
+
+
+def test_a_keeper_that_the_daemon_has_started_is_in_the_daemons_leaf(
+    mount: Path, tree: FakeCgroupTree
+) -> None:
+    unit = mount / UNIT.lstrip("/")
+    _delegate(unit)
+    (unit / "cgroup.procs").write_text("41\n42\n")
+    assert prepare_home(mount, UNIT, tree, UNIT) == unit / "tfnz"
+    assert _processes(unit / "daemon") == ["41", "42"]
+    # It is there already when the next daemon comes, which systemd puts into the unit itself.
+    (unit / "cgroup.procs").write_text("43")
+    assert prepare_home(mount, UNIT, tree, f"{UNIT}/daemon") == unit / "tfnz"
+    assert _processes(unit / "daemon") == ["41", "42", "43"]
+
+
+def test_a_keeper_whose_unit_is_not_divided_does_not_matter(mount: Path, tree: FakeCgroupTree) -> None:
+    _delegate(mount / UNIT.lstrip("/"))
+    assert prepare_home(mount, UNIT, tree, KEEPER) == mount / UNIT.lstrip("/") / "tfnz"
+    assert find_home(mount, "/user.slice", "/user.slice") == mount / "tfnz"
 
 
 def test_missing_controllers_are_named(mount: Path, tree: FakeCgroupTree) -> None:

@@ -26,7 +26,15 @@ OF_KEEPER = parse_unit(KEEPER.read_text())
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("Delegate", "yes"), ("Restart", "no"), ("StateDirectory", "20ft"), ("TasksMax", "infinity")],
+    [
+        ("Type", "notify"),
+        ("Delegate", "yes"),
+        ("KillMode", "control-group"),
+        ("Restart", "always"),
+        ("StopWhenUnneeded", "yes"),
+        ("StateDirectory", "20ft"),
+        ("TasksMax", "infinity"),
+    ],
 )
 def test_what_containers_rely_on_while_there_is_no_daemon(name: str, value: str) -> None:
     assert OF_KEEPER[name] == [value]
