@@ -1,0 +1,140 @@
+"""What holds machines of nspawn: the first process of namespaces in which their mounts and their network are.
+
+    python -m scripts.lab.host FOLDER ROOT DOORS OWNER
+
+DOORS are sockets that listen where one may log in to the machines, by their descriptors and in their order; OWNER is a
+descriptor of the process whose end is the machines'. When this process ends, the kernel ends all the others, takes the
+mounts away, and the interfaces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.lab.machines import NETWORK, Machine
+from scripts.lab.nspawn import name_group
+from scripts.lab.tools import run
+
+#: Passes connections on to somewhere else.
+PROXY = "/lib/systemd/systemd-socket-proxyd"
+#: How a machine differs from what nspawn makes by itself: it may do what a host may, whose containers are its own.
+FREEDOM = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes"}
+
+
+class Host:
+    """The machines of a folder."""
+
+    def __init__(self, folder: Path, root: Path, machines: Sequence[Machine]) -> None:
+        self._folder, self._root, self._machines = folder, root, machines
+        self._group = name_group(folder)
+        self._running: dict[int, Machine] = {}
+
+    def make_network(self) -> None:
+        """A bridge that leads nowhere."""
+        run("mount", "-t", "tmpfs", "-o", "mode=0755", "none", "/run")
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "link", "add", "lan", "type", "bridge")
+        run("ip", "address", "add", f"{NETWORK}.1/24", "dev", "lan")
+        run("ip", "link", "set", "lan", "up")
+
+    def open_door(self, machine: Machine, door: int) -> None:
+        """Whoever comes through a listening socket gets to the machine's ssh."""
+        script = 'exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+        subprocess.Popen(["sh", "-c", script, "sh", PROXY, f"{machine.address}:22"], stdin=door)
+        os.close(door)
+
+    def make_disk(self, machine: Machine) -> None:
+        """The machine's files: those that all begin with, and what it has changed of them."""
+        layers = {name: self._folder / machine.name / name for name in ("upper", "work", "root")}
+        for path in layers.values():
+            path.mkdir(parents=True)
+        options = f"lowerdir={self._root},upperdir={layers['upper']},workdir={layers['work']}"
+        run("mount", "-t", "overlay", "-o", options, "overlay", layers["root"])
+        (layers["root"] / "etc/hostname").write_text(f"{machine.name}\n")
+
+    def start(self, machine: Machine) -> None:
+        """Starts a machine with a network card that no other has had: what it made of the last one is gone."""
+        namespace, cable = machine.name, f"to{machine.index}"
+        if Path("/run/netns", namespace).exists():
+            run("ip", "netns", "delete", namespace)
+        run("ip", "netns", "add", namespace)
+        run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        run("ip", "link", "set", cable, "master", "lan", "up")
+        run("ip", "-n", namespace, "address", "add", f"{machine.address}/24", "dev", "eth0")
+        for card in ("lo", "eth0"):
+            run("ip", "-n", namespace, "link", "set", card, "up")
+        entries = self._group.make(machine.name)
+        # Whoever enters a group itself has no process outside it, ever.
+        script = 'for entry in $ENTRIES; do echo $$ >"$entry"; done; exec "$@"'
+        with (self._folder / f"{machine.name}.log").open("a") as log:
+            nspawn = subprocess.Popen(
+                ["sh", "-ec", script, "sh", *self.command(machine, namespace)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **FREEDOM, "ENTRIES": " ".join(map(str, entries))},
+            )
+        self._running[nspawn.pid] = machine
+
+    def command(self, machine: Machine, namespace: str) -> list[str]:
+        return [
+            *("systemd-nspawn", "--quiet", "--boot", f"--machine={machine.name}"),
+            f"--directory={self._folder / machine.name / 'root'}",
+            f"--network-namespace-path=/run/netns/{namespace}",
+            *("--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"),
+            *("--resolv-conf=off", "--timezone=off"),
+            *("--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--system-call-filter=@keyring bpf"),
+        ]
+
+    def reap(self) -> None:
+        """Starts again what has ended, be it that it was cut off or wanted to."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            machine = self._running.pop(pid, None)
+            if machine is not None:
+                self.start(machine)
+
+
+def serve(folder: Path, root: Path, doors: Sequence[int], owner: int | None) -> None:
+    """Holds the machines until the owner has ended, and then takes them away."""
+    machines = [Machine(**entry) for entry in json.loads((folder / "machines.json").read_text())]
+    wakes, wake = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(wakes, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    host = Host(folder, root, machines)
+    host.make_network()
+    for machine, door in zip(machines, doors, strict=True):
+        host.open_door(machine, door)
+        host.make_disk(machine)
+        host.start(machine)
+    watched = [wakes] if owner is None else [wakes, owner]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if owner in ready:
+            break
+        os.read(wakes, 4096)
+        host.reap()
+    name_group(folder).remove()
+    for machine in machines:
+        run("umount", folder / machine.name / "root")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    FOLDER, ROOT, DOORS, OWNER = sys.argv[1:]
+    serve(Path(FOLDER), Path(ROOT), [int(door) for door in DOORS.split(",")], int(OWNER) if OWNER else None)

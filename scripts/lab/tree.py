@@ -1,0 +1,88 @@
+"""The directory that the nspawn machines of the lab begin with, made once and kept."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.lab import debian
+from scripts.lab.debian import find_made, make_keys, make_system, name_made, write
+from scripts.lab.tools import run
+
+#: Users besides root: one who may become root, and one who may not.
+OPERATOR, VISITOR = "ops", "visitor"
+#: The machine's network is made from outside, and there is no console.
+NEEDLESS = ("systemd-networkd.service", "systemd-networkd.socket", "console-getty.service")
+#: The processes of a container may mount a /proc of their own only where nothing hides parts of the machine's, as
+#: nspawn does with the identity of the boot and the kernel's log. Loop devices are the host's.
+UNCOVER = """\
+[Unit]
+Description=What a host has and a machine of nspawn lacks
+DefaultDependencies=no
+Before=sysinit.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=-/bin/umount /proc/sys/kernel/random/boot_id
+ExecStart=-/bin/umount /proc/kmsg
+ExecStart=/bin/sh -ec 'for n in $(seq 0 63); do test -e /dev/loop$n || mknod /dev/loop$n b 7 $n; done'
+ExecStart=/bin/sh -ec 'test -e /dev/loop-control || mknod /dev/loop-control c 10 237'
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a machine is started with."""
+
+    folder: Path
+
+    @property
+    def root(self) -> Path:
+        """Its files, which are never written to."""
+        return self.folder / "root"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "key"
+
+    @property
+    def host_key(self) -> str:
+        """The key by which ssh knows every machine of the lab."""
+        return (self.folder / "host_key.pub").read_text().strip()
+
+
+def name_tree(cache: Path) -> Tree:
+    """Where the directory is, if it is there."""
+    recipe = (inspect.getsource(debian), UNCOVER, OPERATOR, VISITOR, *NEEDLESS, inspect.getsource(make_tree))
+    return Tree(cache / name_made("tree", recipe))
+
+
+def find_tree(cache: Path) -> Tree:
+    """The directory; made if there is none yet, or if it is too old."""
+    return Tree(find_made(cache, name_tree(cache).folder.name, make_tree))
+
+
+def make_tree(folder: Path) -> None:
+    root = folder / "root"
+    make_system(root)
+    make_keys(folder, root)
+    # The kernel is the host's, and so are its settings.
+    for settings in (root / "usr/lib/sysctl.d").glob("*.conf"):
+        settings.unlink()
+    write(root, "etc/systemd/system/lab-uncover.service", UNCOVER)
+    run("chroot", root, "systemctl", "enable", "lab-uncover.service")
+    run("chroot", root, "systemctl", "mask", *NEEDLESS)
+    write(root, f"etc/sudoers.d/{OPERATOR}", f"{OPERATOR} ALL=(ALL:ALL) NOPASSWD: ALL\n", mode=0o440)
+    for user, home in (("root", root / "root"), (OPERATOR, None), (VISITOR, None)):
+        if home is None:
+            run("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", user)
+        keys = (home or root / "home" / user) / ".ssh" / "authorized_keys"
+        keys.parent.mkdir(mode=0o700)
+        shutil.copy(folder / "key.pub", keys)
+        run("chroot", root, "chown", "--recursive", f"{user}:", f"/{keys.parent.relative_to(root)}")
