@@ -2,7 +2,7 @@
 
 python -m scripts.lab image                        have a disk for virtual machines
 python -m scripts.lab tree                         have a directory for machines of nspawn
-python -m scripts.lab up [--nspawn] DIR NAME...    start machines, and wait until they can be logged in to
+python -m scripts.lab [--nspawn] up DIR NAME...    start machines, and wait until they can be logged in to
 python -m scripts.lab ssh DIR NAME WORDS           run a command on one of them
 python -m scripts.lab cut DIR NAME                 take its power away, give it back, and wait until it is up
 python -m scripts.lab down DIR                     take all of them away

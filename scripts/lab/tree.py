@@ -16,7 +16,8 @@ OPERATOR, VISITOR = "ops", "visitor"
 #: The machine's network is made from outside, and there is no console.
 NEEDLESS = ("systemd-networkd.service", "systemd-networkd.socket", "console-getty.service")
 #: The processes of a container may mount a /proc of their own only where nothing hides parts of the machine's, as
-#: nspawn does with the identity of the boot and the kernel's log. Loop devices are the host's.
+#: nspawn does with the identity of the boot and the kernel's log. Loop devices are the host's. Where the second version of
+#: control groups has no controllers, because the host has them in the first, the machine has those beside.
 UNCOVER = """\
 [Unit]
 Description=What a host has and a machine of nspawn lacks
@@ -28,8 +29,10 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=-/bin/umount /proc/sys/kernel/random/boot_id
 ExecStart=-/bin/umount /proc/kmsg
-ExecStart=/bin/sh -ec 'for n in $(seq 0 63); do test -e /dev/loop$n || mknod /dev/loop$n b 7 $n; done'
+ExecStart=/bin/sh -ec 'for n in $$(seq 0 63); do test -e /dev/loop$$n || mknod /dev/loop$$n b 7 $$n; done'
 ExecStart=/bin/sh -ec 'test -e /dev/loop-control || mknod /dev/loop-control c 10 237'
+ExecStart=/bin/sh -ec 'grep -qw memory /sys/fs/cgroup/cgroup.controllers || for name in cpu cpuacct memory pids; do \\
+  mkdir -p /run/cgroup/$$name; mount -t cgroup -o $$name none /run/cgroup/$$name; done'
 
 [Install]
 WantedBy=sysinit.target
@@ -83,6 +86,6 @@ def make_tree(folder: Path) -> None:
         if home is None:
             run("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", user)
         keys = (home or root / "home" / user) / ".ssh" / "authorized_keys"
-        keys.parent.mkdir(mode=0o700)
+        keys.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(folder / "key.pub", keys)
         run("chroot", root, "chown", "--recursive", f"{user}:", f"/{keys.parent.relative_to(root)}")
