@@ -213,7 +213,8 @@ def run_pip(*words: str) -> None:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
+        # What is built of 20ft for a host need not be able to deploy.
+        env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "TFNZ_WITHOUT_DEPLOYMENT": "1"},
     )
     if done.returncode != 0:
         raise Failed(f"pip {words[0]}: {explain_pip(done.stderr + done.stdout)}")

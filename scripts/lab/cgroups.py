@@ -13,6 +13,8 @@ from scripts.lab.tools import LabFailed
 #: What a host's own system hands on, where the second version has controllers.
 CONTROLLERS = ("cpu", "memory", "pids")
 END_TIMEOUT_S = 30
+#: The kernel does not tell of every change at once.
+LOOK_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def wait_until_empty(events: Path) -> None:
             left_s = deadline - time.monotonic()
             if left_s < 0:
                 raise LabFailed(f"the processes of {events.parent} do not end")
-            poll.poll(left_s * 1000)
+            poll.poll(min(left_s, LOOK_AGAIN_S) * 1000)
             file.seek(0)
 
 

@@ -59,6 +59,8 @@ class Host:
         options = f"lowerdir={self._root},upperdir={layers['upper']},workdir={layers['work']}"
         run("mount", "-t", "overlay", "-o", options, "overlay", layers["root"])
         (layers["root"] / "etc/hostname").write_text(f"{machine.name}\n")
+        # What a host keeps is on a file system, and not on a layer over another one.
+        run("cp", "--archive", self._root / "var", self._folder / machine.name)
 
     def start(self, machine: Machine) -> None:
         """Starts a machine with a network card that no other has had: what it made of the last one is gone."""
@@ -88,6 +90,7 @@ class Host:
         return [
             *("systemd-nspawn", "--quiet", "--boot", f"--machine={machine.name}"),
             f"--directory={self._folder / machine.name / 'root'}",
+            f"--bind={self._folder / machine.name / 'var'}:/var",
             f"--network-namespace-path=/run/netns/{namespace}",
             *("--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"),
             *("--resolv-conf=off", "--timezone=off"),

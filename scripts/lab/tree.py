@@ -16,8 +16,8 @@ OPERATOR, VISITOR = "ops", "visitor"
 #: The machine's network is made from outside, and there is no console.
 NEEDLESS = ("systemd-networkd.service", "systemd-networkd.socket", "console-getty.service")
 #: The processes of a container may mount a /proc of their own only where nothing hides parts of the machine's, as
-#: nspawn does with the identity of the boot and the kernel's log. Loop devices are the host's. Where the second version of
-#: control groups has no controllers, because the host has them in the first, the machine has those beside.
+#: nspawn does with the identity of the boot and the kernel's log. Loop devices are the host's. Where the second version
+#: of control groups has no controllers, because the host has them in the first, the machine has those beside.
 UNCOVER = """\
 [Unit]
 Description=What a host has and a machine of nspawn lacks

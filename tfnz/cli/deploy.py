@@ -24,8 +24,15 @@ from .arguments import parse_env
 from .output import print_json, print_table, say
 from .settings import debug_option, env_option, json_option
 
-#: The roles, beside the package in a checkout.
-DEPLOYMENT = Path(__file__).resolve().parents[2]
+
+def find_deployment(package: Path) -> Path:
+    """Where the roles are: beside the package in a checkout, and in it where it was installed."""
+    checkout = package.parent
+    return checkout if (checkout / "roles" / "tfnz_app").is_dir() else package / "deployment"
+
+
+#: What Ansible is given: roles, modules, playbooks.
+DEPLOYMENT = find_deployment(Path(__file__).resolve().parents[1])
 _TARGET = re.compile(r"(?:([A-Za-z0-9_.-]+)@)?([A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])(?::([0-9]{1,5}))?")
 _APP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,21}[a-z0-9])?")
 
@@ -186,8 +193,8 @@ def _ansible(command: str, *words: str) -> list[str]:
         raise DeployFailed("this needs Ansible on this machine: pip install 'tfnz[ansible]'")
     if not (DEPLOYMENT / "roles" / "tfnz_app").is_dir():
         raise DeployFailed(
-            f"the roles are not in {DEPLOYMENT}: run tfnz from a checkout that was installed with: "
-            "pip install -e '.[ansible]'"
+            f"the roles are not in {DEPLOYMENT}, because tfnz was built without them: install it anew, on this machine "
+            "with: pip install 'tfnz[ansible]'"
         )
     return [sys.executable, "-m", f"ansible.cli.{command}", *words]
 
