@@ -82,6 +82,14 @@ id:
   returned: always
   type: str
   sample: 3f1c0b7a9d2e4c55
+archive_bytes:
+  description: Size of the bundle.
+  returned: always
+  type: int
+size_bytes:
+  description: Size of what is in it, as it is on a disk.
+  returned: always
+  type: int
 """
 
 import configparser
@@ -115,9 +123,11 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "cache": {"type": "path", "default": "~/.cache/20ft/bundles"},
 }
 #: Changes when bundles of the same things are made in another way.
-RECIPE = "1"
+RECIPE = "2"
 #: What Debian 12 and everything after it can run.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+#: What file systems give room in.
+BLOCK_BYTES = 4096
 #: Directories that are no part of a program, besides those whose names begin with a dot.
 LEFT_OUT = {"__pycache__", "build", "dist", "node_modules", "venv"}
 
@@ -334,6 +344,20 @@ def normalise(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
+def measure(folder: Path) -> int:
+    """The room that the files of a directory take, in whole blocks."""
+    sizes = [path.lstat().st_size for path in folder.rglob("*")]
+    return sum((size + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES for size in sizes)
+
+
+def read_size(bundle: Path) -> int:
+    """The room that what is in a bundle takes, as its own description says."""
+    with tarfile.open(bundle) as tar:
+        member = tar.next()
+        file = tar.extractfile(member) if member else None
+        return int(json.loads(file.read())["size_bytes"]) if file else 0
+
+
 def name_bundle(params: Mapping[str, Any], wheels: Sequence[Path]) -> str:
     """The bundle's id: of all that goes into it."""
     parts = [("recipe", RECIPE.encode()), ("python", params["python"].encode())]
@@ -386,6 +410,7 @@ def make_bundle(params: Mapping[str, Any]) -> tuple[str, Path, bool]:
             "python": params["python"],
             "commands": commands,
             "source": params["source"] is not None,
+            "size_bytes": measure(folder),
         }
         draft = Path(scratch, "bundle.tar.gz")
         write_bundle(draft, folder, description)
@@ -399,7 +424,8 @@ def main() -> None:
         identity, path, made = make_bundle(module.params)
     except Failed as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=made, id=identity, path=str(path))
+    sizes = {"archive_bytes": path.stat().st_size, "size_bytes": read_size(path)}
+    module.exit_json(changed=made, id=identity, path=str(path), **sizes)
 
 
 if __name__ == "__main__":

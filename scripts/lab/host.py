@@ -22,11 +22,14 @@ from pathlib import Path
 from scripts.lab.machines import NETWORK, Machine
 from scripts.lab.nspawn import name_group
 from scripts.lab.tools import run
+from tfnz_node.kernel.loop import open_loop
 
+#: A disk without anything on it, beside the machine's files.
+SPARE_BYTES = 6 << 30
 #: Passes connections on to somewhere else.
 PROXY = "/lib/systemd/systemd-socket-proxyd"
 #: How a machine differs from what nspawn makes by itself: it may do what a host may, whose containers are its own.
-FREEDOM = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes"}
+FREEDOM = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
 
 
 class Host:
@@ -36,6 +39,7 @@ class Host:
         self._folder, self._root, self._machines = folder, root, machines
         self._group = name_group(folder)
         self._running: dict[int, Machine] = {}
+        self._spares: dict[str, Path] = {}
 
     def make_network(self) -> None:
         """A bridge that leads nowhere."""
@@ -59,6 +63,11 @@ class Host:
         options = f"lowerdir={self._root},upperdir={layers['upper']},workdir={layers['work']}"
         run("mount", "-t", "overlay", "-o", options, "overlay", layers["root"])
         (layers["root"] / "etc/hostname").write_text(f"{machine.name}\n")
+        # As long as this process is there, and then no longer.
+        spare = self._folder / f"{machine.name}.spare"
+        spare.touch()
+        os.truncate(spare, SPARE_BYTES)
+        _held, self._spares[machine.name] = open_loop(spare)
         # What a host keeps is on a file system, and not on a layer over another one.
         run("cp", "--archive", self._root / "var", self._folder / machine.name)
 
@@ -91,6 +100,7 @@ class Host:
             *("systemd-nspawn", "--quiet", "--boot", f"--machine={machine.name}"),
             f"--directory={self._folder / machine.name / 'root'}",
             f"--bind={self._folder / machine.name / 'var'}:/var",
+            f"--bind={self._spares[machine.name]}:/dev/vdb",
             f"--network-namespace-path=/run/netns/{namespace}",
             *("--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"),
             *("--resolv-conf=off", "--timezone=off"),

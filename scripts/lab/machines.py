@@ -48,7 +48,12 @@ class Lab(ABC):
             key: the private key that machines let in.
             host_key: the file with the public key by which ssh knows every machine.
         """
-        self.folder, self.key, self._host_key = folder, key, host_key
+        self.folder, self._login_key, self._host_key = folder, key, host_key
+
+    @property
+    def key(self) -> Path:
+        """The private key that machines let in: a copy, for their disk may be made anew while they are up."""
+        return self.folder / "key"
 
     # --- all of them
 
@@ -59,6 +64,8 @@ class Lab(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         machines = [Machine(name, index, find_port()) for index, name in enumerate(names)]
         self.record.write_text(json.dumps([asdict(machine) for machine in machines]))
+        shutil.copy(self._login_key, self.key)
+        self.key.chmod(0o600)
         host_key = self._host_key.read_text().strip()
         (self.folder / "known_hosts").write_text(
             "".join(f"[127.0.0.1]:{machine.ssh_port} {host_key}\n" for machine in machines)
@@ -186,6 +193,11 @@ class Lab(ABC):
             }
             for machine in machines
         }
+        # For commands that run ssh by themselves, with this directory first in their PATH.
+        program = self.folder / "bin" / "ssh"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {shlex.join(self._ssh_options())} "$@"\n')
+        program.chmod(0o755)
         (self.folder / "inventory").mkdir(exist_ok=True)
         (self.folder / "inventory" / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}, indent=1))
 

@@ -15,24 +15,35 @@ from scripts.lab.tools import run
 OPERATOR, VISITOR = "ops", "visitor"
 #: The machine's network is made from outside, and there is no console.
 NEEDLESS = ("systemd-networkd.service", "systemd-networkd.socket", "console-getty.service")
-#: The processes of a container may mount a /proc of their own only where nothing hides parts of the machine's, as
-#: nspawn does with the identity of the boot and the kernel's log. Loop devices are the host's. Where the second version
-#: of control groups has no controllers, because the host has them in the first, the machine has those beside.
+#: Gives a machine what a host has and nspawn leaves out.
 UNCOVER = """\
+#!/bin/sh -e
+# The processes of a container may mount a /proc of their own only where nothing hides parts of the machine's, as nspawn
+# does to protect the kernel's settings, and what is said about this boot.
+while path=$(awk '$2 ~ "^/proc/" { last = $2 } END { print last }' /proc/self/mounts); [ -n "$path" ]; do
+  umount --lazy "$path"
+done
+# Loop devices are the host's.
+for n in $(seq 0 63); do mknod "/dev/loop$n" b 7 "$n"; done
+mknod /dev/loop-control c 10 237
+# Where the second version of control groups has no controllers, the host has them in the first.
+if ! grep -qw memory /sys/fs/cgroup/cgroup.controllers; then
+  for name in cpu cpuacct memory pids; do
+    mkdir -p "/run/cgroup/$name"
+    mount -t cgroup -o "$name" none "/run/cgroup/$name"
+  done
+fi
+"""
+UNCOVER_UNIT = """\
 [Unit]
 Description=What a host has and a machine of nspawn lacks
 DefaultDependencies=no
-Before=sysinit.target
+Before=sysinit.target systemd-sysctl.service
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=-/bin/umount /proc/sys/kernel/random/boot_id
-ExecStart=-/bin/umount /proc/kmsg
-ExecStart=/bin/sh -ec 'for n in $$(seq 0 63); do test -e /dev/loop$$n || mknod /dev/loop$$n b 7 $$n; done'
-ExecStart=/bin/sh -ec 'test -e /dev/loop-control || mknod /dev/loop-control c 10 237'
-ExecStart=/bin/sh -ec 'grep -qw memory /sys/fs/cgroup/cgroup.controllers || for name in cpu cpuacct memory pids; do \\
-  mkdir -p /run/cgroup/$$name; mount -t cgroup -o $$name none /run/cgroup/$$name; done'
+ExecStart=/usr/local/sbin/lab-uncover
 
 [Install]
 WantedBy=sysinit.target
@@ -62,7 +73,8 @@ class Tree:
 
 def name_tree(cache: Path) -> Tree:
     """Where the directory is, if it is there."""
-    recipe = (inspect.getsource(debian), UNCOVER, OPERATOR, VISITOR, *NEEDLESS, inspect.getsource(make_tree))
+    source = inspect.getsource
+    recipe = (source(debian), UNCOVER, UNCOVER_UNIT, OPERATOR, VISITOR, *NEEDLESS, source(make_tree))
     return Tree(cache / name_made("tree", recipe))
 
 
@@ -78,7 +90,8 @@ def make_tree(folder: Path) -> None:
     # The kernel is the host's, and so are its settings.
     for settings in (root / "usr/lib/sysctl.d").glob("*.conf"):
         settings.unlink()
-    write(root, "etc/systemd/system/lab-uncover.service", UNCOVER)
+    write(root, "usr/local/sbin/lab-uncover", UNCOVER, mode=0o755)
+    write(root, "etc/systemd/system/lab-uncover.service", UNCOVER_UNIT)
     run("chroot", root, "systemctl", "enable", "lab-uncover.service")
     run("chroot", root, "systemctl", "mask", *NEEDLESS)
     write(root, f"etc/sudoers.d/{OPERATOR}", f"{OPERATOR} ALL=(ALL:ALL) NOPASSWD: ALL\n", mode=0o440)

@@ -339,3 +339,26 @@ def test_a_node_is_fit_unless_something_fails() -> None:
     assert node_info.is_fit([{"level": "ok"}, {"level": "warn"}])
     assert not node_info.is_fit([{"level": "ok"}, {"level": "fail"}])
     assert node_info.parse_version("tfnz-node, version 2.0.0\n") == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("since_s", "words"), [(None, []), (100.2, ["--since=@100"]), (100.9, ["--since=@100"])]
+)
+def test_a_journal_is_read_from_the_second_in_which_something_began(
+    since_s: float | None, words: list[str]
+) -> None:
+    assert tfnz_units.plan_journal("web.service", 7, since_s)[3:] == [
+        *("--output=cat", "--lines=7", "--unit", "web.service"),
+        *words,
+    ]
+
+
+def test_the_room_that_a_bundle_takes_is_known_before_it_is_unpacked(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    (folder / "site").mkdir(parents=True)
+    (folder / "site" / "small").write_bytes(b"x")
+    (folder / "site" / "large").write_bytes(bytes(bundle.BLOCK_BYTES + 1))
+    files_bytes = 3 * bundle.BLOCK_BYTES
+    assert bundle.measure(folder) >= files_bytes
+    bundle.write_bundle(tmp_path / "b.tar.gz", folder, {"size_bytes": bundle.measure(folder)})
+    assert bundle.read_size(tmp_path / "b.tar.gz") == bundle.measure(folder)
