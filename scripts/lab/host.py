@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from tfnz_node.kernel.loop import open_loop
 
 #: A disk without anything on it, beside the machine's files.
 SPARE_BYTES = 6 << 30
+#: How long a machine is up at least that is worth starting again.
+LEAST_UP_S = 1.0
 #: Passes connections on to somewhere else.
 PROXY = "/lib/systemd/systemd-socket-proxyd"
 #: How a machine differs from what nspawn makes by itself: it may do what a host may, whose containers are its own.
@@ -38,7 +41,7 @@ class Host:
     def __init__(self, folder: Path, root: Path, machines: Sequence[Machine]) -> None:
         self._folder, self._root, self._machines = folder, root, machines
         self._group = name_group(folder)
-        self._running: dict[int, Machine] = {}
+        self._running: dict[int, tuple[Machine, float]] = {}
         self._spares: dict[str, Path] = {}
 
     def make_network(self) -> None:
@@ -93,7 +96,7 @@ class Host:
                 stderr=log,
                 env={**os.environ, **FREEDOM, "ENTRIES": " ".join(map(str, entries))},
             )
-        self._running[nspawn.pid] = machine
+        self._running[nspawn.pid] = machine, time.monotonic()
 
     def command(self, machine: Machine, namespace: str) -> list[str]:
         return [
@@ -116,8 +119,9 @@ class Host:
                 return
             if pid == 0:
                 return
-            machine = self._running.pop(pid, None)
-            if machine is not None:
+            machine, started_s = self._running.pop(pid, (None, 0.0))
+            # One that ends as soon as it is started would do so for ever.
+            if machine is not None and time.monotonic() - started_s > LEAST_UP_S:
                 self.start(machine)
 
 

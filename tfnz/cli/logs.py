@@ -25,6 +25,7 @@ from .deploy import (
     identity_option,
     parse_target,
 )
+from .interrupts import Interrupted, interrupts
 from .output import clean, print_json
 from .settings import debug_option, json_option
 
@@ -132,6 +133,7 @@ def _started(words: Sequence[str], complaints: IO[str]) -> Iterator[subprocess.P
 
 
 def show(entries: Iterable[Entry | None], *, as_json: bool) -> None:
+    """Prints entries as they come."""
     for entry in entries:
         if entry is None:
             continue
@@ -168,7 +170,9 @@ Examples:
 @identity_option
 @json_option
 @debug_option
+@click.pass_context
 def logs(
+    ctx: click.Context,
     name: str,
     target: str,
     *,
@@ -184,7 +188,11 @@ def logs(
     check_host(host)
     check_unit(host, name, unit, target)
     command = plan_command(unit, follow=follow, since=since, lines=lines)
-    show((parse_entry(line, unit) for line in read_journal(host, command)), as_json=as_json)
+    try:
+        with interrupts():  # or a signal would end us, and not the ssh that we have started
+            show((parse_entry(line, unit) for line in read_journal(host, command)), as_json=as_json)
+    except Interrupted as exc:
+        ctx.exit(exc.exit_code)
 
 
 def check_unit(host: Host, name: str, unit: str, target: str) -> None:

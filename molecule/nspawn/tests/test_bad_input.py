@@ -108,13 +108,13 @@ def test_a_variable_that_is_missing(site: Site) -> None:
 
 
 def test_a_variable_that_is_misspelt(site: Site) -> None:
-    told = "tfnz_apps of node1: new has comand, which is none of name, state, source"
-    expect_refusal(site, told, "deploy_app.yml", {"tfnz_apps": [{**APP, "comand": []}]})
+    told = "tfnz_apps of node1: new has commands, which is none of name, state, source"
+    expect_refusal(site, told, "deploy_app.yml", {"tfnz_apps": [{**APP, "commands": []}]})
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"netwrok": "10.200.0.0/16"}, "netwrok"), ({"network": "10.200.0.0/99"}, "10.200.0.0/99")],
+    [({"networks": "10.200.0.0/16"}, "networks"), ({"network": "10.200.0.0/99"}, "10.200.0.0/99")],
 )
 def test_a_setting_that_cannot_be(site: Site, settings: dict[str, str], told: str) -> None:
     expect_refusal(site, told, "site.yml", {"tfnz_node_settings": {**SETTINGS, **settings}})

@@ -117,6 +117,7 @@ class TestDeployed:
                 if json.loads(line)["message"] == f"serving on {PORT}":
                     break
             follower.terminate()
+        assert follower.returncode == 143
         # Nobody is left on the machine who still follows: the end of this one is the end of ssh, and of what it ran.
         site.run("timeout 30 sh -c 'while pgrep -x journalctl; do sleep 0.2; done'")
 
