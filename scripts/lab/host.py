@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.lab.machines import NETWORK, Machine
@@ -35,13 +36,23 @@ PROXY = "/lib/systemd/systemd-socket-proxyd"
 FREEDOM = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
 
 
+@dataclass(frozen=True)
+class Running:
+    """A machine that was started."""
+
+    machine: Machine
+    nspawn: subprocess.Popen[bytes]
+    started_s: float
+
+
 class Host:
     """The machines of a folder."""
 
-    def __init__(self, folder: Path, root: Path, machines: Sequence[Machine]) -> None:
-        self._folder, self._root, self._machines = folder, root, machines
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._folder, self._root = folder, root
         self._group = name_group(folder)
-        self._running: dict[int, tuple[Machine, float]] = {}
+        self._running: list[Running] = []
+        self._doors: list[subprocess.Popen[bytes]] = []
         self._spares: dict[str, Path] = {}
 
     def make_network(self) -> None:
@@ -55,7 +66,8 @@ class Host:
     def open_door(self, machine: Machine, door: int) -> None:
         """Whoever comes through a listening socket gets to the machine's ssh."""
         script = 'exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
-        subprocess.Popen(["sh", "-c", script, "sh", PROXY, f"{machine.address}:22"], stdin=door)
+        words = ["sh", "-c", script, "sh", PROXY, f"{machine.address}:22"]
+        self._doors.append(subprocess.Popen(words, stdin=door))
         os.close(door)
 
     def make_disk(self, machine: Machine) -> None:
@@ -96,7 +108,7 @@ class Host:
                 stderr=log,
                 env={**os.environ, **FREEDOM, "ENTRIES": " ".join(map(str, entries))},
             )
-        self._running[nspawn.pid] = machine, time.monotonic()
+        self._running.append(Running(machine, nspawn, time.monotonic()))
 
     def command(self, machine: Machine, namespace: str) -> list[str]:
         return [
@@ -112,17 +124,12 @@ class Host:
 
     def reap(self) -> None:
         """Starts again what has ended, be it that it was cut off or wanted to."""
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            machine, started_s = self._running.pop(pid, (None, 0.0))
+        ended = [running for running in self._running if running.nspawn.poll() is not None]
+        self._running = [running for running in self._running if running not in ended]
+        for running in ended:
             # One that ends as soon as it is started would do so for ever.
-            if machine is not None and time.monotonic() - started_s > LEAST_UP_S:
-                self.start(machine)
+            if time.monotonic() - running.started_s > LEAST_UP_S:
+                self.start(running.machine)
 
 
 def serve(folder: Path, root: Path, doors: Sequence[int], owner: int | None) -> None:
@@ -133,7 +140,7 @@ def serve(folder: Path, root: Path, doors: Sequence[int], owner: int | None) -> 
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    host = Host(folder, root, machines)
+    host = Host(folder, root)
     host.make_network()
     for machine, door in zip(machines, doors, strict=True):
         host.open_door(machine, door)
