@@ -20,6 +20,7 @@ PASSED_OVER = (
     "/var/lib/private",
     "/var/lib/systemd",
     "/var/cache/ldconfig",
+    "/var/cache/apt",
     "/var/lib/tfnz-app-near",
 )
 #: Lists what is on a machine that the roles could have changed: files with what is in them, users, units, mounts.
@@ -61,7 +62,13 @@ class Site:
         return {**kept, "PATH": path, "ANSIBLE_HOME": str(self.home), "NO_COLOR": "1", "PYTHONPATH": ""}
 
     def play(
-        self, playbook: str, variables: dict[str, Any], name: str = "node1", **login: Any
+        self,
+        playbook: str,
+        variables: dict[str, Any],
+        name: str = "node1",
+        *,
+        check: bool = False,
+        **login: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a playbook for one machine, whose inventory says this of it."""
         machine = self.machine(name)
@@ -78,7 +85,11 @@ class Site:
         inventory = self.home / "inventory.json"
         inventory.write_text(json.dumps({"all": {"children": {"tfnz_nodes": {"hosts": {name: host}}}}}))
         return subprocess.run(
-            [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, PLAYBOOKS / playbook],
+            [
+                Path(sys.executable).parent / "ansible-playbook",
+                *("-i", inventory, PLAYBOOKS / playbook),
+                *(["--check", "--diff"] if check else []),
+            ],
             cwd=ROOT,
             env={**self.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
             stdin=subprocess.DEVNULL,
