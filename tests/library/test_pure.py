@@ -362,3 +362,21 @@ def test_the_room_that_a_bundle_takes_is_known_before_it_is_unpacked(tmp_path: P
     assert bundle.measure(folder) >= files_bytes
     bundle.write_bundle(tmp_path / "b.tar.gz", folder, {"size_bytes": bundle.measure(folder)})
     assert bundle.read_size(tmp_path / "b.tar.gz") == bundle.measure(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "/var/lib/20ft"),
+        ("pool_size = 2\n", "/var/lib/20ft"),
+        ('data_dir = "/srv/20ft-data"\n[limits]\ndata_dir = "no"\n', "/srv/20ft-data"),
+        ("no toml", "/var/lib/20ft"),
+    ],
+)
+def test_a_nodes_data_is_where_its_configuration_says(
+    tmp_path: Path, text: str | None, expected: str
+) -> None:
+    config = tmp_path / "node.toml"
+    if text is not None:
+        config.write_text(text)
+    assert node_info.find_data_dir(str(config)) == expected

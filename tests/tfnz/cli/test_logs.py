@@ -83,7 +83,9 @@ def test_a_host_runs_just_these_words(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_reader_that_stops_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_login(tmp_path, monkeypatch)
-    lines = read_journal(Host("root", "h", None, None), ["sh", "-c", "echo $$; exec tail -f /dev/null >/dev/null"])
+    lines = read_journal(
+        Host("root", "h", None, None), ["sh", "-c", "echo $$; exec tail -f /dev/null >/dev/null"]
+    )
     pid = int(next(lines))
     lines.close()  # type: ignore[attr-defined]  # it is a generator
     gone = subprocess.run(["kill", "-0", str(pid)], check=False, capture_output=True)
