@@ -90,6 +90,8 @@ class Host:
         """Starts a machine with a network card that no other has had: what it made of the last one is gone."""
         namespace, cable = machine.name, f"to{machine.index}"
         if Path("/run/netns", namespace).exists():
+            # The kernel takes its time over what is in a namespace that nobody needs any more.
+            run("ip", "link", "delete", cable)
             run("ip", "netns", "delete", namespace)
         run("ip", "netns", "add", namespace)
         run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
@@ -141,19 +143,21 @@ def serve(folder: Path, root: Path, doors: Sequence[int], owner: int | None) -> 
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     host = Host(folder, root)
-    host.make_network()
-    for machine, door in zip(machines, doors, strict=True):
-        host.open_door(machine, door)
-        host.make_disk(machine)
-        host.start(machine)
-    watched = [wakes] if owner is None else [wakes, owner]
-    while True:
-        ready, _, _ = select.select(watched, [], [])
-        if owner in ready:
-            break
-        os.read(wakes, 4096)
-        host.reap()
-    name_group(folder).remove()
+    try:
+        host.make_network()
+        for machine, door in zip(machines, doors, strict=True):
+            host.open_door(machine, door)
+            host.make_disk(machine)
+            host.start(machine)
+        watched = [wakes] if owner is None else [wakes, owner]
+        while True:
+            ready, _, _ = select.select(watched, [], [])
+            if owner in ready:
+                break
+            os.read(wakes, 4096)
+            host.reap()
+    finally:
+        name_group(folder).remove()
     for machine in machines:
         run("umount", folder / machine.name / "root")
     shutil.rmtree(folder)

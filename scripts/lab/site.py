@@ -43,6 +43,10 @@ class Site:
     def machine(self, name: str = "node1") -> Machine:
         return self.lab.machine(name)
 
+    def login(self, name: str = "node1") -> list[str]:
+        """The words that mean a machine, for ssh."""
+        return ["-p", str(self.machine(name).ssh_port), "-i", str(self.lab.key), "root@127.0.0.1"]
+
     def run(self, command: str, name: str = "node1") -> str:
         """Runs a command on a machine, as root; what it printed."""
         return self.lab.ssh(self.machine(name), command)

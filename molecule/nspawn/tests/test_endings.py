@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lab.__main__ import find_lab
 from scripts.lab.nspawn import OWNER, name_group
-from scripts.lab.site import ROOT
+from scripts.lab.site import ROOT, Site
+from scripts.lab.tools import LabFailed
 
 
 def lab(*words: str, **environment: str) -> None:
@@ -64,3 +66,33 @@ def test_nothing_is_left(tmp_path: Path, owner: subprocess.Popen[bytes], ending:
     if ending == "all is killed at once":
         lab("down", str(folder))
     assert is_left(folder) == []
+
+
+def test_a_machine_comes_back_after_a_reboot_and_a_power_cut(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    lab("up", str(folder), "one")
+    try:
+        site = Site(find_lab("ssh", folder, nspawn=True), tmp_path)
+        site.run("touch /run/before /var/lib/kept; ip link add before type bridge", "one")
+        for again in ("reboot", "cut"):
+            if again == "cut":
+                lab("cut", str(folder), "one")
+            else:
+                subprocess.run([folder / "bin" / "ssh", *site.login("one"), "systemctl reboot"], check=False)
+                wait_for_reboot(site)
+            assert site.run("ls /run/before /var/lib/kept 2>/dev/null; true", "one") == "/var/lib/kept\n"
+            assert "before" not in site.run("ip -brief link", "one")
+            site.run("ping -c 1 -W 10 10.20.0.1", "one")
+            site.run("touch /run/before; ip link add before type bridge", "one")
+    finally:
+        lab("down", str(folder))
+
+
+def wait_for_reboot(site: Site) -> None:
+    """Returns when the machine is another one than that whose /run has our file."""
+    while True:
+        try:
+            if not site.run("ls /run/before 2>/dev/null; true", "one"):
+                return
+        except LabFailed:  # it is on its way
+            continue
