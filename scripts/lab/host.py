@@ -26,8 +26,8 @@ from scripts.lab.nspawn import name_group
 from scripts.lab.tools import run
 from tfnz_node.kernel.loop import open_loop
 
-#: A disk without anything on it, beside the machine's files.
-SPARE_BYTES = 6 << 30
+#: A disk without anything on it and as large as a node wants, beside the machine's files.
+SPARE_BYTES = 16 << 30
 #: How long a machine is up at least that is worth starting again.
 LEAST_UP_S = 1.0
 #: Passes connections on to somewhere else.

@@ -19,7 +19,7 @@ from scripts.lab.tools import run
 ACCEL = os.environ.get("LAB_ACCEL", "tcg")
 MEMORY_MB = int(os.environ.get("LAB_MEMORY_MB", "1536"))
 #: A disk without anything on it, beside that of the system.
-SPARE_DISK = "6G"
+SPARE_DISK = "16G"
 
 
 class VirtualLab(Lab):
