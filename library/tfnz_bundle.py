@@ -95,10 +95,10 @@ size_bytes:
 import configparser
 import gzip
 import hashlib
-import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +107,7 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
 RECIPE = "2"
 #: What Debian 12 and everything after it can run.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+#: How a line begins that says what went wrong.
+ERROR = re.compile(r"\s*(?:configuration )?[\w.]*error: ", re.IGNORECASE)
 #: What file systems give room in.
 BLOCK_BYTES = 4096
 #: Directories that are no part of a program, besides those whose names begin with a dot.
@@ -210,9 +213,27 @@ def has_hashes(text: str) -> bool:
 
 
 def explain_pip(output: str) -> str:
-    """The lines of pip's output that say why it failed."""
+    """The lines of pip's output, and of what it ran, that say why it failed."""
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
-    return " ".join((errors or output.strip().splitlines()[-3:])[:4])
+    of_others = [
+        line.strip() for line in output.splitlines() if ERROR.match(line) and line.strip() not in errors
+    ]
+    # That something has failed which pip ran says less than what that had to say.
+    others = [line for line in of_others if not line.startswith(("ERROR: ", "error: subprocess-exited"))]
+    return " ".join((others[-2:] + errors or output.strip().splitlines()[-3:])[:4])
+
+
+def is_at_hand(requirements: Iterable[str]) -> bool:
+    """Whether this Python has all that a project is built with, in releases that will do."""
+    from packaging.requirements import Requirement  # Ansible needs it, too
+
+    for requirement in map(Requirement, requirements):
+        try:
+            if not requirement.specifier.contains(metadata.version(requirement.name), prereleases=True):
+                return False
+        except metadata.PackageNotFoundError:
+            return False
+    return True
 
 
 def run_pip(*words: str) -> None:
@@ -244,10 +265,8 @@ def build_wheel(project: Path, cache: Path) -> Path:
         for name, path in find_files(project):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy / name)
-        backend = (
-            description.get("build-system", {}).get("build-backend", "setuptools.build_meta").split(".")[0]
-        )
-        isolation = [] if importlib.util.find_spec(backend) is None else ["--no-build-isolation"]
+        needed = description.get("build-system", {}).get("requires", ["setuptools"])
+        isolation = ["--no-build-isolation"] if is_at_hand(needed) else []
         run_pip("wheel", "--no-deps", *isolation, "--wheel-dir", str(out), str(copy))
         put_in_place(out, folder)
     return next(folder.glob("*.whl"))

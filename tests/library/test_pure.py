@@ -380,3 +380,24 @@ def test_a_nodes_data_is_where_its_configuration_says(
     if text is not None:
         config.write_text(text)
     assert node_info.find_data_dir(str(config)) == expected
+
+
+def test_a_project_is_built_with_what_is_there_only_if_that_will_do() -> None:
+    assert bundle.is_at_hand([])
+    assert bundle.is_at_hand(["setuptools>=77", "pytest"])
+    assert not bundle.is_at_hand(["setuptools>=77", "pytest<1"])
+    assert not bundle.is_at_hand(["no-such-backend"])
+
+
+def test_why_a_wheel_could_not_be_built_is_told() -> None:
+    output = """\
+  error: subprocess-exited-with-error
+      configuration error: `project.license` must be valid
+      ValueError: invalid pyproject.toml config: `project.license`.
+  note: This error originates from a subprocess, and is likely not a problem with pip.
+ERROR: Failed building wheel for tfnz
+"""
+    assert bundle.explain_pip(output) == (
+        "configuration error: `project.license` must be valid "
+        "ValueError: invalid pyproject.toml config: `project.license`. Failed building wheel for tfnz"
+    )
