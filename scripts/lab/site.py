@@ -22,6 +22,8 @@ PASSED_OVER = (
     "/var/cache/ldconfig",
     "/var/cache/apt",
     "/var/lib/tfnz-app-near",
+    # As they were before the last user came or went.
+    *(f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow")),
 )
 #: Lists what is on a machine that the roles could have changed: files with what is in them, users, units, mounts.
 LOOK = r"""

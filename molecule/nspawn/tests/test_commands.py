@@ -97,7 +97,7 @@ class TestDeployed:
             for line in run(site, tfnz, "logs", "hand", *target(site), "--json").stdout.splitlines()
         ]
         assert {entry["source"] for entry in entries} == {"app", "systemd"}
-        assert [entry["message"] for entry in entries if entry["source"] == "app"] == [f"serving on {PORT}"]
+        assert [entry["message"] for entry in entries if entry["source"] == "app"][-1] == f"serving on {PORT}"
         few = run(site, tfnz, "logs", "hand", *target(site), "--lines", "1", "--json").stdout.splitlines()
         assert [json.loads(line) for line in few] == entries[-1:]
         later = run(site, tfnz, "logs", "hand", *target(site), "--since", "+1 hour", "--json")
@@ -135,9 +135,6 @@ class TestDeployed:
         broken = deploy(site, tfnz, BROKEN, "three")
         assert broken.returncode == 1
         assert "did not become ready: cannot find my marbles; rolled back" in broken.stderr
-        site.run(
-            f"timeout 60 sh -c 'until grep -q \" 00000000:{int(PORT):04X} \" /proc/net/tcp; do sleep 0.2; done'"
-        )
         assert fetch(site) == "hello from two\n"
 
 
