@@ -4,7 +4,7 @@
 #   make test     every test
 #   make fuzz     hostile bytes for everything that reads some, counted; FUZZ_SECONDS=3600 for longer
 #   make lint     every static check
-#   make molecule the roles on virtual machines, which it makes of Debian's packages
+#   make molecule the roles on machines that it makes of Debian's packages: virtual ones, or of nspawn
 #   make bench    measurements, of docker, podman and crun too, which it installs
 #   make collection  an Ansible collection in dist/
 #   make setup    the set-up alone, with all that development needs
@@ -53,12 +53,10 @@ lint:
 	@scripts/setup lint
 	@scripts/lint
 
-# MOLECULE_ARGS says what: make molecule MOLECULE_ARGS="converge" keeps the machines
+# MOLECULE_ARGS says what: make molecule MOLECULE_ARGS="converge -s nspawn" keeps the machines
 MOLECULE_ARGS := test
 molecule:
-	@scripts/setup molecule
-	@.venv/bin/python -m scripts.lab image
-	@PATH="$$PWD/.venv/bin:$$PATH" molecule $(MOLECULE_ARGS)
+	@scripts/molecule $(MOLECULE_ARGS)
 
 collection:
 	@scripts/setup lint

@@ -318,7 +318,7 @@ def restart(module: Any, app: App) -> str | None:
 
 def go_back(module: Any, app: App, failed: str, previous: Deployment | None, began_s: float) -> None:
     """After a failure: has the deployment before run again, and the module fail."""
-    journal = read_journal(module, app.unit, since=f"@{began_s:.0f}")
+    journal = read_journal(module, app.unit, since_s=began_s)
     result = {"journal": journal, "failed_release": failed, "restarted": True}
     said = f"{app.unit}: release {failed} did not become ready{find_last_words(journal, app.unit)}"
     if previous is None:

@@ -86,15 +86,23 @@ id:
   returned: always
   type: str
   sample: 3f1c0b7a9d2e4c55
+archive_bytes:
+  description: Size of the bundle.
+  returned: always
+  type: int
+size_bytes:
+  description: Size of what is in it, as it is on a disk.
+  returned: always
+  type: int
 """
 
 import configparser
 import gzip
 import hashlib
-import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +111,7 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +129,15 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "cache": {"type": "path", "default": "~/.cache/20ft/bundles"},
 }
 #: Changes when bundles of the same things are made in another way.
-RECIPE = "1"
+RECIPE = "3"
 #: Options that name the sources of a program in C.
 PROGRAMS = ("init", "keeper")
 #: What Debian 12 and everything after it can run.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+#: How a line begins that says what went wrong.
+ERROR = re.compile(r"\s*(?:configuration )?[\w.]*error: ", re.IGNORECASE)
+#: What file systems give room in.
+BLOCK_BYTES = 4096
 #: Directories that are no part of a program, besides those whose names begin with a dot.
 LEFT_OUT = {"__pycache__", "build", "dist", "node_modules", "venv"}
 
@@ -207,9 +220,27 @@ def has_hashes(text: str) -> bool:
 
 
 def explain_pip(output: str) -> str:
-    """The lines of pip's output that say why it failed."""
+    """The lines of pip's output, and of what it ran, that say why it failed."""
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
-    return " ".join((errors or output.strip().splitlines()[-3:])[:4])
+    of_others = [
+        line.strip() for line in output.splitlines() if ERROR.match(line) and line.strip() not in errors
+    ]
+    # That something has failed which pip ran says less than what that had to say.
+    others = [line for line in of_others if not line.startswith(("ERROR: ", "error: subprocess-exited"))]
+    return " ".join((others[-2:] + errors or output.strip().splitlines()[-3:])[:4])
+
+
+def is_at_hand(requirements: Iterable[str]) -> bool:
+    """Whether this Python has all that a project is built with, in releases that will do."""
+    from packaging.requirements import Requirement  # Ansible needs it, too
+
+    for requirement in map(Requirement, requirements):
+        try:
+            if not requirement.specifier.contains(metadata.version(requirement.name), prereleases=True):
+                return False
+        except metadata.PackageNotFoundError:
+            return False
+    return True
 
 
 def run_pip(*words: str) -> None:
@@ -220,7 +251,8 @@ def run_pip(*words: str) -> None:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
+        # What is built of 20ft for a host need not be able to deploy.
+        env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "TFNZ_WITHOUT_DEPLOYMENT": "1"},
     )
     if done.returncode != 0:
         raise Failed(f"pip {words[0]}: {explain_pip(done.stderr + done.stdout)}")
@@ -240,10 +272,8 @@ def build_wheel(project: Path, cache: Path) -> Path:
         for name, path in find_files(project):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy / name)
-        backend = (
-            description.get("build-system", {}).get("build-backend", "setuptools.build_meta").split(".")[0]
-        )
-        isolation = [] if importlib.util.find_spec(backend) is None else ["--no-build-isolation"]
+        needed = description.get("build-system", {}).get("requires", ["setuptools"])
+        isolation = ["--no-build-isolation"] if is_at_hand(needed) else []
         run_pip("wheel", "--no-deps", *isolation, "--wheel-dir", str(out), str(copy))
         put_in_place(out, folder)
     return next(folder.glob("*.whl"))
@@ -342,6 +372,20 @@ def normalise(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
+def measure(folder: Path) -> int:
+    """The room that the files of a directory take, in whole blocks."""
+    sizes = [path.lstat().st_size for path in folder.rglob("*")]
+    return sum((size + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES for size in sizes)
+
+
+def read_size(bundle: Path) -> int:
+    """The room that what is in a bundle takes, as its own description says."""
+    with tarfile.open(bundle) as tar:
+        member = tar.next()
+        file = tar.extractfile(member) if member else None
+        return int(json.loads(file.read())["size_bytes"]) if file else 0
+
+
 def name_bundle(params: Mapping[str, Any], wheels: Sequence[Path]) -> str:
     """The bundle's id: of all that goes into it."""
     parts = [("recipe", RECIPE.encode()), ("python", params["python"].encode())]
@@ -395,6 +439,7 @@ def make_bundle(params: Mapping[str, Any]) -> tuple[str, Path, bool]:
             "python": params["python"],
             "commands": commands,
             "source": params["source"] is not None,
+            "size_bytes": measure(folder),
         }
         draft = Path(scratch, "bundle.tar.gz")
         write_bundle(draft, folder, description)
@@ -408,7 +453,8 @@ def main() -> None:
         identity, path, made = make_bundle(module.params)
     except Failed as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=made, id=identity, path=str(path))
+    sizes = {"archive_bytes": path.stat().st_size, "size_bytes": read_size(path)}
+    module.exit_json(changed=made, id=identity, path=str(path), **sizes)
 
 
 if __name__ == "__main__":

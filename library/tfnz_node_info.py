@@ -106,6 +106,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "unit": {"type": "str", "default": "tfnz-node.service"},
     **BIN_DIR_OPTION,
 }
+CONFIG = "/etc/20ft/node.toml"
 DATA_DIR = "/var/lib/20ft"
 
 
@@ -117,6 +118,18 @@ def parse_version(text: str) -> str:
 def is_fit(findings: list[dict[str, Any]]) -> bool:
     """Whether nothing was found that keeps containers from running."""
     return all(finding["level"] != "fail" for finding in findings)
+
+
+def find_data_dir(config: str) -> str:
+    """The data directory that a configuration file names; the usual one if there is no such file, or it does not."""
+    import tomllib  # older Pythons have none, and no node either
+
+    try:
+        with open(config, "rb") as file:
+            named = tomllib.load(file).get("data_dir", DATA_DIR)
+    except (OSError, ValueError):  # what is wrong with it, the daemon itself says best
+        return DATA_DIR
+    return str(named)
 
 
 def main() -> None:
@@ -136,7 +149,8 @@ def main() -> None:
         module.fail_json(msg=f"tfnz-node doctor: {' '.join(err.split())}", rc=rc)
     result["fit"] = is_fit(result["findings"])
     # To ask a node that was never started for its key would make one.
-    if module.params["config"] or os.path.exists(os.path.join(DATA_DIR, "node.sqlite")):
+    data_dir = find_data_dir(module.params["config"] or CONFIG)
+    if os.path.exists(os.path.join(data_dir, "node.sqlite")):
         result["public_key"] = commands.change("tfnz-node", *config, "key").strip()
         result["accounts"] = commands.read("tfnz-node", *config, "account", "ls")
     if os.path.exists(module.params["socket"]):

@@ -5,6 +5,7 @@ Private to the modules of this project: it may change with any release.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 PROPERTIES = (
@@ -39,18 +40,15 @@ def control_unit(module: Any, verb: str, *words: str) -> str | None:
     return None if rc == 0 else " ".join(f"{out} {err}".split()) or f"systemctl {verb} exited with {rc}"
 
 
-def read_journal(module: Any, unit: str, *, lines: int = 30, since: str | None = None) -> list[str]:
+def plan_journal(unit: str, lines: int, since_s: float | None) -> list[str]:
+    """The words that print the last lines of a unit's journal, since a time."""
+    words = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}", "--unit", unit]
+    # The second that it is in, and not the nearest, which may be over when the unit has ended already.
+    return words if since_s is None else [*words, f"--since=@{math.floor(since_s)}"]
+
+
+def read_journal(module: Any, unit: str, *, lines: int = 30, since_s: float | None = None) -> list[str]:
     """The last lines of a unit's journal; none if there is no journal."""
-    moment = ["--since", since] if since else []
-    words = [
-        "journalctl",
-        "--quiet",
-        "--no-pager",
-        "--output=cat",
-        f"--lines={lines}",
-        *moment,
-        "--unit",
-        unit,
-    ]
-    rc, out, _ = module.run_command(words)
+    module.run_command(["journalctl", "--sync"])  # what was said just now may still be on its way
+    rc, out, _ = module.run_command(plan_journal(unit, lines, since_s))
     return str(out).splitlines() if rc == 0 else []

@@ -12,20 +12,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.deployment import ROOT, lay_out_sources, read_project
+
 NAMESPACE, NAME = "tfnz", "tfnz"
 FULL = f"{NAMESPACE}.{NAME}"
 MODULES = sorted(path.stem for path in (ROOT / "library").glob("*.py"))
 ROLES = sorted(path.name for path in (ROOT / "roles").glob("tfnz_*"))
-#: What the daemon and the SDK are built of, beneath the role that does it.
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "node")
-_LEFT_OUT = shutil.ignore_patterns(
-    "__pycache__", "build", "*.egg-info", "tests", "*apt.txt", "dev.txt", "bench.txt"
-)
 
 
 def adapt_module(text: str) -> str:
@@ -40,16 +36,6 @@ def adapt_tasks(text: str) -> str:
     modules, roles = "|".join(MODULES), "|".join(ROLES)
     text = re.sub(rf"^(\s+)({modules}):$", rf"\1{FULL}.\2:", text, flags=re.MULTILINE)
     return re.sub(rf"^(\s+(?:- role|name): )({roles})$", rf"\1{FULL}.\2", text, flags=re.MULTILINE)
-
-
-def read_project() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def find_packages() -> list[str]:
-    """The packages that are built from directories right here, as the project's description has them."""
-    found = read_project()["tool"]["setuptools"]["packages"]["find"]["include"]
-    return [name for name in found if (ROOT / name / "__init__.py").is_file()]
 
 
 def find_version() -> str:
@@ -86,14 +72,7 @@ def lay_out(folder: Path) -> None:
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("README.md"))
         for path in (folder / part).rglob("*.yml"):
             path.write_text(adapt_tasks(path.read_text()))
-    sources = folder / "roles" / "tfnz_node" / "files" / "source"
-    sources.mkdir(parents=True)
-    for name in (*SOURCES, *find_packages()):
-        path = ROOT / name
-        if path.is_dir():
-            shutil.copytree(path, sources / name, ignore=_LEFT_OUT)
-        else:
-            shutil.copy(path, sources)
+    lay_out_sources(folder)
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Machines of the lab: started, waited for, cut off, and taken away without a trace."""
+"""Machines of the lab, whatever they are made of: waited for, logged in to, and taken away without a trace."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import select
@@ -11,25 +10,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.lab.image import Image
-from scripts.lab.switch import port_paths
-from scripts.lab.tools import LabFailed, run
+from scripts.lab.tools import LabFailed
 
-#: A machine without hardware virtualisation takes up to a minute on a busy host.
-BOOT_TIMEOUT_S = 420
 NETWORK = "10.20.0"
-#: LAB_ACCEL=kvm is ten times as fast, where it works. That the device is there does not say so.
-ACCEL = os.environ.get("LAB_ACCEL", "tcg")
-MEMORY_MB = int(os.environ.get("LAB_MEMORY_MB", "1536"))
-#: A disk without anything on it, beside that of the system.
-SPARE_DISK = "6G"
 
 
 @dataclass(frozen=True)
@@ -46,12 +36,24 @@ class Machine:
         return f"{NETWORK}.{11 + self.index}"
 
 
-@dataclass(frozen=True)
-class Lab:
+class Lab(ABC):
     """Some machines, and the folder in which all of theirs is."""
 
-    folder: Path
-    image: Image
+    #: How long a machine may take until one can log in.
+    boot_timeout_s = 60
+
+    def __init__(self, folder: Path, key: Path, host_key: Path) -> None:
+        """
+        Args:
+            key: the private key that machines let in.
+            host_key: the file with the public key by which ssh knows every machine.
+        """
+        self.folder, self._login_key, self._host_key = folder, key, host_key
+
+    @property
+    def key(self) -> Path:
+        """The private key that machines let in: a copy, for their disk may be made anew while they are up."""
+        return self.folder / "key"
 
     # --- all of them
 
@@ -62,22 +64,14 @@ class Lab:
         self.folder.mkdir(parents=True, exist_ok=True)
         machines = [Machine(name, index, find_port()) for index, name in enumerate(names)]
         self.record.write_text(json.dumps([asdict(machine) for machine in machines]))
-        self._remember(
-            subprocess.Popen(
-                [sys.executable, "-m", "scripts.lab.switch", str(self.folder), str(len(names))],
-                cwd=Path(__file__).parents[2],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=(self.folder / "switch.log").open("w"),
-            ).pid
-        )
+        shutil.copy(self._login_key, self.key)
+        self.key.chmod(0o600)
+        host_key = self._host_key.read_text().strip()
         (self.folder / "known_hosts").write_text(
-            "".join(f"[127.0.0.1]:{machine.ssh_port} {self.image.host_key}\n" for machine in machines)
+            "".join(f"[127.0.0.1]:{machine.ssh_port} {host_key}\n" for machine in machines)
         )
+        self.prepare(machines)
         for machine in machines:
-            self._make_disk(f"{machine.name}.qcow2", "-b", str(self.image.disk), "-F", "qcow2")
-            self._make_disk(f"{machine.name}.spare", size=SPARE_DISK)
             self.start(machine)
         self._write_inventory(machines)
         names_of_all = "".join(f"{machine.address} {machine.name}\n" for machine in machines)
@@ -91,6 +85,7 @@ class Lab:
         if not self.folder.exists():
             return False
         self._kill_all()
+        self.clean()
         shutil.rmtree(self.folder)
         return True
 
@@ -105,28 +100,41 @@ class Lab:
 
     # --- one of them
 
+    @abstractmethod
+    def prepare(self, machines: Sequence[Machine]) -> None:
+        """Makes what they share."""
+
+    @abstractmethod
     def start(self, machine: Machine) -> None:
         """Switches a machine on."""
-        for path in (port_paths(self.folder, machine.index)[0], self.folder / f"{machine.name}.qmp"):
-            path.unlink(missing_ok=True)
-        run(*self._qemu(machine))
-        self._remember(int((self.folder / f"{machine.name}.pid").read_text()))
 
+    @abstractmethod
     def cut(self, machine: Machine) -> None:
         """Takes its power away."""
-        self._kill(int((self.folder / f"{machine.name}.pid").read_text()))
+
+    @abstractmethod
+    def describe(self, machine: Machine) -> str:
+        """The last that it had to say, if nobody can log in."""
+
+    def at_first(self) -> str:
+        """The command that is run on a machine which has just come up."""
+        return "true"
+
+    def clean(self) -> None:  # noqa: B027  # most leave nothing
+        """Takes away what is left of machines that have ended, but for the folder."""
 
     def wait_for(self, machine: Machine) -> None:
-        """Returns when one can log in, and sets the clock, which may have stood still."""
-        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        """Returns when one can log in."""
+        deadline = time.monotonic() + self.boot_timeout_s
         while True:
-            tried = self._try_ssh(machine, f"date --set=@{time.time():.0f}")
+            tried = self._try_ssh(machine, self.at_first())
             if tried.returncode == 0:
                 return
             if time.monotonic() > deadline:
-                serial = (self.folder / f"{machine.name}.serial").read_text(errors="replace")
-                last = "\n".join(serial.splitlines()[-20:])
-                raise LabFailed(f"{machine.name} is not up after {BOOT_TIMEOUT_S} s: {tried.stderr}\n{last}")
+                last = "\n".join(self.describe(machine).splitlines()[-20:])
+                raise LabFailed(
+                    f"{machine.name} is not up after {self.boot_timeout_s} s: {tried.stderr}\n{last}"
+                )
             time.sleep(0.5)
 
     def ssh(self, machine: Machine, command: str) -> str:
@@ -142,11 +150,6 @@ class Lab:
     def record(self) -> Path:
         return self.folder / "machines.json"
 
-    def _make_disk(self, name: str, *options: str, size: str | None = None) -> None:
-        run(
-            "qemu-img", "create", "-q", "-f", "qcow2", *options, self.folder / name, *([size] if size else [])
-        )
-
     def _try_ssh(self, machine: Machine, command: str) -> subprocess.CompletedProcess[str]:
         words = [
             "ssh",
@@ -154,7 +157,7 @@ class Lab:
             "-p",
             str(machine.ssh_port),
             "-i",
-            str(self.image.key),
+            str(self.key),
             "root@127.0.0.1",
         ]
         return subprocess.run(
@@ -184,52 +187,19 @@ class Lab:
                 "ansible_host": "127.0.0.1",
                 "ansible_port": machine.ssh_port,
                 "ansible_user": "root",
-                "ansible_ssh_private_key_file": str(self.image.key),
+                "ansible_ssh_private_key_file": str(self.key),
                 "ansible_ssh_common_args": shlex.join(self._ssh_options()),
                 "lab_address": machine.address,
             }
             for machine in machines
         }
+        # For commands that run ssh by themselves, with this directory first in their PATH.
+        program = self.folder / "bin" / "ssh"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {shlex.join(self._ssh_options())} "$@"\n')
+        program.chmod(0o755)
         (self.folder / "inventory").mkdir(exist_ok=True)
         (self.folder / "inventory" / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}, indent=1))
-
-    def _qemu(self, machine: Machine) -> list[str | Path]:
-        mine, its = port_paths(self.folder, machine.index)
-        key = base64.b64encode(self.image.public_key.encode()).decode()
-        fast = ACCEL == "kvm"
-        kernel = [
-            "root=/dev/vda rw console=ttyS0 quiet mitigations=off net.ifnames=0 fsck.mode=skip",
-            f"systemd.hostname={machine.name} ip={machine.address}:::255.255.255.0:{machine.name}:eth1:off",
-        ]
-        return [
-            *(
-                "qemu-system-x86_64",
-                "-name",
-                machine.name,
-                "-machine",
-                "q35",
-                "-nodefaults",
-                "-display",
-                "none",
-            ),
-            *("-accel", "kvm" if fast else "tcg,thread=multi,tb-size=512", "-cpu", "host" if fast else "max"),
-            # Without hardware virtualisation more than one processor makes a machine slower.
-            *("-m", str(MEMORY_MB), "-smp", "2" if fast else "1"),
-            *("-kernel", self.image.kernel, "-initrd", self.image.initrd, "-append", " ".join(kernel)),
-            *("-drive", f"file={self.folder / machine.name}.qcow2,if=virtio,cache=unsafe,discard=unmap"),
-            *("-drive", f"file={self.folder / machine.name}.spare,if=virtio,cache=unsafe"),
-            # It can be logged in to from this machine, and reaches nothing outside.
-            *("-device", f"virtio-net-pci,netdev=outside,mac=52:54:00:00:00:{machine.index + 1:02x}"),
-            *("-netdev", f"user,id=outside,restrict=on,hostfwd=tcp:127.0.0.1:{machine.ssh_port}-:22"),
-            *("-device", f"virtio-net-pci,netdev=lan,mac=52:54:00:20:00:{machine.index + 1:02x}"),
-            "-netdev",
-            f"dgram,id=lan,local.type=unix,local.path={mine},remote.type=unix,remote.path={its}",
-            *("-device", "virtio-rng-pci"),
-            *("-smbios", f"type=11,value=io.systemd.credential.binary:ssh.authorized_keys.root={key}"),
-            *("-serial", f"file:{self.folder / machine.name}.serial"),
-            *("-qmp", f"unix:{self.folder / machine.name}.qmp,server=on,wait=off"),
-            *("-daemonize", "-pidfile", self.folder / f"{machine.name}.pid"),
-        ]
 
     def _remember(self, pid: int) -> None:
         with (self.folder / "pids").open("a") as file:

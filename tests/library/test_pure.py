@@ -339,3 +339,65 @@ def test_a_node_is_fit_unless_something_fails() -> None:
     assert node_info.is_fit([{"level": "ok"}, {"level": "warn"}])
     assert not node_info.is_fit([{"level": "ok"}, {"level": "fail"}])
     assert node_info.parse_version("tfnz-node, version 2.0.0\n") == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("since_s", "words"), [(None, []), (100.2, ["--since=@100"]), (100.9, ["--since=@100"])]
+)
+def test_a_journal_is_read_from_the_second_in_which_something_began(
+    since_s: float | None, words: list[str]
+) -> None:
+    assert tfnz_units.plan_journal("web.service", 7, since_s)[3:] == [
+        *("--output=cat", "--lines=7", "--unit", "web.service"),
+        *words,
+    ]
+
+
+def test_the_room_that_a_bundle_takes_is_known_before_it_is_unpacked(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    (folder / "site").mkdir(parents=True)
+    (folder / "site" / "small").write_bytes(b"x")
+    (folder / "site" / "large").write_bytes(bytes(bundle.BLOCK_BYTES + 1))
+    files_bytes = 3 * bundle.BLOCK_BYTES
+    assert bundle.measure(folder) >= files_bytes
+    bundle.write_bundle(tmp_path / "b.tar.gz", folder, {"size_bytes": bundle.measure(folder)})
+    assert bundle.read_size(tmp_path / "b.tar.gz") == bundle.measure(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "/var/lib/20ft"),
+        ("pool_size = 2\n", "/var/lib/20ft"),
+        ('data_dir = "/srv/20ft-data"\n[limits]\ndata_dir = "no"\n', "/srv/20ft-data"),
+        ("no toml", "/var/lib/20ft"),
+    ],
+)
+def test_a_nodes_data_is_where_its_configuration_says(
+    tmp_path: Path, text: str | None, expected: str
+) -> None:
+    config = tmp_path / "node.toml"
+    if text is not None:
+        config.write_text(text)
+    assert node_info.find_data_dir(str(config)) == expected
+
+
+def test_a_project_is_built_with_what_is_there_only_if_that_will_do() -> None:
+    assert bundle.is_at_hand([])
+    assert bundle.is_at_hand(["setuptools>=77", "pytest"])
+    assert not bundle.is_at_hand(["setuptools>=77", "pytest<1"])
+    assert not bundle.is_at_hand(["no-such-backend"])
+
+
+def test_why_a_wheel_could_not_be_built_is_told() -> None:
+    output = """\
+  error: subprocess-exited-with-error
+      configuration error: `project.license` must be valid
+      ValueError: invalid pyproject.toml config: `project.license`.
+  note: This error originates from a subprocess, and is likely not a problem with pip.
+ERROR: Failed building wheel for tfnz
+"""
+    assert bundle.explain_pip(output) == (
+        "configuration error: `project.license` must be valid "
+        "ValueError: invalid pyproject.toml config: `project.license`. Failed building wheel for tfnz"
+    )

@@ -26,15 +26,15 @@ GOOD: dict[str, Any] = {
 
 
 def look(
-    home: Path, role: str, facts: dict[str, Any], variables: dict[str, Any]
+    home: Path, role: str, facts: dict[str, Any], variables: dict[str, Any], tasks: str = "preflight.yml"
 ) -> subprocess.CompletedProcess[str]:
-    """Has a role's preflight look at a host with these facts."""
+    """Has a role's preflight, or other tasks of its that change nothing, look at a host with these facts."""
     play = {
         "hosts": "all",
         "gather_facts": False,
         "tasks": [
             {"ansible.builtin.set_fact": {**facts, "cacheable": True}},
-            {"ansible.builtin.include_role": {"name": role, "tasks_from": "preflight.yml"}},
+            {"ansible.builtin.include_role": {"name": role, "tasks_from": tasks}},
         ],
     }
     (home / "play.yml").write_text(json.dumps([play]))
@@ -121,3 +121,14 @@ def test_what_is_wrong_with_an_application_is_said(
 def test_an_application_that_is_as_it_must_be_passes(tmp_path: Path) -> None:
     done = look(tmp_path, "tfnz_app", GOOD, APP)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("size", ["size_bytes", "archive_bytes"])
+def test_an_application_for_which_there_is_no_room_is_not_begun_with(tmp_path: Path, size: str) -> None:
+    bundle = {"id": "0123", "size_bytes": 1000, "archive_bytes": 100}
+    fits = look(tmp_path, "tfnz_app", GOOD, {**APP, "__tfnz_app_bundle": bundle}, "room.yml")
+    assert fits.returncode == 0, fits.stdout + fits.stderr
+    too_large = {**bundle, size: 10**18}
+    done = look(tmp_path, "tfnz_app", GOOD, {**APP, "__tfnz_app_bundle": too_large}, "room.yml")
+    assert done.returncode != 0
+    assert "web cannot be deployed on host1: it needs 953674316406 MB in" in done.stdout + done.stderr

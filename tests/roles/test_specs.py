@@ -73,3 +73,9 @@ def test_the_playbooks_set_inputs_that_there_are() -> None:
     for path in [*(ROOT / "playbooks").glob("*.yml"), ROOT / "playbooks" / "inventory" / "sample.yml"]:
         used = set(re.findall(r"\b(tfnz_(?:node|account|app)_[a-z_]+)", path.read_text()))
         assert used <= known | {"tfnz_app_hosts"}, path
+
+
+def test_what_the_playbook_says_that_it_knows_of_an_application_is_what_it_passes_on() -> None:
+    [play] = yaml.safe_load((ROOT / "playbooks" / "deploy_app.yml").read_text())
+    [passed] = [task["vars"] for task in play["tasks"] if "ansible.builtin.include_role" in task]
+    assert {f"tfnz_app_{name}" for name in play["vars"]["known"]} == set(passed)

@@ -1,4 +1,4 @@
-"""The lab's own parts: its switch, its record of machines, and what it starts them with."""
+"""The lab's own parts: its switch, its record of machines, their control groups, and what it starts them with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lab.image import Image, is_current, name_image
+from scripts.lab.cgroups import Group, Hierarchy, find_hierarchies
+from scripts.lab.debian import find_made, is_current, name_made
+from scripts.lab.image import Image, name_image
 from scripts.lab.machines import Lab, Machine
+from scripts.lab.nspawn import NspawnLab
 from scripts.lab.switch import find_targets, port_paths
 from scripts.lab.tools import LabFailed, run
+from scripts.lab.tree import Tree, name_tree
+from scripts.lab.virtual import VirtualLab
 
 ROOT = Path(__file__).resolve().parents[2]
 A, B, ALL = b"\x02aaaaa", b"\x02bbbbb", b"\xff" * 6
@@ -64,8 +69,23 @@ def test_a_disk_is_named_for_how_it_is_made_and_does_not_last_for_ever(tmp_path:
     assert not is_current(image.folder)
 
 
+def test_what_is_made_is_kept_and_made_anew_in_another_way(tmp_path: Path) -> None:
+    names = [name_made("thing", ["a", recipe]) for recipe in ("b", "c")]
+    assert len({*names, name_image(tmp_path).folder.name, name_tree(tmp_path).folder.name}) == 4
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "content").write_text("x")
+
+    for name in (names[0], names[0], names[1]):
+        assert (find_made(tmp_path, name, make) / "content").read_text() == "x"
+    assert len(made) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["lock", names[1]])
+
+
 def test_machines_are_remembered_by_their_names(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, Image(tmp_path))
+    lab = VirtualLab(tmp_path, Image(tmp_path))
     lab.record.write_text(json.dumps([{"name": "node1", "index": 0, "ssh_port": 22022}]))
     assert lab.machines() == [Machine("node1", 0, 22022)]
     assert lab.machine("node1").address == "10.20.0.11"
@@ -73,10 +93,11 @@ def test_machines_are_remembered_by_their_names(tmp_path: Path) -> None:
         lab.machine("node2")
 
 
-def test_down_ends_only_what_is_the_labs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["virtual", "nspawn"])
+def test_down_ends_only_what_is_the_labs(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "lab"
     folder.mkdir()
-    lab = Lab(folder, Image(tmp_path))
+    lab: Lab = VirtualLab(folder, Image(tmp_path)) if kind == "virtual" else NspawnLab(folder, Tree(tmp_path))
     gone = subprocess.Popen(["true"])
     gone.wait()
     other = subprocess.Popen(["tail", "-f", "/dev/null"])
@@ -102,3 +123,36 @@ def test_a_tool_that_fails_is_named_with_what_it_said() -> None:
     with pytest.raises(LabFailed, match="absent-tool is not on this machine"):
         run("absent-tool")
     assert run("sh", "-c", "echo yes; exit 3", accepted=(3,)) == "yes\n"
+
+
+def test_all_hierarchies_of_control_groups_are_found() -> None:
+    mounts = """\
+tmpfs /sys/fs/cgroup tmpfs rw 0 0
+cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0
+cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
+cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
+"""
+    assert find_hierarchies(mounts) == [
+        Hierarchy(Path("/sys/fs/cgroup/memory"), False),
+        Hierarchy(Path("/sys/fs/cgroup/unified"), True),
+    ]
+
+
+def test_what_runs_in_a_group_ends_with_it_and_nothing_is_left() -> None:
+    group = Group.named(f"tfnz-lab-test-{os.getpid()}")
+    entries = group.make("machine")
+    script = 'for entry in "$@"; do echo $$ >"$entry"; done; tail -f /dev/null & echo; exec tail -f /dev/null'
+    with subprocess.Popen(
+        ["sh", "-ec", script, "sh", *map(str, entries)], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.read(1) == b"\n"
+            for folder in group.folders:
+                if (folder / "machine").exists():
+                    assert (folder / "machine" / "cgroup.procs").read_text().split(), folder
+            group.remove()
+            assert process.wait(30) == -9
+            assert not [folder for folder in group.folders if folder.exists()]
+            group.remove()  # nothing happens when there is none
+        finally:
+            process.kill()

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,15 @@ from .arguments import parse_env
 from .output import print_json, print_table, say
 from .settings import debug_option, env_option, json_option
 
-#: The roles, beside the package in a checkout.
-DEPLOYMENT = Path(__file__).resolve().parents[2]
+
+def find_deployment(package: Path) -> Path:
+    """Where the roles are: beside the package in a checkout, and in it where it was installed."""
+    checkout = package.parent
+    return checkout if (checkout / "roles" / "tfnz_app").is_dir() else package / "deployment"
+
+
+#: What Ansible is given: roles, modules, playbooks.
+DEPLOYMENT = find_deployment(Path(__file__).resolve().parents[1])
 _TARGET = re.compile(r"(?:([A-Za-z0-9_.-]+)@)?([A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])(?::([0-9]{1,5}))?")
 _APP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,21}[a-z0-9])?")
 
@@ -55,8 +63,8 @@ class Host:
     def login(self) -> str:
         return f"{self.user}@{self.name}" if self.user else self.name
 
-    def ssh(self, *words: str) -> list[str]:
-        """A command line that runs another one there, and never asks."""
+    def ssh(self, *words: str, options: Sequence[str] = ()) -> list[str]:
+        """A command line that runs another one there, and never asks; `options` are ssh's."""
         port = ["-p", str(self.port)] if self.port else []
         key = ["-i", self.identity] if self.identity else []
         return [
@@ -65,6 +73,7 @@ class Host:
             "BatchMode=yes",
             "-o",
             "ConnectTimeout=10",
+            *options,
             *port,
             *key,
             self.login,
@@ -184,8 +193,8 @@ def _ansible(command: str, *words: str) -> list[str]:
         raise DeployFailed("this needs Ansible on this machine: pip install 'tfnz[ansible]'")
     if not (DEPLOYMENT / "roles" / "tfnz_app").is_dir():
         raise DeployFailed(
-            f"the roles are not in {DEPLOYMENT}: run tfnz from a checkout that was installed with: "
-            "pip install -e '.[ansible]'"
+            f"the roles are not in {DEPLOYMENT}, because tfnz was built without them: install it anew, on this machine "
+            "with: pip install 'tfnz[ansible]'"
         )
     return [sys.executable, "-m", f"ansible.cli.{command}", *words]
 
@@ -204,13 +213,23 @@ def _environment(callback: str | None) -> dict[str, str]:
 
 
 def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    except FileNotFoundError as exc:
-        raise DeployFailed(f"{words[0]} is not on this machine: install it first") from exc
+    command = [find_tool(words[0]), *words[1:]]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
-_identity = click.option(
+def find_tool(name: str) -> str:
+    """The path of a command of this machine.
+
+    Raises:
+        DeployFailed: there is none.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise DeployFailed(f"{name} is not on this machine: install it first")
+    return found
+
+
+identity_option = click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
@@ -252,7 +271,7 @@ Examples:
     show_default=True,
     help="Whether it is ready when it calls Location.run(), or as soon as it is executed.",
 )
-@_identity
+@identity_option
 @debug_option
 @click.pass_context
 def deploy(
@@ -265,7 +284,7 @@ def deploy(
     check_host(host)
     say(f"deploying {name} to {host.login}")
     run_playbook("deploy_app.yml", host, {"tfnz_apps": [app]}, debug=ctx.obj.debug)
-    say(f"{name} runs; its journal: ssh {host.login} journalctl -u tfnz-app-{name}")
+    say(f"{name} runs; what it says: tfnz logs {name} {target}")
 
 
 def plan_app(source: Path, name: str, arguments: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,7 +317,7 @@ def plan_app(source: Path, name: str, arguments: Sequence[str], options: Mapping
     epilog="--json prints an array of objects as the Ansible module tfnz_app_info returns them.",
 )
 @click.argument("target", metavar="USER@HOST")
-@_identity
+@identity_option
 @json_option
 @debug_option
 def apps(target: str, identity: str | None, as_json: bool) -> None:
@@ -338,7 +357,7 @@ def find_apps(host: Host) -> list[dict[str, Any]]:
 @click.command()
 @click.argument("name")
 @click.argument("target", metavar="USER@HOST")
-@_identity
+@identity_option
 @debug_option
 @click.pass_context
 def undeploy(ctx: click.Context, name: str, target: str, identity: str | None) -> None:

@@ -16,6 +16,7 @@ from .deploy import apps, deploy, undeploy
 from .failures import FAILED, report
 from .firewall import firewall
 from .image import image
+from .logs import logs
 from .node import node
 from .ps import ps
 from .run import run
@@ -84,7 +85,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Settings)
 
 
-for command in (run, ps, tunnel, image, firewall, account, node, deploy, apps, undeploy):
+for command in (run, ps, tunnel, image, firewall, account, node, deploy, apps, logs, undeploy):
     cli.add_command(command)
 
 
