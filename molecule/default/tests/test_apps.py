@@ -64,7 +64,7 @@ def test_the_containers_of_both_are_on_the_first_node(host: Any, app: tuple[str,
     pids = host.check_output("pgrep -f '[h]ttpd -f -p 80' || true").split()
     assert len(pids) == (2 if app[0] == "near" else 0)
     for pid in pids:
-        assert "tfnz-node.service" in host.file(f"/proc/{pid}/cgroup").content_string
+        assert "tfnz-keeper.service" in host.file(f"/proc/{pid}/cgroup").content_string
         uid = int(host.check_output(f"stat -c %u /proc/{pid}"))
         assert uid >= 1_000_000, "a container's root is nobody on the host"
 

@@ -51,6 +51,12 @@ def test_it_listens_for_clients_elsewhere(host: Any) -> None:
     assert host.socket("tcp://0.0.0.0:2020").is_listening
 
 
+def test_the_keeper_is_the_one_of_the_unit(host: Any) -> None:
+    unit = host.service("tfnz-keeper")
+    assert unit.is_running
+    assert host.check_output("pgrep tfnz-keeper").split() == [unit.systemd_properties["MainPID"]]
+
+
 def test_containers_have_control_groups(host: Any) -> None:
     controllers = host.file("/sys/fs/cgroup/cgroup.controllers").content_string.split()
     if "memory" not in controllers and host.check_output("systemd-detect-virt") == "systemd-nspawn":
@@ -58,7 +64,7 @@ def test_containers_have_control_groups(host: Any) -> None:
         folder, depth = "/run/cgroup/memory/tfnz", 2
     else:
         assert "memory" in controllers, "pure cgroup v2"
-        folder, depth = "/sys/fs/cgroup/system.slice/tfnz-node.service", 1
+        folder, depth = "/sys/fs/cgroup/system.slice/tfnz-keeper.service/tfnz", 1
     assert host.check_output(f"find {folder} -mindepth {depth} -type d | head -1")
 
 

@@ -45,7 +45,7 @@ def find_unit_files(
         own: Our own cgroups by hierarchy, as `read_groups` gives them.
         keepers: Those of the keeper.
     """
-    found = []
+    found: dict[str, tuple[Path, str]] = {}
     for mount in mounts:
         if mount.fstype == "cgroup" and SYSTEMD_HIERARCHY in mount.options:
             hierarchy, file = SYSTEMD_HIERARCHY, "tasks"
@@ -54,9 +54,12 @@ def find_unit_files(
         else:
             continue
         group = keepers.get(hierarchy)
-        if group is not None and group != own.get(hierarchy):
-            found.append((mount.target / group.lstrip("/"), file))
-    return list(dict.fromkeys(found))
+        if group is None or group == own.get(hierarchy):
+            continue
+        path = mount.target / group.lstrip("/")
+        if (path / file).exists():  # not where only a part of the hierarchy is mounted, or hidden by another mount
+            found.setdefault(hierarchy, (path, file))
+    return list(found.values())
 
 
 def read_groups(text: str) -> dict[str, str]:

@@ -11,7 +11,13 @@ from tests.node.sandbox.fake_cgroups import V1_FILES, FakeCgroupTree
 from tfnz.protocol.errors import InvalidArgument
 from tfnz_node.kernel.mountinfo import parse_mountinfo
 from tfnz_node.sandbox.cgroup_limits import OOM_KILLS, CgroupLimits
-from tfnz_node.sandbox.cgroups_v1 import CONTROLLERS, CgroupsV1, find_v1_mounts
+from tfnz_node.sandbox.cgroups_v1 import (
+    CONTROLLERS,
+    CgroupsV1,
+    find_unit_files,
+    find_v1_mounts,
+    read_groups,
+)
 
 MEMORY = "memory.limit_in_bytes"
 MEMORY_AND_SWAP = "memory.memsw.limit_in_bytes"
@@ -23,6 +29,13 @@ SYSTEMD_HYBRID = """\
 36 30 0:32 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:15 - cgroup cgroup rw,cpu,cpuacct
 37 30 0:33 / /sys/fs/cgroup/memory rw,nosuid shared:16 - cgroup cgroup rw,memory
 38 30 0:34 / /sys/fs/cgroup/pids rw,nosuid shared:17 - cgroup cgroup rw,pids
+"""
+OF_DAEMON = """\
+4:pids:/system.slice/tfnz-node.service
+3:memory:/system.slice/tfnz-node.service
+2:cpu,cpuacct:/
+1:name=systemd:/system.slice/tfnz-node.service
+0::/system.slice/tfnz-node.service
 """
 
 
@@ -107,3 +120,17 @@ def test_closing_removes_everything_of_ours(cgroups: CgroupsV1, tmp_path: Path, 
     tree.write(tmp_path / "tfnz" / "i1" / "c1", "cgroup.procs", "42")
     cgroups.close()
     assert not (tmp_path / "tfnz").exists()
+
+
+def test_systemd_knows_who_is_in_a_unit_by_two_hierarchies(tmp_path: Path) -> None:
+    mounts = parse_mountinfo(SYSTEMD_HYBRID.replace("/sys/fs/cgroup", str(tmp_path)))
+    own = read_groups(OF_DAEMON)
+    keepers = read_groups(OF_DAEMON.replace("node", "keeper"))
+    assert find_unit_files(mounts, own, keepers) == []  # it is somewhere that we cannot see
+    groups = [tmp_path / name / "system.slice/tfnz-keeper.service" for name in ("unified", "systemd")]
+    files = ["cgroup.procs", "tasks"]
+    for group, file in zip(groups, files, strict=True):
+        group.mkdir(parents=True)
+        (group / file).touch()
+    assert find_unit_files(mounts, own, keepers) == list(zip(groups, files, strict=True))
+    assert find_unit_files(mounts, own, own) == find_unit_files(mounts, own, {}) == []
