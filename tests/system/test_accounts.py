@@ -267,7 +267,7 @@ def test_there_is_no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 #: Becomes another user of this machine, connects, and tells what it sees.
 LOCAL = """
 import os, sys
-import tfnz, tfnz.accounts
+import tfnz, tfnz.accounts, tfnz.location
 os.setgroups([int(word) for word in sys.argv[3:]])
 os.setgid(54321)
 os.setuid(int(sys.argv[2]))

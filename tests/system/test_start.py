@@ -30,7 +30,7 @@ getattr(tfnz_command, command)()
     ("command", "module"),
     [
         ("tfnz", "tfnz"),
-        ("tfnz", "tfnz.aio"),
+        ("tfnz", "tfnz.accounts"),
         ("tfnz", "tfnz.cli.main"),
         ("tfnz_node", "tfnz"),
         ("tfnz_node", "tfnz_node.daemon"),

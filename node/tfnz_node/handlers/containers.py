@@ -74,8 +74,12 @@ async def _make(
             tell=lambda event, then: tell(node, session, event, then),
             streams=open_streams(session, request.streams),
         )
-        node.registry.add(container)
-        container.keep("creating")
+        try:
+            node.registry.add(container)
+            container.keep("creating")
+        except BaseException:
+            container.let_go()
+            raise
         crash_point("create: kept")
     except BaseException:
         await asyncio.shield(sandbox.close())

@@ -156,7 +156,11 @@ class Container:
             self._joined.set()
             self._spools = streams.make_spools(terminal=spec.pty)
             if self._ledger.lasting:
-                self._spec_fd = memory_file("spec", encode(spec))
+                try:
+                    self._spec_fd = memory_file("spec", encode(spec))
+                except BaseException:
+                    self._spools.close()
+                    raise
             self._record = ContainerRecord(
                 id=spec.id,
                 session=spec.session,
@@ -554,9 +558,14 @@ class Container:
             await self._sandbox.close(finish=self._delete_scratch)
         except Exception:
             log.exception("container %s: its sandbox could not be removed", self.id)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what it has of its own: it has ended, or never began."""
         self._spools.close()
         if self._spec_fd >= 0:
             os.close(self._spec_fd)
+            self._spec_fd = -1
 
     def _delete_scratch(self) -> None:
         try:

@@ -52,14 +52,24 @@ class ProcessStreams:
         )
 
     def make_spools(self, *, terminal: bool) -> Spools:
-        """What these streams need to go on after the daemon; the caller closes it."""
-        spools = Spools(
-            None if self.stdin is None else InputSpool(make_spool("stdin")),
-            None if self.stdout is None else OutputSpool(make_spool("stdout")),
-            None if self.stderr is None or terminal else OutputSpool(make_spool("stderr")),
-        )
-        if terminal:
-            spools.use_terminal()
+        """What these streams need to go on after the daemon; the caller closes it.
+
+        Raises:
+            OSError: there is no descriptor left for them.
+        """
+        spools = Spools()
+        try:
+            if self.stdin is not None:
+                spools.stdin = InputSpool(make_spool("stdin"))
+            if self.stdout is not None:
+                spools.stdout = OutputSpool(make_spool("stdout"))
+            if self.stderr is not None and not terminal:
+                spools.stderr = OutputSpool(make_spool("stderr"))
+            if terminal:
+                spools.use_terminal()
+        except BaseException:
+            spools.close()
+            raise
         return spools
 
     def end(self) -> None:

@@ -104,9 +104,13 @@ class Processes:
             StartFailed, CommandNotFound, ...: it could not be started.
             ObjectDead: the container has ended.
         """
-        spools = streams.make_spools(terminal=terminal is not None)
+        try:
+            oom_before = self._sandbox.oom_kills()
+            spools = streams.make_spools(terminal=terminal is not None)
+        except OSError as exc:
+            raise _explain(exc) from exc
         tell = partial(self._tell_end, process_id, streams)
-        entry = _Entry(streams, self._sandbox.oom_kills(), tell, id=process_id, spools=spools)
+        entry = _Entry(streams, oom_before, tell, id=process_id, spools=spools)
         number = self._new_number()
         try:
             job = await run_plan(
