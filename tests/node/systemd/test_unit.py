@@ -29,7 +29,7 @@ OF_KEEPER = parse_unit(KEEPER.read_text())
     [
         ("Type", "notify"),
         ("Delegate", "yes"),
-        ("KillMode", "control-group"),
+        ("KillMode", "mixed"),
         ("Restart", "always"),
         ("StopWhenUnneeded", "yes"),
         ("StateDirectory", "20ft"),
