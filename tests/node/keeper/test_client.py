@@ -223,12 +223,14 @@ def unit(directory: Path, request: pytest.FixtureRequest) -> Iterator[subprocess
         process = subprocess.Popen(
             [str(find_keeper()), str(directory), str(int(LONG_S * 1000)), "stay"], env={"NOTIFY_SOCKET": name}
         )
-        assert manager.recv(100) == b"READY=1"
-    if request.param == "file":
-        Path(name).unlink()
-    yield process
-    process.kill()
-    process.wait()
+        try:
+            assert manager.recv(100) == b"READY=1"
+            if request.param == "file":
+                Path(name).unlink()
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 in_a_file = pytest.mark.parametrize("unit", ["file"], indirect=True)
