@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from tests.system.places import Places
 from tests.system.waiting import wait_for
 from tfnz import Container, Location, TfnzError
 from tfnz.accounts import create_account, encode_key, parse_key
+from tfnz_node.core.lan import CANDIDATES, Lan
 from tfnz_node.kernel.conntrack import find_connections
 
 if TYPE_CHECKING:
@@ -200,9 +201,11 @@ def test_a_daemon_that_is_killed_and_started_again_leaves_no_moment_open(
     reach_node: RunningNode, places: Places
 ) -> None:
     """A hostile container sends all the while, and what has its wire goes on when it has ended."""
-    table = "inet tfnz_"
     location = reach_node.location()
     server, client = spawn(location), spawn(location)
+    # This node's own: there may be others.
+    address = IPv4Address(server.ip)
+    table = next(f"table inet {Lan(one).table}\n" for one in CANDIDATES if address in one)
     hostile = spawn(location, egress="none")
     for name, container in (("server", server), ("client", client), ("hostile", hostile)):
         places.add(name, container, reach_node)

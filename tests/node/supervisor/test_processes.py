@@ -14,6 +14,7 @@ from tfnz.protocol.errors import (
     CommandNotFound,
     InternalError,
     InvalidArgument,
+    NoCapacity,
     ObjectDead,
     ProcessNotFound,
     TfnzError,
@@ -111,7 +112,8 @@ async def test_what_never_ran_is_not_in_the_table(table: Table) -> None:
         (RunFailed(Stage.EXEC, errno.ENOENT, "ls: not found"), CommandNotFound),
         (InitGone("init ended"), ObjectDead),
         (WireError("too many words"), InvalidArgument),
-        (OSError(errno.EMFILE, "Too many open files"), InternalError),
+        (OSError(errno.EMFILE, "Too many open files"), NoCapacity),
+        (OSError(errno.EIO, "odd"), InternalError),
     ],
 )
 async def test_a_process_that_cannot_be_started_leaves_nothing(
@@ -278,6 +280,6 @@ async def test_a_run_whose_status_makes_no_sense_is_told_of(table: Table) -> Non
 @pytest.mark.parametrize("refusal", [InitGone("init ended"), OSError(errno.EMFILE, "Too many open files")])
 async def test_a_run_that_cannot_be_begun_leaves_nothing(table: Table, refusal: Exception) -> None:
     table.sandbox.init.refusal = refusal
-    with pytest.raises((ObjectDead, InternalError)):
+    with pytest.raises((ObjectDead, NoCapacity)):
         await table.processes.run(PLAN, ProcessStreams(), timeout_s=None)
     await table.processes.settled()
