@@ -118,7 +118,7 @@ def open_keeper(data_dir: Path, binary: Path, takeover_s: float) -> KeeperClient
     """The keeper of a data directory whose lock we hold: the one that serves it, or else a new one. Blocks.
 
     Args:
-        takeover_s: how long it waits for the next daemon before it ends, and all containers with it.
+        takeover_s: how long it waits for the next daemon before it lets go, and all containers end.
 
     Raises:
         KeeperFailed: there is none, and none could be started.

@@ -57,7 +57,9 @@ def find_unit_files(
         if group is None or group == own.get(hierarchy):
             continue
         path = mount.target / group.lstrip("/")
-        if (path / file).exists():  # not where only a part of the hierarchy is mounted, or hidden by another mount
+        if (
+            path / file
+        ).exists():  # not where only a part of the hierarchy is mounted, or hidden by another mount
             found.setdefault(hierarchy, (path, file))
     return list(found.values())
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.waiting import wait_for
 from tfnz_node.init_binary import find_keeper
 from tfnz_node.keeper.base import MAX_RECORD_BYTES, MAX_RECORD_FDS, Keeper, KeeperGone, NoKeeper
 from tfnz_node.keeper.client import SOCKET, KeeperClient, KeeperFailed, open_keeper
@@ -224,12 +223,14 @@ def unit(directory: Path, request: pytest.FixtureRequest) -> Iterator[subprocess
         process = subprocess.Popen(
             [str(find_keeper()), str(directory), str(int(LONG_S * 1000)), "stay"], env={"NOTIFY_SOCKET": name}
         )
-        assert manager.recv(100) == b"READY=1"
-    if request.param == "file":
-        Path(name).unlink()
-    yield process
-    process.kill()
-    process.wait()
+        try:
+            assert manager.recv(100) == b"READY=1"
+            if request.param == "file":
+                Path(name).unlink()
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 in_a_file = pytest.mark.parametrize("unit", ["file"], indirect=True)
@@ -297,5 +298,7 @@ def test_a_second_keeper_does_not_begin(directory: Path) -> None:
     second = subprocess.run(words, capture_output=True, text=True, timeout=SOON_S, check=False)
     assert second.returncode == 1
     assert "another keeper" in second.stderr
+    ending = os.pidfd_open(keeper.pid)
     keeper.close()
-    wait_for(lambda: not Path(f"/proc/{keeper.pid}").exists(), SOON_S, "it does not end")
+    assert select.select([ending], [], [], SOON_S)[0] == [ending]
+    os.close(ending)

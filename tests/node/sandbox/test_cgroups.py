@@ -254,7 +254,10 @@ def keeper() -> Iterator[int]:
     mounts = list_mounts()
     tree = CgroupTree()
     places = [
-        (mount.target / f"test-{secrets.token_hex(4)}", "tasks" if mount.fstype == "cgroup" else "cgroup.procs")
+        (
+            mount.target / f"test-{secrets.token_hex(4)}",
+            "tasks" if mount.fstype == "cgroup" else "cgroup.procs",
+        )
         for mount in mounts
         if mount.fstype == "cgroup2" or SYSTEMD_HIERARCHY in mount.options
     ]
