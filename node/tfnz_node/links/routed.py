@@ -96,13 +96,13 @@ class RoutedLinks:
             os.close(before)
 
     def disconnect(self, address: IPv4Address) -> None:
+        if not self.is_connected(address):
+            return
+        # If this fails, all is as it was, and can be tried again.
+        self._forget(address)
         with self._lock:
             kept = self._connected.pop(address, None)
-        if kept is None:
-            return
-        try:
-            self._forget(address)
-        finally:
+        if kept is not None:
             os.close(kept)  # and not before: the wire may go with it
 
     def _forget(self, address: IPv4Address) -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from tfnz.protocol.errors import InternalError, NoCapacity, TfnzError
+from tfnz.protocol.errors import SHORTAGES, InternalError, NoCapacity, TfnzError
 from tfnz_node.core.demand import Demand
 from tfnz_node.core.slots import Slot, Slots
 from tfnz_node.kernel.cgroupfs import KeyedFile
@@ -171,6 +171,7 @@ class Pool:
         self._refill: asyncio.Task[None] | None = None
         #: How many images were removed.
         self._removals = 0
+        self._closing = False
         #: What must be seen through, whoever waits for it.
         self._chores: set[asyncio.Task[Any]] = set()
 
@@ -264,22 +265,41 @@ class Pool:
     async def remove(
         self, slot: Slot, finish: Callable[[], None] | None = None, root: ReadyRoot | None = None
     ) -> None:
-        """Nothing runs in `slot` any more: remove its cgroups and let others have it; see `Sandbox.close`."""
-        await self.work(self._clear, slot, finish, root)
-        self._slots.release(slot)
+        """Nothing runs in `slot` any more: remove its cgroups and let others have it; see `Sandbox.close`.
 
-    def _clear(self, slot: Slot, finish: Callable[[], None] | None, root: ReadyRoot | None) -> None:
+        What cannot be done for want of something that the host has no more of is done when it has again.
+        """
+        steps = [partial(self._wiring.disconnect, slot), partial(self.cgroups.remove, slot.name)]
+        if root is not None:
+            steps.append(partial(self._furnishing.discard, root))
+        if finish is not None:
+            steps.append(partial(finish))
         try:
-            self._wiring.disconnect(slot)
-            self.cgroups.remove(slot.name)
-        finally:
-            if root is not None:
-                self._furnishing.discard(root)
-            if finish is not None:
-                finish()
+            await self.work(_do_all, steps)
+        except OSError as exc:
+            if exc.errno not in SHORTAGES:
+                raise
+            log.warning("%s is cleaned up when the host has more to give: %s", slot.name, exc)
+            self._do_later(self._remove_later(slot, steps))
+        else:
+            self._slots.release(slot)
+
+    async def _remove_later(self, slot: Slot, steps: list[partial[None]]) -> None:
+        while steps:
+            await asyncio.sleep(RETRY_S)
+            try:
+                await self.work(_do_all, steps)
+            except Exception as exc:
+                if (
+                    not steps or self._closing
+                ):  # the slot stays taken, and what is left is swept at the next start
+                    log.error("%s could not be cleaned up", slot.name, exc_info=exc)
+                    return
+        self._slots.release(slot)
 
     async def close(self) -> None:
         """End all that wait."""
+        self._closing = True
         if self._refill is not None:
             self._refill.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -287,6 +307,7 @@ class Pool:
         await asyncio.gather(*self._chores, return_exceptions=True)
         while self._ready:
             await self._ready.pop().close()
+        await asyncio.gather(*self._chores, return_exceptions=True)
 
     def _do_later(self, chore: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         doing = asyncio.create_task(chore)
@@ -390,3 +411,24 @@ class Pool:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rest):
                     await self._wanted.wait()
+
+
+def _do_all(steps: list[partial[None]]) -> None:
+    """Do all, whatever fails, and leave in the list those that failed for want of something.
+
+    Raises:
+        The first failure.
+    """
+    failures: list[Exception] = []
+    for step in list(steps):
+        try:
+            step()
+        except Exception as exc:
+            failures.append(exc)
+            if isinstance(exc, OSError) and exc.errno in SHORTAGES:
+                continue
+        steps.remove(step)
+    # What may be tried again is told before what may not.
+    failures.sort(key=lambda exc: not (isinstance(exc, OSError) and exc.errno in SHORTAGES))
+    if failures:
+        raise failures[0]

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from tfnz.protocol.errors import (
+    SHORTAGES,
     ErrorInfo,
     InvalidArgument,
     ObjectDead,
@@ -570,7 +571,9 @@ class Container:
     def _delete_scratch(self) -> None:
         try:
             self._host.storage.delete_scratch(self._scratch.name)
-        except Exception:
+        except Exception as exc:
+            if isinstance(exc, OSError) and exc.errno in SHORTAGES:
+                raise  # it is tried again
             log.exception("container %s: its disk could not be removed", self.id)
 
     # --- what its owner may ask

@@ -39,6 +39,6 @@ class Furnisher:
             raise
 
     def discard(self, root: ReadyRoot) -> None:
-        """Remove it with its scratch."""
-        os.close(root.fd)
+        """Remove it with its scratch. If this fails, nothing has been done, and it can be tried again."""
         self._storage.delete_scratch(root.scratch.name)
+        os.close(root.fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -298,6 +299,59 @@ async def test_a_pool_that_ends_while_a_root_is_made_leaves_none(pool: InstantPo
     furnishings.may_make.set()
     await closing
     assert (pool.ready, pool.slots.taken, furnishings.roots) == (0, 0, [])
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_removed_for_want_of_descriptors_is_removed_later(
+    pool: InstantPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfnz_node.sandbox.pool.RETRY_S", 0.0)
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    sandbox = await pool.take(KIND)
+    failing = {"disconnect": 3, "remove": 2, "finish": 1}
+    done: list[str] = []
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def do(name: str) -> None:
+        if failing[name]:
+            failing[name] -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        done.append(name)
+        if len(done) == len(failing):
+            loop.call_soon_threadsafe(gone.set)
+
+    monkeypatch.setattr(pool._wiring, "disconnect", lambda slot: do("disconnect"))
+    monkeypatch.setattr(pool.cgroups, "remove", lambda name: do("remove"))
+    await sandbox.close(finish=lambda: do("finish"))
+    assert done == []
+    await gone.wait()
+    assert done == ["finish", "remove", "disconnect"]  # each as soon as it could be, and once
+    monkeypatch.undo()
+    await pool.close()
+    assert pool.slots.taken == 0
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_removed_for_another_reason_keeps_its_slot(
+    pool: InstantPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    sandbox = await pool.take(KIND)
+    finished: list[bool] = []
+
+    def refuse(name: str) -> None:
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(pool.cgroups, "remove", refuse)
+    with pytest.raises(OSError, match="busy"):
+        await sandbox.close(finish=lambda: finished.append(True))
+    assert finished == [True]
+    monkeypatch.undo()
+    await pool.close()
+    assert pool.slots.taken == 1
 
 
 class NoCgroups:
