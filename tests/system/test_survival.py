@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from tests.system.conftest import ROOT, RunningNode, import_images, make_node
@@ -19,7 +20,10 @@ from tests.system.programs import program
 from tests.system.storm import run_storm
 from tests.system.waiting import wait_for
 from tfnz import Container, Location, NodeRestarted, TfnzError
+from tfnz.protocol.exits import Cause
 from tfnz_node.crash_points import Point
+from tfnz_node.keeper.client import open_keeper
+from tfnz_node.supervisor.records import ContainerRecord, decode, encode
 
 SOON_S = 30.0
 SMALL = 'disk = "2G"\npool_size = 2\npool_max = 2\n'
@@ -180,6 +184,42 @@ def test_permissions_and_egress_stay(own: RunningNode) -> None:
         server.disallow_connection_from(client)
         restart(own)
         assert client.run(ask).stdout == b""
+
+
+def change_record(node: RunningNode, container: Container) -> None:
+    """Have the keeper say of a container, while there is no daemon, what cannot be."""
+    keeper = open_keeper(node.data_dir, Path("/absent"), 60.0)
+    try:
+        [kept] = [one for one in keeper.found if one.name == f"container.{container.uuid}"]
+        record = msgspec.structs.replace(decode(kept.record, ContainerRecord), slot=10**9)
+        keeper.put(kept.name, encode(record), kept.fds)
+    finally:
+        for one in keeper.found:
+            one.close()
+        keeper._socket.close()  # as a daemon that is killed: `close` would end everything
+
+
+def test_what_is_wrong_with_one_container_ends_that_one_alone(tmp_path: Path) -> None:
+    adopt_orphans()
+    node = make_node(tmp_path, port=2049, settings=SMALL)
+    before = look_at_rest(None, node.data_dir)
+    try:
+        node.start()
+        import_images(node, "busybox")
+        with node.location() as location:
+            sound = location.node().spawn("busybox", SLEEP).wait_until_ready()
+            broken = location.node().spawn("busybox", SLEEP).wait_until_ready()
+            node.crash()
+            change_record(node, broken)
+            node.start()
+            assert sound.run("echo fine").stdout == b"fine\n"
+            assert broken.wait(SOON_S).cause is Cause.NODE_LOST
+            assert f"container {broken.uuid} cannot be taken over" in node.log
+            assert location.node().spawn("busybox", ["true"]).wait(SOON_S).ok
+        node.stop()
+        wait_until(before, lambda: look(None, node.data_dir))
+    finally:
+        node.kill()
 
 
 def test_it_steps_aside_for_the_next(own: RunningNode) -> None:

@@ -42,6 +42,11 @@ class Channel(Generic[Sent, Received]):
         self._frames_unacknowledged = 0
         self._bytes_unacknowledged = 0
 
+    @property
+    def awaited(self) -> int:
+        """How many wait to hear that the peer has something."""
+        return len(self._awaited)
+
     def send(self, body: Sent, when_acknowledged: Callable[[], None] | None = None) -> bytes:
         """The frame that carries `body`; to be handed to the connection, if there is one just now.
 

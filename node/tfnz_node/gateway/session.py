@@ -59,6 +59,8 @@ MAX_CONNECTIONS = 16384
 MAX_HELD_BYTES = 256 << 20
 #: What is kept for a client that does not acknowledge; beyond it the session ends.
 MAX_OUTBOX_BYTES = 128 << 20
+#: Nor so many ends of containers and processes, which are kept for the next daemon until they are.
+MAX_UNHEARD = 8192
 #: With so much unacknowledged, connections are not read; with so little they are again.
 CONGESTED_BYTES, CLEAR_BYTES = 32 << 20, 16 << 20
 #: So many streams of connections are seen to, and then others have their turn.
@@ -129,6 +131,8 @@ class Session:
         frame = self.channel.send(body, when_acknowledged)
         if self.channel.outbox_bytes > MAX_OUTBOX_BYTES:
             self.fault = ProtocolError(f"{self.channel.outbox_bytes} bytes have not been acknowledged")
+        if self.channel.awaited > MAX_UNHEARD:
+            self.fault = ProtocolError(f"{self.channel.awaited} ends have not been acknowledged")
         if self.route is not None:
             self.route(frame)
 

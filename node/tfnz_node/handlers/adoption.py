@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tfnz.protocol.errors import TfnzError
+from tfnz.protocol.exits import Cause
 from tfnz_node.core.access import Permission
 from tfnz_node.crash_points import crash_point
 from tfnz_node.gateway.session import Session
@@ -158,22 +158,40 @@ def _end_init(fds: Fds) -> None:
 
 
 async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> None:
-    """Have everything go on. Requests may come when this returns."""
-    containers = {
-        id: _make(node, left, sessions[left.record.session]) for id, left in estate.containers.items()
-    }
-    await asyncio.gather(
-        *(_take_over(node, containers[id], left, estate) for id, left in estate.containers.items())
+    """Have everything go on. Requests may come when this returns.
+
+    What is wrong with one container ends that one, and is no reason not to start.
+    """
+    containers: dict[str, Container] = {}
+    for id, left in list(estate.containers.items()):
+        try:
+            containers[id] = _make(node, left, sessions[left.record.session])
+        except Exception:
+            log.exception("container %s cannot be taken over, and ends", id)
+            _end_init(left.fds)
+            node.host.ledger.delete_container(left.record.session, id)
+            del estate.containers[id]
+    taken = await asyncio.gather(
+        *(_take_over(node, containers[id], left, estate) for id, left in estate.containers.items()),
+        return_exceptions=True,
     )
+    for id, failure in zip(estate.containers, taken, strict=True):
+        if failure is not None:
+            containers[id].give_up(failure)
     for permission in estate.permissions:
         try:
             await node.host.network.allow(permission)
-        except TfnzError as exc:
+        except Exception as exc:
             log.error("a permission for %s was not taken over: %s", permission.server.id, exc)
     for id, left in estate.containers.items():
         crash_point("adopt: taken over")
-        node.registry.adopt(containers[id], ended=not left.lives, files_bytes=left.spec.files_bytes)
-        live(node, containers[id])
+        container, session = containers[id], sessions[left.record.session]
+        node.registry.adopt(container, ended=not left.lives, files_bytes=left.spec.files_bytes)
+        live(node, container)
+        if session.ended.is_set():  # meanwhile: then nobody has found the container, to end it
+            ending = asyncio.create_task(container.end(Cause.SESSION_GONE), name=f"end {id}")
+            node.tasks.add(ending)
+            ending.add_done_callback(node.tasks.discard)
     if containers:
         log.info("took over %d containers", len(containers))
 

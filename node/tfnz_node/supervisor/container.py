@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -188,6 +189,7 @@ class Container:
         if not self._ledger.lasting:
             return
         if stage == "ended":
+            self._drop_files()
             fds = {name: fd for name, fd in self._spools.fds().items() if not name.startswith("in.")}
             fds["spec"] = self._spec_fd
         else:
@@ -200,7 +202,20 @@ class Container:
                 fds |= self._job.fds()
         self._ledger.put_container(msgspec.structs.replace(record, fds=tuple(fds)), fds)
 
+    def _drop_files(self) -> None:
+        """It is not booted again: what was to be in its files is not kept until its owner has heard of the end."""
+        if self._spec_fd >= 0 and self.spec.files:
+            with contextlib.suppress(OSError):
+                lean = memory_file("spec", encode(dataclasses.replace(self.spec, files=())))
+                os.close(self._spec_fd)
+                self._spec_fd = lean
+
     # --- of a former daemon
+
+    def give_up(self, exc: BaseException) -> None:
+        """It cannot be taken over: `live` ends what is left of it."""
+        log.error("container %s cannot be taken over, and ends", self.id, exc_info=exc)
+        self._conclude(Exit(Cause.NODE_LOST, message="the next daemon could not take it over"))
 
     async def take_over(self, processes: Sequence[tuple[ProcessRecord, dict[str, int]]]) -> None:
         """Find out what has become of it meanwhile. To be called once, before `live`."""

@@ -15,6 +15,7 @@ from tfnz.protocol.errors import (
     ProtocolError,
     QuotaExceeded,
 )
+from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.flows import BROKEN, Inflow, Outflow
 from tfnz.protocol.frames import client_frames
 from tfnz.protocol.messages import (
@@ -33,6 +34,7 @@ from tfnz.protocol.messages import (
     GetNodeStatus,
     ImportImage,
     OpenConnection,
+    ProcessEnded,
     PutFile,
     PutTree,
     Reply,
@@ -508,6 +510,22 @@ async def test_what_is_never_acknowledged_is_kept_only_up_to_a_bound(
     assert client.session.channel.outbox_bytes < 1200
     await client.session.end()
     assert client.session.channel.outbox_bytes == 0
+
+
+async def test_ends_that_are_never_acknowledged_are_kept_only_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNHEARD", 3)
+    client = Client()
+    client.session.route = None
+    for number in range(1, 5):
+        assert client.session.fault is None
+        client.session.send(ProcessEnded("c", "p", Exit(Cause.EXITED, 0)), lambda: None)
+        if number == 2:
+            client.session.channel.acknowledge(1)
+    assert client.session.fault is None
+    client.session.send(ProcessEnded("c", "p", Exit(Cause.EXITED, 0)), lambda: None)
+    assert isinstance(client.session.fault, ProtocolError)
 
 
 # --- the end
