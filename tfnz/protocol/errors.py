@@ -249,6 +249,12 @@ class ErrorInfo(msgspec.Struct, frozen=True, array_like=True):
 #: What the kernel says when the host has no more to give: descriptors, memory, processes.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether the kernel has refused something that it may give later."""
+    return isinstance(error, OSError) and error.errno in SHORTAGES
+
+
 #: Longest error text that is sent: names and paths in it come from users.
 MAX_ERROR_TEXT = 4096
 

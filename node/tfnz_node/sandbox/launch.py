@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfnz.protocol.errors import SHORTAGES
+from tfnz.protocol.errors import is_shortage
 from tfnz_node.sandbox.cgroup_entry import Entry
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.memory import memory_file
@@ -155,7 +155,7 @@ def _spawn(binary: Path, control: socket.socket, join: tuple[int, int] | None) -
                 binary, ["tfnz-init", *(["join"] if join else [])], {}, file_actions=moves, setsigmask=()
             )
         except OSError as exc:
-            advice = "" if exc.errno in SHORTAGES else "; build it with: make -C node/init"
+            advice = "" if is_shortage(exc) else "; build it with: make -C node/init"
             raise LaunchFailed(f"cannot start {binary}: {exc.strerror}{advice}") from exc
 
 

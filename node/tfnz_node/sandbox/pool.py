@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from tfnz.protocol.errors import SHORTAGES, InternalError, NoCapacity, TfnzError
+from tfnz.protocol.errors import InternalError, NoCapacity, TfnzError, is_shortage
 from tfnz_node.core.demand import Demand
 from tfnz_node.core.slots import Slot, Slots
 from tfnz_node.kernel.cgroupfs import KeyedFile
@@ -277,7 +277,7 @@ class Pool:
         try:
             await self.work(_do_all, steps)
         except OSError as exc:
-            if exc.errno not in SHORTAGES:
+            if not is_shortage(exc):
                 raise
             log.warning("%s is cleaned up when the host has more to give: %s", slot.name, exc)
             self._do_later(self._remove_later(slot, steps))
@@ -425,10 +425,10 @@ def _do_all(steps: list[partial[None]]) -> None:
             step()
         except Exception as exc:
             failures.append(exc)
-            if isinstance(exc, OSError) and exc.errno in SHORTAGES:
+            if is_shortage(exc):
                 continue
         steps.remove(step)
     # What may be tried again is told before what may not.
-    failures.sort(key=lambda exc: not (isinstance(exc, OSError) and exc.errno in SHORTAGES))
+    failures.sort(key=is_shortage, reverse=True)
     if failures:
         raise failures[0]

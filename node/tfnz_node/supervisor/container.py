@@ -24,13 +24,13 @@ from typing import Any
 import msgspec
 
 from tfnz.protocol.errors import (
-    SHORTAGES,
     ErrorInfo,
     InvalidArgument,
     ObjectDead,
     StartFailed,
     TfnzError,
     describe_error,
+    is_shortage,
 )
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.flows import Inflow, Outflow
@@ -587,7 +587,7 @@ class Container:
         try:
             self._host.storage.delete_scratch(self._scratch.name)
         except Exception as exc:
-            if isinstance(exc, OSError) and exc.errno in SHORTAGES:
+            if is_shortage(exc):
                 raise  # it is tried again
             log.exception("container %s: its disk could not be removed", self.id)
 

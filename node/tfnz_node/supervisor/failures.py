@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 
 from tfnz.protocol.errors import (
-    SHORTAGES,
     CommandNotExecutable,
     CommandNotFound,
     ConnectionBroken,
@@ -23,6 +22,7 @@ from tfnz.protocol.errors import (
     TimedOut,
     UserNotFound,
     WorkdirUnusable,
+    is_shortage,
 )
 from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.jobs import RunFailed
@@ -90,7 +90,7 @@ def explain_connect(exc: OSError | WireError, where: str, timeout_s: float) -> T
         return ConnectionBroken(f"{where} cut the connection off at once")
     if exc.errno == errno.EAGAIN:
         return NobodyListens(f"{where} has as many callers waiting as it takes")
-    if exc.errno in SHORTAGES:
+    if is_shortage(exc):
         return NoCapacity(f"the node has no room for another connection: {exc}")
     if exc.errno in _ABSENT:
         return NobodyListens(f"nobody listens at {where}")

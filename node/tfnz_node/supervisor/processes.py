@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from tfnz.protocol.errors import (
-    SHORTAGES,
     InternalError,
     InvalidArgument,
     NoCapacity,
     ProcessNotFound,
     TfnzError,
+    is_shortage,
 )
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import Event, KnownProcess, ProcessEnded, ProcessView
@@ -393,7 +393,7 @@ def _explain(exc: OSError | TimeoutError | WireError) -> TfnzError:
         return InvalidArgument(str(exc))
     if isinstance(exc, RunFailed | InitFailed | InitGone | TimeoutError):
         return explain_start(exc)
-    if exc.errno in SHORTAGES:
+    if is_shortage(exc):
         return NoCapacity(
             f"the node cannot start another process: {exc}. End something, or raise its host's limits"
         )
