@@ -28,7 +28,7 @@ demo:
 	@echo "demo: examples/hello.py, in a private network and mount namespace"
 	@scripts/private-host $(python) examples/hello.py
 
-# PYTEST_ARGS narrows the run: make test PYTEST_ARGS="tests/node -k store"
+# PYTEST_ARGS narrows the run: make test PYTEST_ARGS="tests/node -k store"; with -n 0 in it one process runs all tests.
 test:
 	@scripts/setup test
 	@echo "test: tfnz-init and tfnz-keeper"
@@ -40,7 +40,7 @@ test:
 	@echo "test: fuzz targets of tfnz-init, compiled to be run by pytest"
 	@$(MAKE) -s -C node/init replay fuzz
 	@echo "test: pytest, in a private network and mount namespace"
-	@scripts/private-host $(python) -m pytest $(PYTEST_ARGS)
+	@scripts/private-host $(python) -m pytest -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 # FUZZ_SECONDS is shared by all targets, FUZZ_ARGS says the rest: make fuzz FUZZ_ARGS="--json sessions init-socket"
 FUZZ_SECONDS := 300

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tfnz_node.kernel.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
 # How long anything takes says nothing: the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,6 +20,20 @@ settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for ending in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
     signal.signal(ending, signal.SIG_DFL)
+
+
+def _enter_private_host() -> None:
+    """What scripts/private-host does for all tests, once more for each of several processes that share them.
+
+    Their nodes have the same ports, addresses and table of the firewall. Nothing else of a node is a host's only one.
+    """
+    unshare(CLONE_NEWNET | CLONE_NEWNS)
+    mount(Path("none"), Path("/"), None, flags=MS_REC | MS_PRIVATE)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _enter_private_host()
 
 
 @pytest.fixture(autouse=True)

@@ -90,8 +90,8 @@ def test_when_nobody_answers_it_is_said() -> None:
         b"",
         b"x" * 11,
         b"\0" * 12,
-        dns.message.make_response(dns.message.make_query("a.b", "A")).to_wire(),
-        dns.message.make_query("a.b", "A").to_wire()[:-3],
+        dns.message.make_response(dns.message.make_query("a.b", "A", id=1)).to_wire(),
+        dns.message.make_query("a.b", "A", id=1).to_wire()[:-3],
         b"\0\0\x01\0\0\2\0\0\0\0\0\0" + b"\1a\0\0\1\0\1" * 2,
         b"\0\0\x28\0\0\1\0\0\0\0\0\0\1a\0\0\6\0\1",  # an update
         b"\0\0\x01\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1",  # a name that is its own end

@@ -26,7 +26,10 @@ def test_tags_are_kept_in_lower_case(tag: str, kept: str) -> None:
     assert parse_tag(tag) == kept
 
 
-@pytest.mark.parametrize("tag", ["", "bad tag!", "-x", "x" * 64, "a/b", "käse", "a:b", "new\nline", new_id()])
+AN_ID = "Vq3mJ8xkT5bYcZ2nWdR7uG"
+
+
+@pytest.mark.parametrize("tag", ["", "bad tag!", "-x", "x" * 64, "a/b", "käse", "a:b", "new\nline", AN_ID])
 def test_a_bad_tag_is_refused_with_what_to_do(tag: str) -> None:
     with pytest.raises(InvalidArgument, match="use 1 to 63|choose a name"):
         parse_tag(tag)
