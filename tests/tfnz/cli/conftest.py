@@ -96,7 +96,9 @@ class FakeContainer:
             raise self.listen_error
         if self.exit:
             raise ObjectDead("it has ended")
-        self.tunnels.append(FakeTunnel(port, localport or 40000, bind))
+        with self.arrived:
+            self.tunnels.append(FakeTunnel(port, localport or 40000, bind))
+            self.arrived.notify_all()
         return self.tunnels[-1]
 
 
