@@ -137,6 +137,41 @@ def test_what_happened_without_a_daemon_is_told(own: RunningNode) -> None:
         wait_for(lambda: not location.containers(), SOON_S, "it is still there")
 
 
+DESTROY = """
+import sys
+from tfnz import Location, NodeRestarted
+
+with Location(socket=sys.argv[1], quiet=True) as location:
+    container = location.node().spawn("busybox", "sleep 1000").wait_until_ready()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        container.destroy()
+    except NodeRestarted:
+        container.wait(30)
+    print(container.exit.cause.value, flush=True)
+"""
+
+
+@pytest.mark.parametrize("point", ["destroy: kept", "destroy: ended", "destroy: end kept", "destroy: told"])
+def test_a_program_that_comes_late_hears_why_its_container_has_ended(own: RunningNode, point: str) -> None:
+    """The next daemon brings the end to its end, which leaves no container that the program could ask for."""
+    own.crash()
+    own.start(crash_at=point)
+    with program(DESTROY, str(own.socket)) as late:
+        late.expect("ready")
+        late.write(b"destroy it\n")
+        first = own.process
+        assert first is not None
+        assert first.wait(SOON_S) == -signal.SIGKILL
+        late.process.send_signal(signal.SIGSTOP)
+        own.start()
+        with own.location() as other:
+            wait_for(lambda: not other.containers(), SOON_S, "the container has not ended")
+        late.process.send_signal(signal.SIGCONT)
+        late.expect("destroyed")
+
+
 def test_the_input_of_a_process_ends_once_the_keeper_has_let_go(own: RunningNode) -> None:
     with own.location() as location:
         container = location.node().spawn("busybox", SLEEP).wait_until_ready()

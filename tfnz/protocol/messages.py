@@ -587,6 +587,8 @@ class KnownContainer(Struct, frozen=True, array_like=True):
 class Resynced(Struct, frozen=True, tag="resynced"):
     """What the node has of what the client has named. The rest is lost without a trace, and will not be told of.
 
+    What has ended in the meantime, and is no more, has been told of before.
+
     From here on the session goes on: each stream from its receiver's position, with the credit of that.
     """
 

@@ -26,6 +26,7 @@ from tfnz.protocol.messages import (
     Cancel,
     ClientBody,
     ClientEnvelope,
+    ContainerEnded,
     Credit,
     Data,
     End,
@@ -223,10 +224,20 @@ class Session:
             self._go_on(answer)
 
     def _go_on(self, answer: Resynced) -> None:
-        held, self._unsaid = self._unsaid, None
+        held, self._unsaid = self._unsaid or [], None
+        known = {one.container for one in answer.containers}
+
+        def is_of_the_past(body: NodeBody) -> bool:
+            return isinstance(body, ContainerEnded) and body.container not in known
+
+        # Of a container that the answer does not name, a client that has heard of no end makes one up.
+        for body, when_acknowledged in held:
+            if is_of_the_past(body):
+                self.send(body, when_acknowledged)
         self.send(answer)
-        for body, when_acknowledged in held or []:
-            self.send(body, when_acknowledged)
+        for body, when_acknowledged in held:
+            if not is_of_the_past(body):
+                self.send(body, when_acknowledged)
         adopted, self._adopted = self._adopted, []
         for stream, credit in adopted:
             if credit:

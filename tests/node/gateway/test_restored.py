@@ -21,14 +21,17 @@ from tests.node.gateway.fake_gateway import (
 from tfnz.protocol.channel import open_client_channel
 from tfnz.protocol.errors import NoCapacity, ProtocolError
 from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.ids import new_id
 from tfnz.protocol.messages import (
     ClientBody,
     ContainerEnded,
+    ContainerRunning,
     Credit,
     Data,
     Done,
     GetNodeStatus,
     Hello,
+    KnownContainer,
     Reply,
     Request,
     Resync,
@@ -103,16 +106,27 @@ async def test_a_client_is_welcomed_and_begins_with_what_it_knows(book: MemoryBo
 
 
 async def test_what_is_said_before_the_client_is_back_comes_after_the_answer(book: MemoryBook) -> None:
-    _, session, client = await restored(book)
+    """Ends of containers that the answer does not name come before: the client would take those for lost."""
+    gateway, owned, client = await restored(book)
+    known = KnownContainer(new_id())
+    answer = Resynced([known])
+
+    async def resync(session: Session, view: Resync) -> Resynced:
+        return answer
+
+    gateway.resync = resync
+    running, ended = ContainerRunning(known.container, 0.1), ContainerEnded(known.container, ENDED.exit)
     told: list[int] = []
-    session.send(ENDED, lambda: told.append(1))
+    owned.send(running)
+    owned.send(ended)
+    owned.send(ENDED, lambda: told.append(1))
     await settle()
     assert client.bodies == []
     say(client, Resync())
     await settle()
-    assert client.bodies == [Resynced(), ENDED]
+    assert client.bodies == [ENDED, answer, running, ended]
     assert told == []
-    client.channel.received = 2
+    client.channel.received = 1
     say(client, Request(1, "", GetNodeStatus()))
     assert told == [1]
 
