@@ -357,7 +357,9 @@ class Pool:
                 log.exception("the pool could not be filled")
                 await asyncio.sleep(RETRY_S)
             else:
-                await self._wanted.wait()
+                # Something may have been taken while a root was made, or we waited for calm.
+                if len(self._ready) >= self._find_target():
+                    await self._wanted.wait()
 
     async def _furnish_one(self) -> bool:
         """Give a root to one that has none, if enough are without; whether there may be more to do."""

@@ -251,6 +251,31 @@ async def test_another_quota_is_another_kind(pool: InstantPool) -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_is_taken_while_a_root_is_made_is_replaced(
+    pool: InstantPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnishings, second = pool.furnishings, threading.Event()
+    furnish = furnishings.furnish
+
+    def furnish_two(kind: RootKind, *, userns_fd: int, id_base: int) -> ReadyRoot:
+        if furnishings.roots:
+            furnishings.may_make.clear()
+            second.set()
+        return furnish(kind, userns_fd=userns_fd, id_base=id_base)
+
+    monkeypatch.setattr(furnishings, "furnish", furnish_two)
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    await (await pool.take(KIND)).close()
+    await asyncio.to_thread(second.wait, 30)
+    monkeypatch.setattr(furnishings, "furnish", furnish)
+    taken = await pool.take(KIND)
+    furnishings.may_make.set()
+    await pool.until(lambda: pool.ready == 4)
+    await taken.close()
+
+
+@pytest.mark.asyncio
 async def test_of_an_image_that_is_removed_no_root_is_left(pool: InstantPool) -> None:
     await fill(pool, "a")
     await pool.forget("a")
