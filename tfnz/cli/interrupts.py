@@ -21,14 +21,26 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.number
 
 
+#: Signals that have come; an exception that hits the main thread while it finalises an object is swallowed.
+_heard: list[int] = []
+
+
 def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _heard.append(number)
     raise Interrupted(number)
+
+
+def check_interrupts() -> None:
+    """To be called before waiting for long: raises `Interrupted` when a signal has come, and nothing was made of it."""
+    if _heard:
+        raise Interrupted(_heard[0])
 
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[None]:
     """Within the context SIGINT, SIGTERM and SIGHUP raise `Interrupted` in the main thread."""
     saved = {}
+    _heard.clear()
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # One that our parent had ignored, as nohup does, stays so.
@@ -38,3 +50,4 @@ def interrupts() -> Iterator[None]:
     finally:
         for number, handler in saved.items():
             signal.signal(number, handler)
+        _heard.clear()

@@ -10,6 +10,8 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 
+from .interrupts import check_interrupts
+
 
 class News(enum.Enum):
     """Something that the main thread has to see to."""
@@ -43,6 +45,7 @@ class Mailbox:
     def get(self) -> News:
         """The oldest news, waiting for it. Signal handlers run meanwhile, and may raise."""
         while not self._news:
+            check_interrupts()
             os.read(self._reading, 4096)
         return self._news.popleft()
 

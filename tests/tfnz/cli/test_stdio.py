@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from tfnz.cli.interrupts import Interrupted, interrupts
 from tfnz.cli.news import Mailbox, News
 from tfnz.cli.stdio import Inlet, Outlet, Waker
 from tfnz.protocol.errors import ObjectDead
@@ -137,4 +140,25 @@ def test_more_news_than_the_pipe_holds_are_not_lost() -> None:
         mailbox.put(News.RESIZED)
     mailbox.put(News.LEFT)
     assert {mailbox.get() for _ in range(70_000)} == {News.RESIZED}
+    assert mailbox.get() is News.LEFT
+
+
+class Interrupting:
+    """Has the main thread interrupted while it finalises this, where an exception goes no further."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_in_the_wrong_moment_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    swallowed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: swallowed.append(args.exc_type))
+    mailbox = Mailbox()
+    with interrupts():
+        Interrupting()
+        assert swallowed == [Interrupted]
+        with pytest.raises(Interrupted) as raised:
+            mailbox.get()
+    assert raised.value.number == signal.SIGTERM
+    mailbox.put(News.LEFT)
     assert mailbox.get() is News.LEFT
