@@ -12,6 +12,8 @@
 #   make clean    back to a fresh checkout
 
 MAKEFLAGS += --no-print-directory
+# Hundreds of programs are started here, and each would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test fuzz lint molecule collection bench setup lock clean
 
