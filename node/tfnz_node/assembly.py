@@ -278,7 +278,15 @@ def find_free_network(
         except BaseException:
             firewall.close()
             raise
-        network = Network(lan, links, firewall, executor, private_egress=config.private_egress, ledger=ledger)
+        network = Network(
+            lan,
+            links,
+            firewall,
+            executor,
+            private_egress=config.private_egress,
+            permissions_per_account=config.quota.permissions,
+            ledger=ledger,
+        )
         return network, links
     assert taken is not None  # or there would have been no candidate, which has been said
     raise taken

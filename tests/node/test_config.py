@@ -40,6 +40,7 @@ memory = "1.5G"
 disk = "20G"
 files = "1M"
 sessions = 2
+permissions = 7
 
 [images]
 archive = "1G"
@@ -82,7 +83,7 @@ def test_everything_can_be_set() -> None:
     )
     assert config.quota.memory_bytes == 3 << 29
     assert config.quota.disk_bytes == 20 << 30
-    assert (config.quota.files_bytes, config.quota.sessions) == (1 << 20, 2)
+    assert (config.quota.files_bytes, config.quota.sessions, config.quota.permissions) == (1 << 20, 2, 7)
     assert (config.images.archive_bytes, config.images.layers) == (1 << 30, 3)
 
 

@@ -6,6 +6,7 @@ does it one at a time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, collapse_addresses
@@ -74,10 +75,11 @@ CLOSED: Final = Egress()
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """A container, as the firewall knows it."""
+    """A container, as the firewall knows it; its account is whose permissions are counted."""
 
     id: str
     address: IPv4Address
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Access:
         self._permissions: dict[tuple[str, str], dict[int | None, Permission]] = {}
         #: The pairs that a container is one of, by its id.
         self._pairs: dict[str, set[tuple[str, str]]] = {}
+        self._count: Counter[str] = Counter()
         #: What says so, by a client and a name by which it finds a server.
         self._named: dict[tuple[str, str], dict[Permission, None]] = {}
         self._egress: dict[IPv4Address, Egress] = {}
@@ -126,6 +129,8 @@ class Access:
         ports = self._permissions.setdefault(permission.pair, {})
         if (before := ports.get(permission.port)) is not None:
             self._forget_names(before)
+        else:
+            self._count[permission.server.account] += 1
         ports[permission.port] = permission
         for name in permission.names:
             self._named.setdefault((permission.client.id, name), {})[permission] = None
@@ -141,7 +146,8 @@ class Access:
         for permission in permissions:
             self._forget_names(permission)
             ports = self._permissions.get(permission.pair, {})
-            ports.pop(permission.port, None)
+            if ports.pop(permission.port, None) is not None:
+                self._count_one_less(permission.server.account)
             if ports:
                 continue
             self._permissions.pop(permission.pair, None)
@@ -150,6 +156,15 @@ class Access:
                 pairs.discard(permission.pair)
                 if not pairs:
                     self._pairs.pop(container, None)
+
+    def count_permissions(self, account: str) -> int:
+        """How many the account has, whose both containers are."""
+        return self._count[account]
+
+    def _count_one_less(self, account: str) -> None:
+        self._count[account] -= 1
+        if not self._count[account]:
+            del self._count[account]
 
     def permissions_of(self, container: str) -> list[Permission]:
         """Those in which a container has a part."""

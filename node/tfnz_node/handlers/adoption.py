@@ -178,11 +178,7 @@ async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> 
     for id, failure in zip(estate.containers, taken, strict=True):
         if failure is not None:
             containers[id].give_up(failure)
-    for permission in estate.permissions:
-        try:
-            await node.host.network.allow(permission)
-        except Exception as exc:
-            log.error("a permission for %s was not taken over: %s", permission.server.id, exc)
+    await _restore_permissions(node, estate.permissions, containers)
     for id, left in estate.containers.items():
         crash_point("adopt: taken over")
         container, session = containers[id], sessions[left.record.session]
@@ -194,6 +190,21 @@ async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> 
             ending.add_done_callback(node.tasks.discard)
     if containers:
         log.info("took over %d containers", len(containers))
+
+
+async def _restore_permissions(
+    node: Node, permissions: Iterable[Permission], containers: Mapping[str, Container]
+) -> None:
+    parties = {id: container.party for id, container in containers.items()}
+    ours = [
+        Permission(parties[one.server.id], parties[one.client.id], one.port, one.names)
+        for one in permissions
+        if parties.keys() >= set(one.pair)
+    ]
+    try:
+        await node.host.network.restore_permissions(ours)
+    except Exception:
+        log.exception("%d permissions were not taken over", len(ours))
 
 
 def _make(node: Node, left: Left, session: Session) -> Container:

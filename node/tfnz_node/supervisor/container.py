@@ -339,7 +339,7 @@ class Container:
     @property
     def party(self) -> Party:
         """As the firewall knows it."""
-        return Party(self.id, IPv4Address(self.ip))
+        return Party(self.id, IPv4Address(self.ip), self.account)
 
     @property
     def state(self) -> State:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
-from tfnz.protocol.errors import NoCapacity, ObjectDead
+from tfnz.protocol.errors import NoCapacity, ObjectDead, QuotaExceeded
 from tfnz_node.core.access import OPEN, Access, Change, Egress, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.core.slots import Slot
@@ -20,6 +21,8 @@ from .records import EgressRecord
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 
 class Network:
     """What containers may reach, in the model and on the host.
@@ -29,6 +32,8 @@ class Network:
     Args:
         lan: where containers have their addresses; None when they have no network.
         private_egress: the private networks that a container may be let out to.
+        permissions_per_account: how many permissions an account may have; 0 is no limit. The kernel, the keeper and the
+            next daemon's start have to bear all of them.
         executor: where blocking work is done.
     """
 
@@ -40,10 +45,12 @@ class Network:
         executor: Executor,
         *,
         private_egress: tuple[IPv4Network, ...] = (),
+        permissions_per_account: int = 0,
         ledger: Ledger | None = None,
     ) -> None:
         self.lan = lan
         self.private_egress = private_egress
+        self._permissions_quota = permissions_per_account
         self._ledger = ledger or Ledger()
         self._links = links
         self._firewall = firewall
@@ -107,6 +114,7 @@ class Network:
 
         Raises:
             ObjectDead: one of them has ended.
+            QuotaExceeded: the account has as many permissions as it may.
             NoCapacity: containers of this node have no network.
         """
         self.check_network()
@@ -114,7 +122,10 @@ class Network:
 
     async def _allow(self, permission: Permission) -> None:
         self._check_alive(permission.server, permission.client)
-        await self._apply(self._access.allow(permission))
+        change = self._access.allow(permission)
+        if change:
+            self._check_quota(permission.server.account)
+        await self._apply(change)
         self._access.commit_allow(permission)
         self._ledger.put_permission(permission)
 
@@ -197,6 +208,31 @@ class Network:
         if answers := list(answers):
             await self.answer(party, egress, answers)
 
+    async def restore_permissions(self, permissions: Iterable[Permission]) -> None:
+        """What was allowed before we began is allowed again, whatever the quota is now.
+
+        All of it is one change, since each costs the kernel the more the more there are. What is about a container that
+        was not restored is left out.
+
+        Raises:
+            OSError: the firewall took none of them.
+        """
+        await self._see_through(self._restore_permissions(list(permissions)))
+
+    async def _restore_permissions(self, permissions: list[Permission]) -> None:
+        known = []
+        for permission in permissions:
+            try:
+                self._check_alive(permission.server, permission.client)
+            except ObjectDead as exc:
+                log.error("a permission for %s was not taken over: %s", permission.server.id, exc)
+            else:
+                known.append(permission)
+        changes = map(self._access.allow, known)
+        await self._apply(Change(add=frozenset(element for one in changes for element in one.add)))
+        for permission in known:
+            self._access.commit_allow(permission)
+
     # --- all of it
 
     def close(self) -> None:
@@ -217,6 +253,14 @@ class Network:
         for party in parties:
             if self._members.get(party.address) != party:
                 raise ObjectDead(f"container {party.id} has ended")
+
+    def _check_quota(self, account: str) -> None:
+        count = self._access.count_permissions(account)
+        if 0 < self._permissions_quota <= count:
+            raise QuotaExceeded(
+                f"the account has {count} permissions, as many as this node allows it: allow all ports with one, or "
+                "withdraw those that are not needed"
+            )
 
     async def _see_through(self, change: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(self._in_turn(change))

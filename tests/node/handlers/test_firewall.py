@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.node.handlers.fake_node import FakeNode, NodeClient
-from tfnz.protocol.errors import ContainerNotFound, InvalidArgument, NoCapacity
+from tfnz.protocol.errors import ContainerNotFound, InvalidArgument, NoCapacity, QuotaExceeded
 from tfnz.protocol.exits import Cause
 from tfnz.protocol.messages import (
     AllowConnection,
@@ -41,6 +41,7 @@ from tfnz_node.supervisor.network import Network
 pytestmark = pytest.mark.asyncio
 
 LAN = Lan(IPv4Network("10.200.0.0/16"))
+QUOTA = 20
 
 
 @pytest.fixture
@@ -52,7 +53,14 @@ def firewall() -> MemoryFirewall:
 async def fake(tmp_path: Path, firewall: MemoryFirewall) -> AsyncIterator[FakeNode]:
     """A node whose containers have a network that filters nothing, and remembers what it was told."""
     with ThreadPoolExecutor(2) as executor:
-        network = Network(LAN, NoLinks(), firewall, executor, private_egress=(IPv4Network("10.0.0.0/8"),))
+        network = Network(
+            LAN,
+            NoLinks(),
+            firewall,
+            executor,
+            private_egress=(IPv4Network("10.0.0.0/8"),),
+            permissions_per_account=QUOTA,
+        )
         fake = FakeNode(tmp_path, executor, network=network)
         fake.add_image("busybox")
         yield fake
@@ -142,6 +150,30 @@ async def test_of_the_account_s_other_sessions_what_has_a_tag_can_be_found(fake:
     # What is found may not be ruled.
     with pytest.raises(ContainerNotFound):
         await client.call(SetEgress(tagged.container, []))
+
+
+async def test_an_account_has_as_many_permissions_as_its_quota(
+    fake: FakeNode, firewall: MemoryFirewall
+) -> None:
+    client, stranger = fake.client(), fake.client("b1", "b")
+    db, web = await spawn(client), await spawn(client)
+    for port in range(1, QUOTA + 1):
+        await client.call(AllowConnection(db.container, web.container, port))
+    before = set(firewall.elements)
+    for another in (QUOTA + 1, None):
+        with pytest.raises(QuotaExceeded, match="20 permissions"):
+            await client.call(AllowConnection(db.container, web.container, another))
+    assert firewall.elements == before
+    # It has that one already, and may give it another name.
+    await client.call(AllowConnection(db.container, web.container, 1, alias="store"))
+    theirs, others = await spawn(stranger), await spawn(stranger)
+    await stranger.call(AllowConnection(theirs.container, others.container))
+    await client.call(DisallowConnection(db.container, web.container, 1))
+    await client.call(AllowConnection(db.container, web.container))
+    await client.call(DestroyContainer(web.container))
+    web = await spawn(client)
+    for port in range(1, QUOTA + 1):
+        await client.call(AllowConnection(db.container, web.container, port))
 
 
 async def test_a_container_needs_no_permission_to_reach_itself(fake: FakeNode) -> None:

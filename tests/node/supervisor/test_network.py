@@ -34,8 +34,10 @@ class HeldFirewall(MemoryFirewall):
         self.may_apply.set()
         self.applying = threading.Event()
         self.failure: OSError | None = None
+        self.changes = 0
 
     def apply(self, change: Change) -> None:
+        self.changes += 1
         self.applying.set()
         self.may_apply.wait()
         if self.failure is not None:
@@ -93,6 +95,21 @@ async def test_a_change_whose_asker_gives_up_is_seen_through(
     assert network.find_server(OTHER, "db") == ONE.address
     begun = opening(ONE.address).add | opening(OTHER.address).add
     assert firewall.elements == {ALLOWED, *begun} - {Element("open", ("10.200.0.2",))}
+
+
+async def test_what_a_former_daemon_has_allowed_is_one_change(
+    network: Network, firewall: HeldFirewall
+) -> None:
+    of_old = [Permission(ONE, OTHER, port, ("db",)) for port in range(1, 101)]
+    of_another = Permission(ONE, Party("gone", IPv4Address("10.200.0.3")), 1)
+    before, firewall.changes = set(firewall.elements), 0
+    await network.restore_permissions([*of_old, of_another])
+    assert firewall.changes == 1
+    assert firewall.elements - before == {element for one in of_old for element in one.elements()}
+    assert network.permissions_of(["one"]) == of_old
+    assert network.find_server(OTHER, "db") == ONE.address
+    await network.leave(ONE)
+    assert firewall.elements == opening(OTHER.address).add
 
 
 async def test_whoever_has_left_gets_no_permission(network: Network, firewall: HeldFirewall) -> None:
