@@ -93,6 +93,7 @@ TOPICS = {
     "restored",
     "resuming",
     "rule_breakers",
+    "takeover",
     "traversal",
     "whiteouts",
 }

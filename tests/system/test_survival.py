@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +23,8 @@ from tests.system.waiting import wait_for
 from tfnz import Container, Location, NodeRestarted, TfnzError
 from tfnz.protocol.exits import Cause
 from tfnz_node.crash_points import Point
-from tfnz_node.keeper.client import open_keeper
+from tfnz_node.keeper.base import Kept
+from tfnz_node.keeper.client import KeeperClient, open_keeper
 from tfnz_node.supervisor.records import ContainerRecord, decode, encode
 
 SOON_S = 30.0
@@ -221,17 +223,91 @@ def test_permissions_and_egress_stay(own: RunningNode) -> None:
         assert client.run(ask).stdout == b""
 
 
-def change_record(node: RunningNode, container: Container) -> None:
-    """Have the keeper say of a container, while there is no daemon, what cannot be."""
+@contextlib.contextmanager
+def kept_record(node: RunningNode, container: Container) -> Iterator[tuple[KeeperClient, Kept]]:
+    """What the keeper has of a container, while there is no daemon."""
     keeper = open_keeper(node.data_dir, Path("/absent"), 60.0)
     try:
         [kept] = [one for one in keeper.found if one.name == f"container.{container.uuid}"]
-        record = msgspec.structs.replace(decode(kept.record, ContainerRecord), slot=10**9)
-        keeper.put(kept.name, encode(record), kept.fds)
+        yield keeper, kept
     finally:
         for one in keeper.found:
             one.close()
         keeper._socket.close()  # as a daemon that is killed: `close` would end everything
+
+
+def change_record(node: RunningNode, container: Container) -> None:
+    """Have the keeper say of a container, while there is no daemon, what cannot be."""
+    with kept_record(node, container) as (keeper, kept):
+        record = msgspec.structs.replace(decode(kept.record, ContainerRecord), slot=10**9)
+        keeper.put(kept.name, encode(record), kept.fds)
+
+
+def find_init(node: RunningNode, container: Container) -> int:
+    """The process id of a container's init, while there is no daemon."""
+    with kept_record(node, container) as (_, kept):
+        return decode(kept.record, ContainerRecord).pid
+
+
+def test_an_init_that_does_not_answer_holds_up_nobody_else(own: RunningNode) -> None:
+    with own.location() as location, own.location() as another:
+        told = Told()
+        slow = location.node().spawn(
+            "busybox", ["cat"], pty=False, stdout_callback=told.say, termination_callback=told.end
+        )
+        slow.wait_until_ready()
+        process = slow.spawn("sleep 1000")
+        other = location.node().spawn("busybox", SLEEP).wait_until_ready()
+        others = another.node().spawn("busybox", SLEEP).wait_until_ready()
+        own.crash()
+        init = find_init(own, slow)
+        os.kill(init, signal.SIGSTOP)
+        own.start()
+        for one in (other, others):
+            assert one.run("echo here").stdout == b"here\n"
+        assert location.node().spawn("busybox", ["true"]).wait(SOON_S).ok
+        # What needs no init goes on, too.
+        slow.stdin(b"one\n")
+        wait_for(lambda: told.output == b"one\n", SOON_S, "it does not answer")
+        with ThreadPoolExecutor(1) as calls:
+            running = calls.submit(slow.run, "echo awake")
+            location.containers()  # asked after that, and answered before
+            assert not running.done()
+            os.kill(init, signal.SIGCONT)
+            assert running.result(SOON_S).stdout == b"awake\n"
+        process.destroy()
+        assert told.ends == []
+        slow.destroy()
+        assert len(told.ends) == 1
+
+
+def wait_for_crash(node: RunningNode) -> None:
+    """Return when the daemon has died, and what it has started has had the time to end without one."""
+    assert node.process is not None
+    assert node.process.wait(SOON_S) == -signal.SIGKILL
+    threading.Event().wait(1.0)  # for the containers, which nobody can be asked about
+
+
+def test_a_main_process_that_ends_as_soon_as_it_was_started_is_told_of_once(own: RunningNode) -> None:
+    """It ends before the daemon has written down that it runs, and that daemon dies."""
+    with own.location() as location:
+        for asleep in (False, True):
+            told = Told()
+            own.crash()
+            own.start(crash_at="start: executed")
+            location.containers()  # it has come back
+            container = location.node().spawn(
+                "busybox", ["sh", "-c", "exit 3"], sleep=asleep, termination_callback=told.end
+            )
+            with ThreadPoolExecutor(1) as calls:
+                starting = calls.submit(container.start) if asleep else None
+                wait_for_crash(own)
+                own.start()
+                if starting is not None:
+                    starting.result(SOON_S)  # it is asked for again
+            assert told.wait_for_end() == 3
+            wait_for(lambda: not location.containers(), SOON_S, "it is still there")
+            assert told.ends == [3]
 
 
 def test_what_is_wrong_with_one_container_ends_that_one_alone(tmp_path: Path) -> None:

@@ -233,4 +233,4 @@ async def _take_over(node: Node, container: Container, left: Left, estate: Estat
             left.spec.egress if known is None else known.egress,
             () if known is None else known.answers,
         )
-    await container.take_over(left.processes)
+    container.take_over(left.processes)

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from tfnz_node.sandbox.wire import MAX_FDS, Kind, Packet, WireError, pack_packet, parse_packet
 
@@ -71,7 +72,7 @@ class _Listing:
     """What init says to a daemon that has taken its socket over."""
 
     nonce: int
-    done: asyncio.Future[None]
+    done: asyncio.Future[tuple[set[int], set[int]]]
     begun: bool = False
     running: set[int] = field(default_factory=set)
     ended: dict[int, int] = field(default_factory=dict)
@@ -97,9 +98,12 @@ class Control:
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._closed = False
         self._listing: _Listing | None = None
-        #: What `resync` has found, which may have ended since.
-        self._found: dict[int, asyncio.Future[int]] = {}
-        if not adopted:
+        #: Of a former daemon's processes, which may have ended since.
+        self._adopted: dict[int, asyncio.Future[int]] = {}
+        #: Nothing that is still to come can tell of any of them.
+        self._listed = False
+        self._listening = not adopted
+        if self._listening:
             self._loop.add_reader(connection.fileno(), self._receive_all)
 
     async def ask(
@@ -164,35 +168,39 @@ class Control:
         ended = self._exits[id]
         return await self._answer(reply, Kind.RUN, timeout_s), ended
 
-    async def resync(self, timeout_s: float) -> tuple[set[int], set[int]]:
-        """To be called once, before all else, when another daemon has had this socket.
+    def resync(self) -> asyncio.Future[tuple[set[int], set[int]]]:
+        """To be called once, before all else, when another daemon has had this socket: asks init what there is.
 
-        What was said to that one is dropped. From here on every process that runs, or whose end was not forgotten, has
-        an exit to wait for.
+        What was said to that one is dropped. Others may be asked at once: init answers this first.
 
         Returns:
-            The ids of the processes that run, and of those that have ended.
+            To come: the ids of the processes that run, and of those whose end was not forgotten.
 
         Raises:
-            InitGone: init has ended.
-            TimeoutError: it does not answer.
+            InitGone: init has ended; also when what is returned is awaited.
         """
-        listing = _Listing(secrets.randbits(32), self._loop.create_future())
         if self._closed:
             raise InitGone(f"{self._name} has ended")
-        self._listing = listing
+        listing = self._listing = _Listing(secrets.randbits(32), self._loop.create_future())
+        listing.done.add_done_callback(_ignore_outcome)
+        self._listening = True
         self._loop.add_reader(self._socket.fileno(), self._receive_all)
         self._send(pack_packet(Kind.RESYNC, id=listing.nonce), ())
-        try:
-            async with asyncio.timeout(timeout_s):
-                await listing.done
-        finally:
-            self._listing = None
-        return listing.running, set(listing.ended)
+        return listing.done
 
-    def exit_of(self, id: int) -> asyncio.Future[int] | None:
-        """The raw wait status, to come, of a process of a former daemon; None when init knew none of this id."""
-        return self._found.get(id)
+    def adopt(self, id: int) -> asyncio.Future[int]:
+        """The raw wait status, to come, of a process of a former daemon; need not wait for the answer of `resync`.
+
+        One that init does not know has ended with its container.
+        """
+        if (known := self._adopted.get(id)) is not None:
+            return known
+        ended: asyncio.Future[int] = self._loop.create_future()
+        if self._listed or self._closed:
+            ended.set_result(signal.SIGKILL)
+        else:
+            self._adopted[id] = self._exits[id] = ended
+        return ended
 
     def forget(self, id: int) -> None:
         """The end of a kept process was written down: init need not tell of it again."""
@@ -217,8 +225,8 @@ class Control:
             ended.add_done_callback(lambda _: function())
 
     def drain(self) -> None:
-        """Handles everything that has arrived."""
-        while not self._closed and self._receive_one():
+        """Handles everything that has arrived, unless that was said to a former daemon."""
+        while self._listening and not self._closed and self._receive_one():
             pass
 
     def settle_exits(self, status: int) -> None:
@@ -355,13 +363,13 @@ class Control:
             case Kind.LISTED if packet.id == listing.nonce:
                 # At once: the next packet may be of one of them.
                 for id in (*listing.running, *listing.ended):
-                    self._exits[id] = self._loop.create_future()
-                for id, status in listing.ended.items():
-                    self._exits[id].set_result(status)
-                self._found = dict(self._exits)
-                self._listing = None
+                    self.adopt(id)
+                # In the order in which they were adopted: which ended first init does not say.
+                for id in [id for id in self._adopted if id not in listing.running]:
+                    self._exits.pop(id).set_result(listing.ended.get(id, signal.SIGKILL))
+                self._listing, self._listed = None, True
                 if not listing.done.done():
-                    listing.done.set_result(None)
+                    listing.done.set_result((listing.running, set(listing.ended)))
             case _:
                 raise WireError(f"an unexpected {packet.kind.name}")
 
@@ -425,7 +433,7 @@ def _failure(packet: Packet) -> InitFailed:
     return InitFailed(packet.arguments[0], text)
 
 
-def _ignore_outcome(reply: asyncio.Future[Reply]) -> None:
+def _ignore_outcome(reply: asyncio.Future[Any]) -> None:
     if not reply.cancelled():
         reply.exception()
 

@@ -25,7 +25,7 @@ class DepartedInit(InitProcess):
     def alive(self) -> bool:
         return False
 
-    async def resync(self) -> tuple[set[int], set[int]]:
+    def resync(self) -> asyncio.Future[tuple[set[int], set[int]]]:
         raise InitGone("init has ended")
 
     def adopt_job(self, id: int, fds: Mapping[str, int]) -> Job:

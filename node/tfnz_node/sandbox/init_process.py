@@ -73,17 +73,13 @@ class InitProcess:
             "net": self.netns_fd,
         }
 
-    async def resync(self) -> tuple[set[int], set[int]]:
-        """The ids of the processes that run, and of those that have ended. See `Control.resync`."""
-        return await self._control.resync(REQUEST_TIMEOUT_S)
+    def resync(self) -> asyncio.Future[tuple[set[int], set[int]]]:
+        """To come: the ids of the processes that run, and of those that have ended. See `Control.resync`."""
+        return self._control.resync()
 
     def adopt_job(self, id: int, fds: Mapping[str, int]) -> Job:
         """A process that a former daemon started; one that init does not know has ended with its container."""
-        ended = self._control.exit_of(id)
-        if ended is None:
-            ended = self._loop.create_future()
-            ended.set_result(signal.SIGKILL)
-        job = Job(id, 0, ended)
+        job = Job(id, 0, self._control.adopt(id))
         job.adopt(fds)
         return job
 

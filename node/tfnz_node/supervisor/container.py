@@ -49,7 +49,7 @@ from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.core.slots import Slot
 from tfnz_node.crash_points import crash_point
 from tfnz_node.sandbox.control import InitFailed, InitGone
-from tfnz_node.sandbox.init_process import InitProcess
+from tfnz_node.sandbox.init_process import REQUEST_TIMEOUT_S, InitProcess
 from tfnz_node.sandbox.jobs import Job, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.memory import memory_file
@@ -86,6 +86,10 @@ _STATES: dict[Stage, State] = {
     "ending": State.RUNNING,
     "ended": State.RUNNING,
 }
+
+
+#: Where the init that there is goes on, and is asked what has become of its processes.
+_ASKED: frozenset[Stage] = frozenset({"starting", "sleeping", "running"})
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,10 @@ class Container:
         self._adopted = adopted
         #: Its client knows of it: only then is there anybody who could be told anything.
         self._joined = asyncio.Event()
+        #: To come from the init of a former daemon: what runs in it, and what has ended.
+        self._listing: asyncio.Future[tuple[set[int], set[int]]] | None = None
+        #: The numbers of the processes that were taken over.
+        self._taken_over: set[int] = set()
         self._spec_fd = -1
         if adopted is None:
             self._joined.set()
@@ -217,30 +225,50 @@ class Container:
         log.error("container %s cannot be taken over, and ends", self.id, exc_info=exc)
         self._conclude(Exit(Cause.NODE_LOST, message="the next daemon could not take it over"))
 
-    async def take_over(self, processes: Sequence[tuple[ProcessRecord, dict[str, int]]]) -> None:
-        """Find out what has become of it meanwhile. To be called once, before `live`."""
+    def take_over(self, processes: Sequence[tuple[ProcessRecord, dict[str, int]]]) -> None:
+        """Have what a former daemon has left of it. To be called once, before `live`.
+
+        What has become of that meanwhile its init is asked, and `live` waits for the answer: nobody else does, for an
+        init may be slow, or stopped.
+        """
         assert self._adopted is not None
         stage, fds, init = self._record.stage, self._adopted.fds, self._sandbox.init
-        running: set[int] = set()
-        with contextlib.suppress(InitGone, TimeoutError):
-            running, ended = await init.resync()
-            self.processes.skip_numbers(running | ended)
-        known = {record.number for record, _ in processes if record.exit is None}
+        if stage in _ASKED:
+            with contextlib.suppress(InitGone):
+                self._listing = init.resync()
         if self._conclusion.done() or stage in ("creating", "rebooting"):
             self.processes.container_ends(abandon=False)
         for record, its_fds in processes:
             job = init.adopt_job(record.number, its_fds)
             spools = {name: fd for name, fd in its_fds.items() if "." in name}
             self.processes.adopt(record, Spools.adopt(spools), job)
+        self._taken_over = {record.number for record, _ in processes if record.exit is None}
+        # After the others: they have not all ended because the container has.
         if stage not in ("creating", "starting", "sleeping"):
-            known.add(MAIN_NUMBER)
-            job = init.adopt_job(MAIN_NUMBER, fds)
-            self._attach_main(job, self._record.oom_before)
-        for number in running - known:
+            self._taken_over.add(MAIN_NUMBER)
+            self._attach_main(init.adopt_job(MAIN_NUMBER, fds), self._record.oom_before)
+
+    async def _hear_init(self) -> None:
+        """Wait for what runs inside; what was not taken over is not to run, nor to be told of again."""
+        if self._listing is None:
+            return
+        init = self._sandbox.init
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                running, ended = await asyncio.shield(self._listing)
+        except InitGone:
+            return
+        except TimeoutError:
+            what = f"its init did not answer the next daemon within {REQUEST_TIMEOUT_S:g} s"
+            log.error("container %s ends: %s", self.id, what)
+            self._conclude(Exit(Cause.NODE_LOST, message=what))
+            return
+        finally:
+            self._listing = None
+            self._notify()
+        self.processes.skip_numbers(running | ended)
+        for number in (running | ended) - self._taken_over:
             init.kill_and_forget(number)
-        if stage == "starting" and MAIN_NUMBER in running:
-            # Whether it became its program, its client was not told: it has not been started.
-            await init.adopt_job(MAIN_NUMBER, {}).wait()
 
     def join(self, session: Rejoined, view: ContainerView) -> KnownContainer:
         """The client is back, and knows of it: everything goes on from where that stands.
@@ -268,10 +296,15 @@ class Container:
             return
         if record.ends_at_s is not None:
             self._limit_time(record.ends_at_s - now_s())
-        if record.stage == "starting":
-            self.keep("sleeping")
-        elif record.stage == "sleeping" or record.stage == "running":
+        if record.stage in _ASKED:
             self._watch(self._watch_init(self._sandbox.init))
+            async with self._changing:
+                await self._hear_init()
+                if record.stage == "starting":
+                    # Whether it became its program, its client was not told: it has not been started.
+                    await self._sandbox.init.adopt_job(MAIN_NUMBER, {}).wait()
+                    if not self._conclusion.done():
+                        self.keep("sleeping")
         elif record.stage == "rebooting":
             # Nothing of its last words may be lost for want of a client.
             await self._joined.wait()
@@ -749,7 +782,7 @@ class Container:
         Raises:
             ObjectDead: it has ended, or is about to.
         """
-        while not self._life.usable and not self._conclusion.done():
+        while (self._listing is not None or not self._life.usable) and not self._conclusion.done():
             await self._changed.wait()
         self.check_going_on()
 

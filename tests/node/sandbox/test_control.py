@@ -51,6 +51,82 @@ async def pair() -> AsyncIterator[tuple[Control, FakeInit]]:
 Pair = tuple[Control, FakeInit]
 
 
+@pytest_asyncio.fixture
+async def adopted() -> AsyncIterator[Pair]:
+    """Of a former daemon, to which something is still being said."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    init = FakeInit(theirs)
+    init.send(Kind.STARTED, id=99, fds=1)
+    init.send(Kind.EXITED, id=99)
+    control = Control(ours, name="init 7", adopted=True)
+    with theirs:
+        yield control, init
+    control.close()
+
+
+@pytest.mark.asyncio
+async def test_what_is_adopted_has_its_end_when_init_has_answered(adopted: Pair) -> None:
+    control, init = adopted
+    listing = control.resync()
+    one, other, unknown = control.adopt(1), control.adopt(2), control.adopt(3)
+    control.kill_job(2)
+    resync = await init.receive()
+    assert resync.kind is Kind.RESYNC
+    assert (await init.receive()).kind is Kind.SIGNAL
+    assert not listing.done() and not one.done()
+    for kind, id, argument in (
+        (Kind.RESYNCED, resync.id, 0),
+        (Kind.RUNS, 2, 0),
+        (Kind.EXITED, 1, 5),
+        (Kind.LISTED, resync.id, 0),
+        (Kind.DONE, 2, 0),
+    ):
+        init.send(kind, id=id, argument=argument)
+    assert await listing == ({2}, {1})
+    assert (await one, await unknown, other.done()) == (5, signal.SIGKILL, False)
+    init.send(Kind.EXITED, id=2, argument=9)
+    assert await other == 9
+    assert await control.adopt(1) == 5
+    # Its number is free, now that it has ended.
+    control.forget(1)
+    starting = asyncio.create_task(
+        control.start(id=1, arguments=(0, 0, 0, 1, 0), strings=(b"", b"", b"x"), fds=(), timeout_s=5)
+    )
+    assert [(await init.receive()).kind for _ in range(2)] == [Kind.FORGET, Kind.RUN]
+    init.send(Kind.STARTED, id=1, argument=77)
+    await starting
+
+
+@pytest.mark.asyncio
+async def test_ends_are_told_in_the_order_of_adoption(adopted: Pair) -> None:
+    """A process that has ended before the main process is adopted before it, and keeps its own end."""
+    control, init = adopted
+    listing = control.resync()
+    told: list[int] = []
+    for id in (9, 2, 7, 1):
+        control.adopt(id).add_done_callback(lambda _, id=id: told.append(id))  # type: ignore[misc]
+    nonce = (await init.receive()).id
+    init.send(Kind.RESYNCED, id=nonce)
+    for id in (1, 2, 7, 9):
+        init.send(Kind.EXITED, id=id)
+    init.send(Kind.LISTED, id=nonce)
+    await listing
+    assert told == [9, 2, 7, 1]
+
+
+@pytest.mark.asyncio
+async def test_what_was_said_to_a_former_daemon_is_not_heard_at_the_end(
+    adopted: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    control, _ = adopted
+    control.drain()
+    control.close()
+    assert not caplog.records
+    assert await control.adopt(99) == signal.SIGKILL
+    with pytest.raises(InitGone):
+        control.resync()
+
+
 @pytest.mark.asyncio
 async def test_replies_come_in_order(pair: Pair) -> None:
     control, init = pair
