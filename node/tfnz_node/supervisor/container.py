@@ -157,6 +157,8 @@ class Container:
         self._adopted = adopted
         #: Its client knows of it: only then is there anybody who could be told anything.
         self._joined = asyncio.Event()
+        #: It is up, of which its client hears as soon as it has joined.
+        self._up = adopted is not None and adopted.record.ready
         #: To come from the init of a former daemon: what runs in it, and what has ended.
         self._listing: asyncio.Future[tuple[set[int], set[int]]] | None = None
         #: The numbers of the processes that were taken over.
@@ -279,7 +281,7 @@ class Container:
         stdin = join_streams(session, view.streams, self._streams, self._spools, self._main)
         processes = self.processes.join(session, view.processes)
         self._joined.set()
-        if self._record.ready and not view.ready:
+        if self._up and not view.ready:
             self._tell(ContainerRunning(self.id, self._record.startup_s), None)
         return KnownContainer(self.id, stdin, processes)
 
@@ -432,7 +434,9 @@ class Container:
 
     def _tell_ready(self, startup_s: float) -> None:
         crash_point("create: running")
-        self._tell(ContainerRunning(self.id, startup_s), None)
+        self._up = True
+        if self._joined.is_set():
+            self._tell(ContainerRunning(self.id, startup_s), None)
         crash_point("create: told")
         if self._record.ends_at_s is not None and not self._conclusion.done():
             self._limit_time(self._record.ends_at_s - now_s())

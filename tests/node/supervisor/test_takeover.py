@@ -13,11 +13,11 @@ import pytest
 import pytest_asyncio
 
 from tests.node.supervisor.fake_jobs import FakeProcess, settle
-from tests.node.supervisor.fake_sandbox import FakeInit, FakeSandbox, FakeStorage, Told, make_host
+from tests.node.supervisor.fake_sandbox import Answer, FakeInit, FakeSandbox, FakeStorage, Told, make_host
 from tests.node.supervisor.test_container import PROCESS, SPEC
 from tfnz.protocol.errors import ObjectDead
 from tfnz.protocol.exits import Cause
-from tfnz.protocol.messages import ContainerView, Streams, StreamsView
+from tfnz.protocol.messages import ContainerRunning, ContainerView, Streams, StreamsView
 from tfnz_node.core.lifecycle import State
 from tfnz_node.sandbox.control import InitGone
 from tfnz_node.sandbox.jobs import Job
@@ -165,6 +165,62 @@ async def test_a_start_of_which_nobody_was_told_is_undone(rest: Rest, has_ended:
     assert main.ended and rest.init.forgotten == [MAIN_NUMBER]
     assert [request.id for request in rest.init.requests] == [MAIN_NUMBER]
     assert container.state is State.RUNNING
+
+
+class HeldInit(FakeInit):
+    """Answers that it has booted when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.booted: Answer = asyncio.get_running_loop().create_future()
+
+    def boot(self, root_fd: int, *, hostname: str, address: str = "") -> Answer:
+        return self.booted
+
+    def kill(self) -> None:
+        super().kill()
+        if not self.booted.done():
+            self.booted.set_exception(InitGone("it was killed"))
+
+
+class HeldSandbox(FakeSandbox):
+    def __init__(self, init: FakeInit) -> None:
+        super().__init__()
+        self.init = init
+        self.next: asyncio.Future[HeldInit] = asyncio.get_running_loop().create_future()
+
+    async def renew(self) -> None:
+        await super().renew()
+        init = self.init = HeldInit()
+        self.next.set_result(init)
+
+
+@pytest.mark.parametrize("moment", ["before its boot", "before it runs", "before it is up", "when it is up"])
+async def test_that_it_runs_is_told_once(rest: Rest, moment: str) -> None:
+    """Of one that was being created: whenever its client comes back."""
+    rest.sandbox = sandbox = HeldSandbox(rest.init)
+    sandbox.may_renew.clear()
+    container = rest.take_over("creating")
+    if moment == "before its boot":
+        join(container, ready=False)
+    await sandbox.renewed.wait()
+    if moment == "before it runs":
+        join(container, ready=False)
+    sandbox.may_renew.set()
+    init = await sandbox.next
+    await init.process(MAIN_NUMBER)
+    await settle()
+    assert container.state is State.RUNNING
+    if moment == "before it is up":
+        join(container, ready=False)
+    assert rest.told.events == []
+    init.booted.set_result(None)
+    await settle()
+    if moment == "when it is up":
+        assert rest.told.events == []
+        join(container, ready=False)
+    await settle()
+    assert [type(event) for event in rest.told.events] == [ContainerRunning]
 
 
 async def test_what_its_client_has_heard_is_not_told_again(rest: Rest) -> None:
