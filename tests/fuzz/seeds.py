@@ -24,12 +24,13 @@ import zstandard
 from tests.fuzz.plan import TARGETS
 from tests.node.images.archives import Tar, docker_files, new_layout, pack
 from tfnz.framing import LENGTH
-from tfnz.protocol.frames import encode
+from tfnz.protocol.frames import encode, pack_view
 from tfnz.protocol.messages import (
     Ack,
     ClientBody,
     ClientEnvelope,
     ClientFrame,
+    ClientView,
     Hello,
     NodeBody,
     NodeEnvelope,
@@ -149,6 +150,7 @@ def _frames() -> Iterator[tuple[str, bytes]]:
                 yield f"{side}-{_name(kind)}", encode(envelope(1, 0, make_message(kind)))
     for kind in {*get_args(ClientFrame), *get_args(NodeFrame)} - {ClientEnvelope, NodeEnvelope}:
         yield _name(kind), encode(make_message(kind))
+    yield "c-view", encode(ClientEnvelope(1, 0, pack_view(make_message(ClientView))))
     yield "deep", b"\x91" * 1000
 
 

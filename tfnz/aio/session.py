@@ -14,8 +14,10 @@ from tfnz.joint import Joint, Scratch
 from tfnz.links import Connector
 from tfnz.protocol.errors import ErrorInfo, ProtocolError, TfnzError
 from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.frames import pack_view
 from tfnz.protocol.messages import (
     ClientBody,
+    ClientView,
     ContainerEnded,
     ContainerRunning,
     ContainerView,
@@ -29,7 +31,6 @@ from tfnz.protocol.messages import (
     Reply,
     RequestBody,
     Result,
-    Resync,
     Resynced,
     Stop,
     Welcome,
@@ -182,7 +183,7 @@ class Session:
         self.streams.close_all(but=lasting | again.streams, error=explain_restart())
         # What was just said of streams that are no more is of interest to nobody.
         self._held = [*repeated, *again.bodies]
-        self.connection.send(Resync(views, list(self.externals)))
+        self.connection.send(pack_view(ClientView(views, list(self.externals))))
 
     def _on_resynced(self, answer: Resynced) -> None:
         """Go on from where the node stands."""

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from .errors import InvalidArgument, ProtocolError
-from .messages import ClientFrame, NodeFrame, RequestBody
+from .messages import ClientFrame, ClientView, NodeFrame, RequestBody, Resync
 
 #: Nothing larger is sent or accepted. Pre-boot files travel inside a request, and set this size.
 MAX_FRAME = 36 * 1024 * 1024
@@ -92,3 +92,30 @@ def decode_request(body: RequestBody | msgspec.Raw) -> RequestBody:
         return body
     decoded: RequestBody = _requests.decode(body)
     return decoded
+
+
+_views = msgspec.msgpack.Decoder(ClientView)
+
+
+def pack_view(view: ClientView) -> Resync:
+    """What a client knows, as it is said."""
+    return Resync(_encoder.encode(view))
+
+
+def unpack_view(resync: Resync, *, limit: int) -> ClientView:
+    """What a client has said that it knows.
+
+    Args:
+        limit: how many bytes that can be at the most, for this client.
+
+    Raises:
+        ProtocolError: it is more, or no view.
+    """
+    if len(resync.view) > limit:
+        raise ProtocolError(
+            f"the client knows {len(resync.view)} bytes, and its session has no more than {limit}"
+        )
+    try:
+        return _views.decode(resync.view)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise ProtocolError(f"what the client knows makes no sense: {exc}") from exc

@@ -549,8 +549,8 @@ class ContainerView(Struct, frozen=True, array_like=True):
     processes: Annotated[list[ProcessView], Meta(max_length=65536)] = []
 
 
-class Resync(Struct, frozen=True, tag="resync"):
-    """All that a client knows of its session: the first that it says to a node that was restarted.
+class ClientView(Struct, frozen=True):
+    """All that a client knows of its session, when it comes back to a node that was restarted.
 
     Whatever else the session has at the node is not the client's any more: what it was to hear of that was lost, or it
     has heard of its end.
@@ -562,6 +562,16 @@ class Resync(Struct, frozen=True, tag="resync"):
 
     containers: Annotated[list[ContainerView], Meta(max_length=65536)] = []
     watching: Annotated[list[Id], Meta(max_length=65536)] = []
+
+
+class Resync(Struct, frozen=True, tag="resync"):
+    """The first that a client says to a node that was restarted.
+
+    Attributes:
+        view: its `ClientView`, packed: it may be large, and is unpacked only where it is waited for; see `frames`.
+    """
+
+    view: bytes
 
 
 class KnownProcess(Struct, frozen=True, array_like=True):

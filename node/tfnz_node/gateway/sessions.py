@@ -97,10 +97,10 @@ class Sessions:
         release: destroys all that a session owns; given the session and why it ends.
         authorised: whether an account may still be here.
         book: where sessions are kept for the next daemon, before their clients hear of them.
-        resync: brings together what a client knows of a session of an earlier daemon and what is there. It has the
-            streams that go on adopted (`Session.adopt_input`, `adopt_output`), ends whatever the client does not
-            know, and answers. What is sent to the client meanwhile, it hears after the answer. A ProtocolError
-            ends the session.
+        resync: brings together what a client says that it knows of a session of an earlier daemon and what is
+            there. It has the streams that go on adopted (`Session.adopt_input`, `adopt_output`), ends whatever the
+            client does not know, and answers. What is sent to the client meanwhile, it hears after the answer. A
+            ProtocolError ends the session.
         find_process: a descriptor of the process of a peer (pidfd), the caller's to close; None when it is not known.
         takeover_s: how long a client has to come back to its session after the daemon was restarted.
         max_sessions_per_account: of `max_sessions`; 0 is no limit.

@@ -89,6 +89,9 @@ class Processes:
         self._last_number = MAIN_NUMBER
         self._container_is_ending = False
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     async def start(
         self,
         process_id: str,

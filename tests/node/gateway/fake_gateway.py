@@ -7,9 +7,10 @@ import os
 from collections.abc import Awaitable, Callable
 
 from tfnz.protocol.channel import open_client_channel
-from tfnz.protocol.frames import encode, node_frames
+from tfnz.protocol.frames import MAX_FRAME, encode, node_frames, unpack_view
 from tfnz.protocol.messages import (
     ClientFrame,
+    ClientView,
     Done,
     GetNodeStatus,
     Hello,
@@ -56,7 +57,7 @@ class Gateway:
         self.serve: Callable[[Session, Request], Awaitable[Result]] = self._do_nothing
         self.release: Callable[[Session], Awaitable[None]] = self._release
         self.resync: Callable[[Session, Resync], Awaitable[Resynced]] = self._resync
-        self.resyncs: list[Resync] = []
+        self.resyncs: list[ClientView] = []
         self.process: int | None = None
         self.sessions = Sessions(
             send=lambda peer, frame: self.connections[peer.routing_id].hear(frame),
@@ -83,8 +84,8 @@ class Gateway:
     async def _release(self, session: Session) -> None:
         self.released.append(session.id)
 
-    async def _resync(self, session: Session, view: Resync) -> Resynced:
-        self.resyncs.append(view)
+    async def _resync(self, session: Session, said: Resync) -> Resynced:
+        self.resyncs.append(unpack_view(said, limit=MAX_FRAME))
         return Resynced()
 
     def _authorised(self, account: str) -> bool:

@@ -17,7 +17,9 @@ from tfnz.links import LinkBroken
 from tfnz.links.memory import MemoryConnector, MemoryLink
 from tfnz.protocol.errors import ConnectionFailed, ContainerNotFound, ProcessNotFound
 from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.frames import MAX_FRAME, unpack_view
 from tfnz.protocol.messages import (
+    ClientView,
     ContainerCreated,
     ContainerEnded,
     ContainerInfo,
@@ -177,7 +179,7 @@ class Daemon:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.dead = False
-        self.resyncs: list[Resync] = []
+        self.resyncs: list[ClientView] = []
         #: What may have to wait before it is done, if a test wants that.
         self.gate = asyncio.Event()
         self.gate.set()
@@ -371,7 +373,8 @@ class Daemon:
 
     # --- after a restart
 
-    async def _resync(self, session: Session, view: Resync) -> Resynced:
+    async def _resync(self, session: Session, said: Resync) -> Resynced:
+        view = unpack_view(said, limit=MAX_FRAME)
         self.resyncs.append(view)
         await self.gate.wait()
         mine = {room.id: room for room in self.host.rooms.values() if room.session == session.id}

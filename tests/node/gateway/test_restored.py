@@ -21,9 +21,11 @@ from tests.node.gateway.fake_gateway import (
 from tfnz.protocol.channel import open_client_channel
 from tfnz.protocol.errors import NoCapacity, ProtocolError
 from tfnz.protocol.exits import Cause, Exit
+from tfnz.protocol.frames import MAX_FRAME, pack_view
 from tfnz.protocol.ids import new_id
 from tfnz.protocol.messages import (
     ClientBody,
+    ClientView,
     ContainerEnded,
     ContainerRunning,
     Credit,
@@ -32,6 +34,7 @@ from tfnz.protocol.messages import (
     GetNodeStatus,
     Hello,
     KnownContainer,
+    Refused,
     Reply,
     Request,
     Resync,
@@ -44,6 +47,7 @@ from tfnz_node.gateway.streams import OutStream
 
 pytestmark = pytest.mark.asyncio(loop_factories=["jumping"])
 
+RESYNC = pack_view(ClientView())
 ENDED = ContainerEnded("c", Exit(Cause.EXITED, 0))
 
 
@@ -95,9 +99,9 @@ async def test_a_client_is_welcomed_and_begins_with_what_it_knows(book: MemoryBo
     again = client.welcome
     assert (again.session, again.token, again.received) == (welcome.session, welcome.token, 0)
     assert again.resumed and again.restarted and again.incarnation != welcome.incarnation
-    say(client, Resync([], ["x"]))
+    say(client, pack_view(ClientView([], ["x"])))
     await settle()
-    assert gateway.resyncs == [Resync([], ["x"])]
+    assert gateway.resyncs == [ClientView([], ["x"])]
     assert client.bodies == [Resynced()]
     say(client, Request(80, "", GetNodeStatus()))
     await settle()
@@ -122,7 +126,7 @@ async def test_what_is_said_before_the_client_is_back_comes_after_the_answer(boo
     owned.send(ENDED, lambda: told.append(1))
     await settle()
     assert client.bodies == []
-    say(client, Resync())
+    say(client, RESYNC)
     await settle()
     assert client.bodies == [ENDED, answer, running, ended]
     assert told == []
@@ -138,7 +142,7 @@ async def test_a_welcome_that_is_lost_is_given_again(book: MemoryBook) -> None:
     come_back(gateway, welcome).close()
     client = come_back(gateway, welcome)
     assert client.welcome.restarted
-    say(client, Resync())
+    say(client, RESYNC)
     await settle()
     assert client.bodies == [Resynced()]
 
@@ -153,7 +157,7 @@ async def test_a_break_while_both_find_out_costs_nothing(book: MemoryBook) -> No
 
     gateway.resync = resync
     welcome = client.welcome
-    say(client, Resync())
+    say(client, RESYNC)
     await settle()
     client.close()
     again = gateway.connect()
@@ -184,7 +188,7 @@ async def test_streams_go_on_only_after_the_answer(book: MemoryBook) -> None:
         return Resynced()
 
     gateway.resync = resync
-    say(client, Resync())
+    say(client, RESYNC)
     await settle()
     assert client.bodies == [Resynced(), Data(5, b"x" * 100)]
     assert rooms == [0]
@@ -199,8 +203,8 @@ async def test_streams_go_on_only_after_the_answer(book: MemoryBook) -> None:
     [
         [Request(1, "", GetNodeStatus())],
         [Data(1, b"x")],
-        [Resync(), Request(1, "", GetNodeStatus())],
-        [Resync(), Resync()],
+        [RESYNC, Request(1, "", GetNodeStatus())],
+        [RESYNC, RESYNC],
     ],
     ids=["a request", "a stream", "too early", "twice"],
 )
@@ -214,11 +218,14 @@ async def test_nothing_else_is_heard_before_the_answer(book: MemoryBook, bodies:
 
 
 async def test_a_session_of_this_daemon_has_nothing_to_find_out(book: MemoryBook) -> None:
+    """Nor is it looked at what its client says: that is no view."""
     gateway = Gateway(book=book)
     client = gateway.open()
-    say(client, Resync())
+    say(client, Resync(b"\xc1" * (MAX_FRAME - 100)))
     await settle()
     assert client.refusals[0] == "protocol_error"
+    refused = next(frame for frame in client.frames if isinstance(frame, Refused))
+    assert "was not restarted" in refused.error.message
     assert gateway.resyncs == []
 
 
@@ -231,7 +238,7 @@ async def test_a_client_that_cannot_be_matched_loses_its_session(book: MemoryBoo
 
     gateway.resync = resync
     sweeping = asyncio.create_task(gateway.sessions.sweep_forever())
-    say(client, Resync())
+    say(client, RESYNC)
     await asyncio.sleep(2)
     sweeping.cancel()
     assert client.refusals == ["protocol_error"]
@@ -266,7 +273,7 @@ async def test_what_another_daemon_has_numbered_is_of_no_use_to_a_session_that_g
     book: MemoryBook,
 ) -> None:
     gateway, _, client = await restored(book)
-    say(client, Resync())
+    say(client, RESYNC)
     await settle()
     late = gateway.connect()
     late.say(Hello([1], client.welcome.token, client.welcome.session, 0, "", "another"))

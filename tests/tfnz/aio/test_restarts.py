@@ -41,7 +41,7 @@ def test_what_belongs_to_a_request_that_never_came_is_said_with_it() -> None:
         Data(1, b"of another"),
         run,
         Data(4, b"input"),
-        Resync(),
+        Resync(b""),
         Credit(2, 7),
         put,
         End(4),

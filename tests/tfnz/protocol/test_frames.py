@@ -11,12 +11,21 @@ from hypothesis import strategies as st
 
 from tfnz.protocol.errors import ErrorInfo, InvalidArgument, ProtocolError
 from tfnz.protocol.exits import Cause, Exit
-from tfnz.protocol.frames import MAX_FRAME, client_frames, encode, encode_request, node_frames
+from tfnz.protocol.frames import (
+    MAX_FRAME,
+    client_frames,
+    encode,
+    encode_request,
+    node_frames,
+    pack_view,
+    unpack_view,
+)
 from tfnz.protocol.messages import (
     VERSIONS,
     Ack,
     ClientEnvelope,
     ClientFrame,
+    ClientView,
     ContainerEnded,
     ContainerView,
     Data,
@@ -46,7 +55,7 @@ from tfnz.protocol.streams import MAX_CREDIT
 
 SPAWN = SpawnContainer("busybox", Streams(1, 2, 3), ["true"], files=[PreBootFile("/x", b"y")])
 SEEN = StreamsView(Streams(1, 2, 3), 10, True, Position(5, 7), None)
-RESYNC = Resync([ContainerView("c", True, SEEN, [ProcessView("p", SEEN)])], ["other"])
+VIEW = ClientView([ContainerView("c", True, SEEN, [ProcessView("p", SEEN)])], ["other"])
 RESYNCED = Resynced([KnownContainer("c", Position(10, 0), [KnownProcess("p")])], ["other"])
 CLIENT: list[ClientFrame] = [
     Hello([1], "token", "session", 7, "test"),
@@ -55,7 +64,7 @@ CLIENT: list[ClientFrame] = [
     ClientEnvelope(1, 0, Request(1, "", SPAWN)),
     ClientEnvelope(2, 0, Data(1, b"bytes")),
     Hello([1], "token", "session", 7, "test", "incarnation"),
-    ClientEnvelope(1, 0, RESYNC),
+    ClientEnvelope(1, 0, pack_view(VIEW)),
 ]
 NODE: list[NodeFrame] = [
     Refused(ErrorInfo("not_authorised", "no")),
@@ -114,8 +123,8 @@ _VIEWS = st.builds(
     _POSITIONS,
     _POSITIONS,
 )
-_RESYNCS = st.builds(
-    Resync,
+_CLIENT_VIEWS = st.builds(
+    ClientView,
     st.lists(
         st.builds(
             ContainerView,
@@ -143,9 +152,11 @@ _RESYNCEDS = st.builds(
 )
 
 
-@given(_RESYNCS, _RESYNCEDS)
-def test_whatever_both_sides_know_after_a_restart_survives(resync: Resync, resynced: Resynced) -> None:
+@given(_CLIENT_VIEWS, _RESYNCEDS)
+def test_whatever_both_sides_know_after_a_restart_survives(view: ClientView, resynced: Resynced) -> None:
+    resync = pack_view(view)
     assert client_frames.decode(encode(ClientEnvelope(1, 0, resync))) == ClientEnvelope(1, 0, resync)
+    assert unpack_view(resync, limit=len(resync.view)) == view
     assert node_frames.decode(encode(NodeEnvelope(1, 0, resynced))) == NodeEnvelope(1, 0, resynced)
 
 
@@ -161,14 +172,20 @@ def test_whatever_both_sides_know_after_a_restart_survives(resync: Resync, resyn
     ],
 )
 def test_a_view_that_cannot_be_is_refused(streams: object, words: str) -> None:
-    frame = {
-        "type": "c",
-        "seq": 1,
-        "ack": 0,
-        "body": {"type": "resync", "containers": [["c", True, streams, []]], "watching": []},
-    }
+    view = msgspec.msgpack.encode({"containers": [["c", True, streams, []]], "watching": []})
     with pytest.raises(ProtocolError, match=words):
-        client_frames.decode(msgspec.msgpack.encode(frame))
+        unpack_view(Resync(view), limit=len(view))
+
+
+@pytest.mark.parametrize("view", [b"", b"\xc1", b"\x91" * 5000, b"\x90"])
+def test_a_view_of_any_bytes_is_refused(view: bytes) -> None:
+    with pytest.raises(ProtocolError, match="makes no sense"):
+        unpack_view(Resync(view), limit=len(view))
+
+
+def test_a_view_of_more_than_there_can_be_is_not_looked_at() -> None:
+    with pytest.raises(ProtocolError, match="no more than 9"):
+        unpack_view(Resync(b"\xc1" * 10), limit=9)
 
 
 @given(st.data())
