@@ -23,7 +23,7 @@ struct record {
 };
 
 // Takes the descriptors over, also when it refuses; what was there under this name is closed once the new is there.
-// False when there is no room: then the old one stays.
+// False when there is no room: then nothing has the name any more, for what was there is out of date.
 bool records_put(const char *name, const char *bytes, uint32_t size, const int *fds, int fd_count);
 
 // Forgets a record and closes its descriptors; of one that is not there, nothing.

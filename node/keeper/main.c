@@ -55,7 +55,7 @@ static long now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static bool send_message(int to, uint32_t kind, uint32_t argument, const struct record *record)
+static bool send_message(int to, uint32_t kind, uint32_t argument, const struct record *record, int flags)
 {
 	union {
 		char bytes[CMSG_SPACE(RECORD_MAX_FDS * sizeof(int))];
@@ -82,7 +82,7 @@ static bool send_message(int to, uint32_t kind, uint32_t argument, const struct 
 	}
 	ssize_t sent;
 	do
-		sent = sendmsg(to, &message, MSG_NOSIGNAL);
+		sent = sendmsg(to, &message, MSG_NOSIGNAL | flags);
 	while (sent < 0 && errno == EINTR);
 	return sent >= 0;
 }
@@ -90,9 +90,15 @@ static bool send_message(int to, uint32_t kind, uint32_t argument, const struct 
 static bool list_all(int to)
 {
 	for (unsigned i = 0; i < records_count(); i++)
-		if (!send_message(to, KIND_RECORD, 0, records_at(i)))
+		if (!send_message(to, KIND_RECORD, 0, records_at(i), 0))
 			return false;
-	return send_message(to, KIND_LISTED, (uint32_t)getpid(), NULL);
+	return send_message(to, KIND_LISTED, (uint32_t)getpid(), NULL, 0);
+}
+
+static void close_all(const int *fds, int fd_count)
+{
+	for (int i = 0; i < fd_count; i++)
+		close(fds[i]);
 }
 
 static int take_fds(struct msghdr *message, int *fds)
@@ -108,13 +114,27 @@ static int take_fds(struct msghdr *message, int *fds)
 	return count;
 }
 
-static bool serve_put(int daemon, const char *name, const char *bytes, size_t size, const int *fds, int fd_count)
+// A daemon that does not read must not hold us up, or each waits for the other to read. It does not know then what it
+// has lost, so nothing of it may be taken over.
+static bool refuse(int daemon, const char *name)
 {
-	if (records_put(name, bytes, (uint32_t)size, fds, fd_count))
-		return true;
 	char copy[NAME_MAX_BYTES + 1];
 	strcpy(copy, name);
-	return send_message(daemon, KIND_REFUSED, 0, &(struct record){.name = copy, .bytes = copy});
+	if (send_message(daemon, KIND_REFUSED, 0, &(struct record){.name = copy, .bytes = copy}, MSG_DONTWAIT))
+		return true;
+	told_to_end = errno == EAGAIN;
+	return false;
+}
+
+// Without all of its descriptors, which we may have had no room for, a record is none.
+static bool serve_put(int daemon, const char *name, const char *bytes, size_t size, const int *fds, int fd_count,
+		      bool complete)
+{
+	if (complete)
+		return records_put(name, bytes, (uint32_t)size, fds, fd_count) || refuse(daemon, name);
+	close_all(fds, fd_count);
+	records_delete(name);
+	return refuse(daemon, name);
 }
 
 // One message; false when the daemon has gone, or says what no daemon says.
@@ -143,16 +163,16 @@ static bool serve_message(int daemon)
 	int fd_count = take_fds(&message, fds);
 	size_t rest = (size_t)size - sizeof header;
 	const char *name = incoming + sizeof header;
-	bool whole = size >= (ssize_t)sizeof header && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+	bool whole = size >= (ssize_t)sizeof header && !(message.msg_flags & MSG_TRUNC);
 	if (whole) {
 		memcpy(&header, incoming, sizeof header);
 		whole = header.name_size <= rest && header.name_size <= NAME_MAX_BYTES + 1 &&
 			(!header.name_size || memchr(name, 0, header.name_size) == name + header.name_size - 1);
 	}
 	if (whole && header.kind == KIND_PUT && header.name_size > 1)
-		return serve_put(daemon, name, name + header.name_size, rest - header.name_size, fds, fd_count);
-	for (int i = 0; i < fd_count; i++)
-		close(fds[i]);
+		return serve_put(daemon, name, name + header.name_size, rest - header.name_size, fds, fd_count,
+				 !(message.msg_flags & MSG_CTRUNC));
+	close_all(fds, fd_count);
 	if (whole && header.kind == KIND_DELETE && header.name_size > 1) {
 		records_delete(name);
 		return true;

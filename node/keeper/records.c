@@ -49,10 +49,12 @@ bool records_put(const char *name, const char *bytes, uint32_t size, const int *
 	struct record *old = find(name, hash);
 	size_t length = strlen(name);
 	struct record new = {.hash = hash, .size = size, .fd_count = fd_count};
+	size_t others_bytes = all_bytes - (old ? old->size : 0);
 
-	if (fd_count > RECORD_MAX_FDS || all_bytes + size > ALL_RECORDS_MAX_BYTES || (!old && count == RECORDS_MAX) ||
+	if (fd_count > RECORD_MAX_FDS || others_bytes + size > ALL_RECORDS_MAX_BYTES || (!old && count == RECORDS_MAX) ||
 	    (!old && !make_room()) || !(new.name = malloc(length + 1 + size))) {
 		close_all(fds, fd_count);
+		records_delete(name);
 		return false;
 	}
 	memcpy(new.name, name, length + 1);

@@ -181,7 +181,7 @@ class Keeping:
         self._serves = True
         if (client := self._client) is not None:
             loop = asyncio.get_running_loop()
-            loop.add_reader(client.fileno(), client.listen, self._lost)
+            loop.add_reader(client.fileno(), client.listen, self._lost, self.ledger.lose)
 
     def _lost(self) -> None:
         assert self._client is not None

@@ -87,7 +87,8 @@ def read_estate(keeper: Keeper, found: Iterable[Kept], sessions: set[str]) -> Es
         sessions: those that may still come back.
     """
     estate = Estate()
-    for kept in found:
+    # What a container has comes after it, also when its own record was lost and written again.
+    for kept in sorted(found, key=lambda kept: not kept.name.startswith(f"{ledger.CONTAINER}.")):
         kind = kept.name.partition(".")[0]
         try:
             understood = _read(estate, kind, kept, sessions)

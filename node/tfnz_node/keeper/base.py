@@ -37,7 +37,7 @@ class Keeper(Protocol):
         """Keep a record with copies of these descriptors, in place of what has the name. The descriptors stay ours.
 
         Raises:
-            KeeperGone: nothing is kept any more.
+            KeeperGone: nothing is kept any more, nor taken over of what was.
         """
 
     def delete(self, name: str) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import logging
 import os
+import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -49,19 +51,29 @@ class KeeperClient(Keeper):
         self._send(_LIST, argument=max(1, int(takeover_s * 1000)))
         self.found: list[Kept] = []
         self.pid = 0
-        while not self.pid:
-            kind, argument, kept = self._receive()
-            if kind == _RECORD:
-                self.found.append(kept)
-            elif kind == _LISTED:
-                self.pid = argument
+        try:
+            while not self.pid:
+                kind, argument, kept = self._receive()
+                if kind == _RECORD:
+                    self.found.append(kept)
+                elif kind == _LISTED:
+                    self.pid = argument
+        except BaseException:
+            for kept in self.found:
+                kept.close()
+            raise
 
     def fileno(self) -> int:
         """Readable when `listen` has something to do."""
         return self._socket.fileno()
 
-    def listen(self, lost: Callable[[], None]) -> None:
-        """Hear what the keeper says by itself, which is bad news; `lost` is called when it has ended."""
+    def listen(self, lost: Callable[[], None], refused: Callable[[str], None]) -> None:
+        """Hear what the keeper says by itself, which is bad news.
+
+        Args:
+            lost: called when it has ended.
+            refused: called with the name of a record for which it had no room; nothing has that name any more.
+        """
         try:
             kind, _, kept = self._receive()
         except (KeeperGone, OSError):
@@ -69,14 +81,15 @@ class KeeperClient(Keeper):
             return
         if kind == _REFUSED:
             log.error("the keeper has no room for %s: it would not outlive this daemon", kept.name)
+            refused(kept.name)
 
     def put(self, name: str, record: bytes, fds: Sequence[int] = ()) -> None:
         check(name, record, fds)
-        self._send(_PUT, name, record, fds)
+        self._tell(_PUT, name, record, fds)
 
     def delete(self, name: str) -> None:
         check(name)
-        self._send(_DELETE, name)
+        self._tell(_DELETE, name)
 
     def close(self) -> None:
         """As promised; returns when the keeper has forgotten everything. Idempotent."""
@@ -90,6 +103,26 @@ class KeeperClient(Keeper):
                     os.close(fd)
         self._socket.close()
 
+    def _tell(self, kind: int, name: str, record: bytes = b"", fds: Sequence[int] = ()) -> None:
+        """Have something done. When that fails, what the keeper has is out of date, and it is to forget it."""
+        try:
+            self._send(kind, name, record, fds)
+        except KeeperGone:
+            self._have_forgotten()
+            raise
+
+    def _have_forgotten(self) -> None:
+        self._socket.setblocking(False)
+        try:
+            self._send(_END)
+        except KeeperGone as exc:
+            if isinstance(exc.__cause__, BlockingIOError):
+                log.error("the keeper does not read what it is told, and is killed")
+                os.kill(self.pid, signal.SIGKILL)
+        # Whoever listens hears of it now, and nothing more can be said.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def _send(
         self, kind: int, name: str = "", record: bytes = b"", fds: Sequence[int] = (), *, argument: int = 0
     ) -> None:
@@ -102,11 +135,18 @@ class KeeperClient(Keeper):
 
     def _receive(self) -> tuple[int, int, Kept]:
         space = socket.CMSG_SPACE(MAX_RECORD_FDS * 4)
-        data, ancillary, _, _ = self._socket.recvmsg(_MOST_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = self._socket.recvmsg(_MOST_BYTES, space, socket.MSG_CMSG_CLOEXEC)
         fds = array.array("i")
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            for fd in fds:
+                os.close(fd)
+            # They are the keeper's still, and there for whoever has room for them.
+            raise OSError(
+                errno.EMFILE, "not all descriptors that it holds could be opened: raise LimitNOFILE"
+            )
         if len(data) < _HEADER.size:
             raise KeeperGone("the keeper has ended")
         kind, argument, name_size = _HEADER.unpack_from(data)
@@ -123,6 +163,17 @@ def open_keeper(data_dir: Path, binary: Path, takeover_s: float) -> KeeperClient
     Raises:
         KeeperFailed: there is none, and none could be started.
     """
+    with contextlib.suppress(
+        ConnectionError
+    ):  # it was about to end, as one is that was told to forget everything
+        return _open(data_dir, binary, takeover_s)
+    try:
+        return _open(data_dir, binary, takeover_s)
+    except ConnectionError as exc:
+        raise KeeperFailed(f"the keeper of {data_dir} does not answer: {exc}") from exc
+
+
+def _open(data_dir: Path, binary: Path, takeover_s: float) -> KeeperClient:
     connection = _connect(data_dir)
     if connection is None:
         _start(binary, data_dir, takeover_s)
@@ -131,6 +182,9 @@ def open_keeper(data_dir: Path, binary: Path, takeover_s: float) -> KeeperClient
         raise KeeperFailed(f"{binary} was started, and does not answer in {data_dir}")
     try:
         return KeeperClient(connection, takeover_s)
+    except ConnectionError:
+        connection.close()
+        raise
     except (OSError, UnicodeDecodeError) as exc:
         connection.close()
         raise KeeperFailed(f"the keeper of {data_dir} does not answer: {exc}") from exc

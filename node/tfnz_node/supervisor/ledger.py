@@ -22,6 +22,8 @@ class Ledger:
     def __init__(self, keeper: Keeper | None = None) -> None:
         self._keeper: Keeper = keeper or NoKeeper()
         self.lasting = self._keeper.lasting
+        #: Containers whose egress is not kept, and which are not kept therefore.
+        self._without_egress: set[str] = set()
         #: Ends that clients have perhaps not heard of, by session.
         self._untold: dict[str, dict[str, None]] = {}
 
@@ -30,6 +32,16 @@ class Ledger:
         if self.lasting:
             log.error("the keeper has ended: containers would end with this daemon until it is started again")
         self.lasting = False
+
+    def lose(self, name: str) -> None:
+        """There was no room for a record, and none of its name is left.
+
+        Without it a container might reach outside what it may not any more, so that one does not outlive us either.
+        """
+        kind, _, id = name.partition(".")
+        if kind == EGRESS:
+            self._without_egress.add(id)
+            self._delete(f"{CONTAINER}.{id}")
 
     def _put(self, name: str, record: object, fds: Sequence[int] = ()) -> None:
         if self.lasting:
@@ -50,7 +62,7 @@ class Ledger:
 
     def put_container(self, record: ContainerRecord, fds: Mapping[str, int]) -> None:
         """`record.fds` says in which order."""
-        if self.lasting:
+        if self.lasting and record.id not in self._without_egress:
             name = f"{CONTAINER}.{record.id}"
             self._put(name, record, [fds[one] for one in record.fds])
             if record.exit is not None:
@@ -93,9 +105,11 @@ class Ledger:
         self._delete(_name_permission(permission))
 
     def put_egress(self, record: EgressRecord) -> None:
+        self._without_egress.discard(record.container)
         self._put(f"{EGRESS}.{record.container}", record)
 
     def delete_egress(self, container: str) -> None:
+        self._without_egress.discard(container)
         self._delete(f"{EGRESS}.{container}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
 import secrets
 import select
 import signal
@@ -11,7 +13,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,23 @@ def open_one(directory: Path, takeover_s: float = LONG_S) -> KeeperClient:
 def leave(keeper: KeeperClient) -> None:
     """Go as a daemon does that was killed."""
     keeper._socket.close()
+
+
+def not_refused(name: str) -> None:
+    raise AssertionError(name)
+
+
+@contextmanager
+def few_descriptors(pid: int, free: int) -> Iterator[None]:
+    """A process may open so many more than it has."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    unused = (number for number in itertools.count() if number not in taken)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (next(itertools.islice(unused, free, None)), before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def memory_file(content: bytes) -> int:
@@ -149,12 +168,96 @@ def test_its_end_is_noticed(directory: Path) -> None:
     lost: list[bool] = []
     os.kill(keeper.pid, signal.SIGKILL)
     assert select.select([keeper.fileno()], [], [], SOON_S)[0]
-    keeper.listen(lambda: lost.append(True))
+    keeper.listen(lambda: lost.append(True), not_refused)
     assert lost == [True]
     with pytest.raises(KeeperGone):
         keeper.put("a", b"")
     keeper.close()
     keeper.close()
+
+
+def test_what_is_refused_is_told_and_not_there_in_an_older_form(directory: Path) -> None:
+    keeper = open_one(directory)
+    keeper.put("a", b"old")
+    keeper.put("b", b"kept")
+    refused: list[str] = []
+    with few_descriptors(keeper.pid, 1):
+        keeper.put("a", b"new", [0, 0])
+        keeper.put("c", b"", [0])
+        assert select.select([keeper.fileno()], [], [], SOON_S)[0]
+        keeper.listen(lambda: None, refused.append)
+    assert refused == ["a"]
+    leave(keeper)
+    again = open_one(directory)
+    assert [(kept.name, len(kept.fds)) for kept in again.found] == [("b", 0), ("c", 1)]
+    for kept in again.found:
+        kept.close()
+    again.close()
+
+
+def test_whoever_does_not_read_what_is_refused_is_not_waited_for(directory: Path) -> None:
+    """And what it has put is forgotten, since it does not know what is missing."""
+    keeper = open_one(directory)
+    keeper.put("a", b"kept")
+    with few_descriptors(keeper.pid, 0), pytest.raises(KeeperGone) as gone:
+        for number in range(100_000):
+            keeper.put(str(number), b"", [0])
+    assert isinstance(gone.value.__cause__, BrokenPipeError | ConnectionResetError)
+    leave(keeper)
+    again = open_one(directory)
+    assert again.found == []
+    again.close()
+
+
+def test_what_cannot_all_be_opened_stays_for_the_next(directory: Path) -> None:
+    first = open_one(directory)
+    first.put("a", b"", [0])
+    first.put("b", b"", [0] * MAX_RECORD_FDS)
+    leave(first)
+    before = len(os.listdir("/proc/self/fd"))
+    with few_descriptors(os.getpid(), 8), pytest.raises(KeeperFailed, match="LimitNOFILE"):
+        open_one(directory)
+    assert len(os.listdir("/proc/self/fd")) == before
+    second = open_one(directory)
+    assert [len(kept.fds) for kept in second.found] == [1, MAX_RECORD_FDS]
+    for kept in second.found:
+        kept.close()
+    second.close()
+
+
+def test_what_is_out_of_date_is_not_taken_over(directory: Path) -> None:
+    """A record that could not be sent is missing, so all are forgotten, and whoever listens hears of it."""
+    keeper = open_one(directory)
+    keeper.put("a", b"old")
+    lost: list[bool] = []
+    with pytest.raises(KeeperGone):
+        keeper.put("a", b"new", [10**6])
+    assert select.select([keeper.fileno()], [], [], SOON_S)[0]
+    keeper.listen(lambda: lost.append(True), not_refused)
+    assert lost == [True]
+    leave(keeper)
+    again = open_one(directory)
+    assert again.found == []
+    again.close()
+
+
+@pytest.mark.parametrize("size", [0, 1000], ids=["of which nothing fits", "of which the end fits"])
+def test_a_keeper_that_does_not_read_keeps_nothing(directory: Path, size: int) -> None:
+    keeper = open_one(directory)
+    keeper.put("a", b"old")
+    ended = os.pidfd_open(keeper.pid)
+    os.kill(keeper.pid, signal.SIGSTOP)
+    keeper._socket.settimeout(0.05)
+    with pytest.raises(KeeperGone):
+        for number in range(100_000):
+            keeper.put(f"{number:06}", b"x" * size)
+    signal.pidfd_send_signal(ended, signal.SIGCONT)
+    assert select.select([ended], [], [], SOON_S)[0]
+    os.close(ended)
+    leave(keeper)
+    again = open_one(directory)
+    assert again.found == []
+    again.close()
 
 
 def test_others_are_not_served(directory: Path) -> None:
