@@ -177,9 +177,12 @@ class Keeping:
         return None if self._client is None else self._client.pid
 
     def serves(self) -> None:
-        """From now on, an end of ours that is no accident is the end of everything."""
+        """What was found goes on. From now on, an end of ours that is no accident is the end of everything."""
         self._serves = True
+        # Containers have of it what they need; the rest, such as the files that others began with, may go with them.
+        self.estate = Estate()
         if (client := self._client) is not None:
+            client.found.clear()
             loop = asyncio.get_running_loop()
             loop.add_reader(client.fileno(), client.listen, self._lost, self.ledger.lose)
 

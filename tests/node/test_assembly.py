@@ -7,6 +7,7 @@ import base64
 import os
 import socket
 import stat
+import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, closing
@@ -19,6 +20,7 @@ from nacl.public import PrivateKey
 
 from tests.node.handlers.fake_node import FakeNode
 from tests.node.supervisor.fake_sandbox import FakeStorage
+from tests.node.supervisor.test_container import SPEC
 from tfnz.links import Connector, Link
 from tfnz.links.unix import UnixConnector
 from tfnz.links.zeromq import CurveKeys, ZmqConnector
@@ -45,18 +47,23 @@ from tfnz.protocol.messages import (
     Welcome,
 )
 from tfnz_node.accounts import Accounts
-from tfnz_node.assembly import gateway, make_node, sweep_storage
+from tfnz_node.assembly import Keeping, gateway, make_node, sweep_storage
 from tfnz_node.config import NodeConfig
 from tfnz_node.firewall.base import MemoryFirewall
+from tfnz_node.gateway.book import SessionRecord
 from tfnz_node.gateway.zap import Authenticator
 from tfnz_node.handlers.adoption import Estate
 from tfnz_node.handlers.context import Node
+from tfnz_node.handlers.kept_sessions import KeptSessions
+from tfnz_node.init_binary import find_keeper
+from tfnz_node.keeper.client import KeeperClient, open_keeper
 from tfnz_node.keys import load_keys
 from tfnz_node.links.base import NoLinks
+from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.pool import Pool
 from tfnz_node.storage.base import Storage
 from tfnz_node.store.memory import MemoryStore
-from tfnz_node.supervisor import boot
+from tfnz_node.supervisor import boot, records
 from tfnz_node.supervisor.network import Network
 
 pytestmark = pytest.mark.asyncio
@@ -328,6 +335,35 @@ async def test_a_node_has_what_its_configuration_says(tmp_path: Path) -> None:
     assert node.name == socket.gethostname()
     assert node.cgroups == "v2"
     assert node.import_limits.layers == config.images.layers
+
+
+async def test_what_was_taken_over_is_not_kept_for_ever(tmp_path: Path) -> None:
+    """Files of containers that end one day are in it."""
+    session, process = (
+        SessionRecord("s", "t", "uid:0"),
+        records.ProcessRecord(id="p", container="c", session="s", number=2, fds=()),
+    )
+    container = records.ContainerRecord(id="c", session="s", slot=1, pid=1, stage="ended", fds=("spec",))
+    first = open_keeper(tmp_path, find_keeper(), 60.0)
+    KeptSessions(first).put(session, None)
+    spec = memory_file("spec", records.encode(SPEC))
+    first.put("container.c", records.encode(container), [spec])
+    first.put("process.c.p", records.encode(process))
+    os.close(spec)
+    first._socket.close()  # as a daemon that is killed
+    keeping = Keeping()
+    keeping.open(tmp_path, find_keeper(), 60.0)
+    [left] = keeping.estate.containers.values()
+    assert len(left.processes) == 1
+    os.close(left.fds["spec"])
+    forgotten = weakref.ref(left)
+    del left
+    assert forgotten() is not None
+    keeping.serves()
+    assert forgotten() is None
+    assert isinstance(keeping.keeper, KeeperClient) and keeping.keeper.found == []
+    keeping.close()
+    open_keeper(tmp_path, find_keeper(), 60.0).close()
 
 
 async def test_what_an_earlier_daemon_left_is_removed(tmp_path: Path) -> None:
