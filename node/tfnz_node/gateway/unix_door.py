@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import logging
+import os
 import socket
 import struct
 from collections import Counter
@@ -46,7 +48,8 @@ MAX_QUEUED_BYTES: Final = MAX_OUTBOX_BYTES + 2 * MAX_FRAME
 FAREWELL_S: Final = 10.0
 #: Linux 6.16. Without it, a client may pass us a descriptor that takes for ever to close, and we would wait for that.
 _SO_PASSRIGHTS: Final = 83
-#: Linux 6.5. Without it, a client that ends while there is no daemon is noticed when it does not come back.
+#: Linux 6.5. Without it there is only the number of the process that connected, which may have ended and be another's
+#: by now: then the end of that one is waited for, and whoever is still there has to say so, as when it is cut off.
 _SO_PEERPIDFD: Final = 77
 #: struct ucred of SO_PEERCRED: process, user and group.
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -132,7 +135,12 @@ class UnixDoor:
             return None
         try:
             return caller.socket.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-        except OSError:  # an older kernel, or its process and what it knew of it are gone
+        except OSError as exc:
+            if exc.errno != errno.ENOPROTOOPT:
+                return None
+        try:
+            return os.pidfd_open(_find_credentials(caller.socket)[0])
+        except OSError:  # it has ended
             return None
 
     def hang_up(self, peer: Peer) -> None:
@@ -164,8 +172,7 @@ class UnixDoor:
                 connection.close()
 
     def _welcome(self, connection: socket.socket) -> None:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(credentials)
+        uid = _find_credentials(connection)[1]
         refusal = self._judge(uid)
         account = account_of_uid(uid)
         number = next(self._numbers)
@@ -223,3 +230,10 @@ class UnixDoor:
         if not self._count[caller.uid]:
             del self._count[caller.uid]
         caller.connection.close()
+
+
+def _find_credentials(connection: socket.socket) -> tuple[int, int]:
+    """The process and the user who have connected, as the kernel knows them."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    return pid, uid

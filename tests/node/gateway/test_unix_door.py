@@ -393,7 +393,12 @@ async def test_a_name_that_cannot_be_had_is_named(hall: Hall) -> None:
     await hall.greet()
 
 
-async def test_the_kernel_says_which_process_it_is(hall: Hall) -> None:
+@pytest.mark.parametrize("kernel", ["of today", "of Debian 12"])
+async def test_the_kernel_says_which_process_it_is(
+    hall: Hall, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel == "of Debian 12":
+        monkeypatch.setattr(module, "_SO_PEERPIDFD", 9999)
     caller, peer = await hall.greet()
     process = hall.door.find_process(peer)
     assert process is not None
