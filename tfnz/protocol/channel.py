@@ -36,6 +36,7 @@ class Channel(Generic[Sent, Received]):
         self._wrap = wrap
         self._outbox: deque[tuple[int, bytes]] = deque()
         self._awaited: deque[tuple[int, Callable[[], None]]] = deque()
+        self._releases: deque[tuple[int, Callable[[], None]]] = deque()
         self._sent = 0
         self.received = 0
         self.outbox_bytes = 0
@@ -88,8 +89,16 @@ class Channel(Generic[Sent, Received]):
             raise ProtocolError(f"frame {received} was acknowledged, but only {self._sent} were sent")
         while self._outbox and self._outbox[0][0] <= received:
             self.outbox_bytes -= len(self._outbox.popleft()[1])
-        while self._awaited and self._awaited[0][0] <= received:
-            self._awaited.popleft()[1]()
+        for waiting in (self._awaited, self._releases):
+            while waiting and waiting[0][0] <= received:
+                waiting.popleft()[1]()
+
+    def call_when_acknowledged(self, release: Callable[[], None]) -> None:
+        """Call `release` when the peer has all that was sent until now, or will not come for it: perhaps at once."""
+        if self._outbox:
+            self._releases.append((self._sent, release))
+        else:
+            release()
 
     def resume(self, peer_received: int) -> list[bytes]:
         """The frames to send again, oldest first, to a peer that has come back with all up to `peer_received`.
@@ -108,6 +117,8 @@ class Channel(Generic[Sent, Received]):
         self._outbox.clear()
         self._awaited.clear()
         self.outbox_bytes = 0
+        while self._releases:
+            self._releases.popleft()[1]()
 
     @property
     def ack_wanted(self) -> bool:

@@ -43,6 +43,7 @@ from tfnz.protocol.messages import (
     Stop,
 )
 from tfnz.protocol.openings import find_streams
+from tfnz.protocol.streams import INITIAL_CREDIT
 
 from .streams import Held, InStream, OutStream
 
@@ -270,8 +271,7 @@ class Session:
             ProtocolError: the client has named it twice, or too many.
         """
         self._check_new(number)
-        stream = OutStream(number, self.send, self._forget_output, credit=0)
-        self._outputs[number] = stream
+        stream = self._outputs[number] = self._make_output(number, credit=0)
         self._adopted.append((stream, credit))
         return stream
 
@@ -302,7 +302,16 @@ class Session:
             self._inputs[number] = InStream(number, self.send, self._forget_input, held=self._held)
         for number in outputs:
             self._check_new(number)
-            self._outputs[number] = OutStream(number, self.send, self._forget_output)
+            self._outputs[number] = self._make_output(number)
+
+    def _make_output(self, number: int, *, credit: int = INITIAL_CREDIT) -> OutStream:
+        return OutStream(
+            number,
+            self.send,
+            self._forget_output,
+            when_acknowledged=lambda release: self.channel.call_when_acknowledged(release),
+            credit=credit,
+        )
 
     def _open_flows(self, body: OpenConnection) -> None:
         for number in (body.to_container, body.from_container):

@@ -22,14 +22,25 @@ class StreamStopped(SinkStopped):
 
 
 class OutStream:
-    """Bytes from the node to the client. One pump writes; the client's credit lets it."""
+    """Bytes from the node to the client. One pump writes; the client's credit lets it.
+
+    Args:
+        when_acknowledged: calls what it is given when the client has all that was sent.
+    """
 
     def __init__(
-        self, number: int, send: Send, forget: Callable[[int], None], *, credit: int = INITIAL_CREDIT
+        self,
+        number: int,
+        send: Send,
+        forget: Callable[[int], None],
+        *,
+        when_acknowledged: Callable[[Callable[[], None]], None],
+        credit: int = INITIAL_CREDIT,
     ) -> None:
         self.number = number
         self._send = send
         self._forget = forget
+        self._when_acknowledged = when_acknowledged
         self._credit = SendCredit(credit)
         self._waiting: Callable[[], None] | None = None
         self.stopped = False
@@ -55,9 +66,12 @@ class OutStream:
             self._credit.spend(len(data))
             self._send(Data(self.number, data))
 
-    def unconfirmed(self) -> int:
-        """How many of the bytes that were written may not have been passed on by the client."""
-        return max(0, INITIAL_CREDIT - self._credit.available)
+    def call_when_confirmed(self, function: Callable[[], None]) -> None:
+        """Call `function` when the client has all that was written until now, or its session is over: perhaps at once.
+
+        What the client has it need not have passed on.
+        """
+        self._when_acknowledged(function)
 
     def end(self, error: ErrorInfo | None = None) -> None:
         """No more will come. Calling it again does nothing."""
@@ -111,6 +125,7 @@ class InStream:
         self._forget = forget
         self._credit = ReceiveCredit()
         self._credit.receive(waiting)
+        self._hold(waiting)
         self._queue: deque[bytes] = deque()
         self._changed = asyncio.Event()
         self._over = False

@@ -5,7 +5,8 @@ has them there, so that a daemon that is killed at any moment has moved them or 
 taken is the size of the file; how many of input were given is its offset, which is a part of the open file and so the
 same for the next daemon. A terminal cannot be spliced into a file, only into a pipe: its bytes go by way of one.
 
-What nobody will ask for again is punched out of the file, so it holds no more than the credit of its stream.
+What nobody will ask for again is punched out of the file: of output that which the client has, of input that which the
+process has. So the files hold what is counted for the session anyway, and little more.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tfnz_node.kernel.fallocate import punch_hole
 
-#: So much is forgotten at once.
-FORGET_BYTES = 64 * 1024
+#: So much is forgotten at once; a file holds no more than this, and two pages, of what nobody will ask for.
+FORGET_BYTES = 16 * 1024
 _PAGE = 4096
 
 
@@ -46,10 +47,10 @@ class _Spool:
         while self.fds:
             os.close(self.fds.popitem()[1])
 
-    def _forget(self, position: int) -> None:
-        """Nobody asks for what is before `position` any more."""
+    def forget(self, position: int) -> None:
+        """Nobody asks for what is before `position` any more. Of a spool that was closed, nothing."""
         end = position - position % _PAGE
-        if end - self._forgotten >= FORGET_BYTES:
+        if self.fds and end - self._forgotten >= FORGET_BYTES:
             punch_hole(self._file, self._forgotten, end - self._forgotten)
             self._forgotten = end
 
@@ -105,9 +106,25 @@ class OutputSpool(_Spool):
         self.sent += len(data)
         return data
 
-    def confirm(self, unconfirmed: int) -> None:
-        """The reader has passed on all that was read but so many bytes."""
-        self._forget(self.sent - unconfirmed)
+    @property
+    def is_burdened(self) -> bool:
+        """Whether so much of what was read is still here that it should be forgotten when that is possible."""
+        return bool(self.fds) and self.sent - self._forgotten >= FORGET_BYTES + _PAGE
+
+    def part(self) -> Callable[[], None]:
+        """It is about to be closed here, and perhaps held elsewhere: what, called once, forgets what was read by now.
+
+        Raises:
+            OSError: there is no descriptor left for that.
+        """
+        held, start, end = os.dup(self._file), self._forgotten, self.sent
+
+        def forget() -> None:
+            with contextlib.suppress(OSError):  # then it stays for as long as somebody holds it
+                punch_hole(held, start, end - start)
+            os.close(held)
+
+        return forget
 
     def go_on(self, position: int) -> None:
         """What is read next comes after `position`."""
@@ -143,7 +160,7 @@ class InputSpool(_Spool):
                 self._move(target, waiting)
             except BlockingIOError:
                 await writable(target)
-        self._forget(self.size)
+        self.forget(self.size)
 
     def _move(self, target: int, count: int) -> None:
         if "read" not in self.fds:

@@ -118,8 +118,8 @@ class Complaint:
     def write(self, data: bytes) -> None:
         self._text += data[: MAX_COMPLAINT - len(self._text)]
 
-    def unconfirmed(self) -> int:
-        return 0
+    def call_when_confirmed(self, function: Callable[[], None]) -> None:
+        function()
 
     def end(self, error: object = None) -> None:
         """Nothing is to be told to anybody."""

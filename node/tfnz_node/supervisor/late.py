@@ -44,8 +44,11 @@ class LateSink:
         if self._sink is not None:
             self._sink.write(data)
 
-    def unconfirmed(self) -> int:
-        return 0 if self._sink is None else self._sink.unconfirmed()
+    def call_when_confirmed(self, function: Callable[[], None]) -> None:
+        if self._sink is None:
+            function()
+        else:
+            self._sink.call_when_confirmed(function)
 
     def end(self, error: ErrorInfo | None = None) -> None:
         if self._sink is not None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
+from functools import partial
 
 from tfnz_node.core.flow import Sink, SinkStopped, Source
 from tfnz_node.sandbox.spool import InputSpool, OutputSpool, writable
+
+log = logging.getLogger(__name__)
 
 #: What is read at once of output that nobody wants.
 DISCARD_CHUNK = 64 * 1024
@@ -129,6 +133,7 @@ class SpooledPump(OutputPump):
 
     def __init__(self, fd: int | None, sink: Sink | None, spool: OutputSpool) -> None:
         self._spool = spool
+        self._relief_is_due = False
         super().__init__(-1 if fd is None else fd, sink)
 
     def finish(self) -> None:
@@ -139,14 +144,51 @@ class SpooledPump(OutputPump):
     def _read(self, room: int) -> bytes:
         if self._sink is None:
             return super()._read(room) if self._fd >= 0 else b""
-        # Before more is read, for the sink does not count yet what is about to be written.
-        self._spool.confirm(self._sink.unconfirmed())
+        self._relieve()
         data = self._spool.read(room)
         if not data:
             if self._fd < 0 or not self._spool.take(self._fd, room):
                 return b""
             data = self._spool.read(room)
         return data
+
+    def _wait_for_room(self) -> None:
+        self._relieve()
+        super()._wait_for_room()
+
+    def _relieve(self) -> None:
+        """Have the spool forget what the client has, as soon as that is so: a client may take, and want no more."""
+        if self._sink is not None and self._spool.is_burdened and not self._relief_is_due:
+            self._relief_is_due = True
+            self._sink.call_when_confirmed(partial(self._on_confirmed, self._spool.sent))
+
+    def _on_confirmed(self, position: int) -> None:
+        try:
+            self._spool.forget(position)
+        except OSError as exc:  # whoever calls us has others to see to, and the spool ends one day
+            log.error("output that was passed on stays in memory: %s", exc)
+            return
+        self._relief_is_due = False
+        if not self.ended.done():
+            self._relieve()
+
+    def _conclude(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            self._part()
+        super()._conclude(error)
+
+    def _part(self) -> None:
+        """The spool is closed soon, and its client may leave it with the keeper for as long as it likes."""
+        if not self._spool.is_burdened:
+            return
+        try:
+            forget = self._spool.part()
+        except OSError:  # there is no descriptor left
+            return
+        if self._sink is None:
+            forget()
+        else:
+            self._sink.call_when_confirmed(forget)
 
 
 async def pump_input(source: Source, fd: int) -> int:

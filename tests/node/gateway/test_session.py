@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -41,6 +42,7 @@ from tfnz.protocol.messages import (
     Request,
     RequestBody,
     Result,
+    RunProcess,
     SpawnContainer,
     StartProcess,
     Stop,
@@ -510,6 +512,27 @@ async def test_what_is_never_acknowledged_is_kept_only_up_to_a_bound(
     assert client.session.channel.outbox_bytes < 1200
     await client.session.end()
     assert client.session.channel.outbox_bytes == 0
+
+
+async def test_what_was_kept_of_an_output_is_released_when_the_client_has_it_or_is_gone() -> None:
+    released: list[int] = []
+
+    async def serve(session: Session, request: Request) -> Result:
+        stream = session.output(1)
+        assert stream is not None
+        for number in (1, 2):
+            stream.write(b"x")
+            stream.call_when_confirmed(partial(released.append, number))
+        return Done()
+
+    client = Client(serve)
+    client.ask(1, RunProcess("c", ["x"], Streams(0, 1, 0)))
+    await settle()
+    assert released == []
+    client.session.channel.acknowledge(1)
+    assert released == [1]
+    await client.session.end()
+    assert released == [1, 2]
 
 
 async def test_ends_that_are_never_acknowledged_are_kept_only_up_to_a_bound(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -20,9 +21,10 @@ class Peer:
     def __init__(self) -> None:
         self.sent: list[NodeBody] = []
         self.forgotten: list[int] = []
+        self.releases: list[Callable[[], None]] = []
 
     def output(self) -> OutStream:
-        return OutStream(7, self.sent.append, self.forgotten.append)
+        return OutStream(7, self.sent.append, self.forgotten.append, when_acknowledged=self.releases.append)
 
     def input(self) -> InStream:
         return InStream(7, self.sent.append, self.forgotten.append)
@@ -246,4 +248,16 @@ async def test_what_is_held_is_counted_until_it_has_been_passed_on() -> None:
     assert held.count == 5000
     first.stop()
     first.consumed(5000)
+    assert held.count == 0
+
+
+async def test_what_has_come_before_the_daemon_is_counted_too() -> None:
+    """Or a client could have as much kept again after each restart."""
+    held = Held()
+    stream = InStream(1, lambda body: None, lambda number: None, held=held, waiting=100_000)
+    assert held.count == 100_000
+    stream.on_data(b"x" * 1000)
+    stream.consumed(100_000)
+    assert held.count == 1000
+    stream.abandon()
     assert held.count == 0

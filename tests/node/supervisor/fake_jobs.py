@@ -135,8 +135,8 @@ class HeldSink:
         self.data += data
         self._written.set()
 
-    def unconfirmed(self) -> int:
-        return 0
+    def call_when_confirmed(self, function: Callable[[], None]) -> None:
+        function()
 
     def end(self, error: ErrorInfo | None = None) -> None:
         self.ends.append(error)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.node.supervisor.fake_jobs import HeldSink, HeldSource, count_unread, settle
 from tfnz.protocol.errors import DiskFull
-from tfnz_node.sandbox.spool import OutputSpool, make_spool
+from tfnz_node.sandbox.spool import FORGET_BYTES, OutputSpool, make_spool
 from tfnz_node.supervisor.pumps import MOST_UNREAD, OutputPump, SpooledPump, pump_input, write_all
 
 pytestmark = pytest.mark.asyncio
@@ -240,19 +240,83 @@ async def test_a_write_that_is_given_up_leaves_the_descriptor_alone(pipe: tuple[
     assert not asyncio.get_running_loop().remove_writer(pipe[1])
 
 
-class CountingSink(HeldSink):
-    """A sink that counts what was written to it, and nothing that its reader has passed on."""
+class SlowSink(HeldSink):
+    """A sink whose reader has what was written when the test says so."""
 
-    def unconfirmed(self) -> int:
-        return len(self.data)
+    def __init__(self, credit: int = 1 << 30) -> None:
+        super().__init__(credit)
+        self.releases: list[Callable[[], None]] = []
+
+    def call_when_confirmed(self, function: Callable[[], None]) -> None:
+        self.releases.append(function)
+
+    def confirm(self) -> None:
+        """The reader has all of it, and says so."""
+        while self.releases:
+            self.releases.pop(0)()
+
+
+def held_bytes(file: int) -> int:
+    return os.fstat(file).st_blocks * 512
 
 
 @pytest.mark.asyncio
-async def test_what_is_spooled_stays_until_it_was_passed_on() -> None:
+@pytest.mark.parametrize("window", [50_000, 200_000])
+async def test_what_the_reader_has_is_held_no_more_whatever_it_grants(window: int) -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    spool = OutputSpool(make_spool("test"))
+    sink = SlowSink(window)
+    pump = SpooledPump(reading, sink, spool)
+    for _ in range(4):
+        with contextlib.suppress(BlockingIOError):
+            os.write(writing, b"x" * 65536)
+        await settle()
+    assert len(sink.data) == window
+    assert held_bytes(spool.fds["file"]) >= window
+    sink.confirm()
+    assert held_bytes(spool.fds["file"]) <= FORGET_BYTES + 2 * 4096
+    sink.grant(1_000_000)
+    await settle()
+    assert len(sink.data) > window
+    sink.confirm()  # now that it waits for more, and not for room
+    assert held_bytes(spool.fds["file"]) <= FORGET_BYTES + 2 * 4096
+    os.close(writing)
+    await pump.ended
+    os.close(reading)
+    spool.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_abandoned", [False, True])
+async def test_what_the_keeper_holds_of_a_process_that_has_ended_is_forgotten(is_abandoned: bool) -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    spool = OutputSpool(make_spool("test"))
+    kept = os.dup(spool.fds["file"])
+    sink = SlowSink()
+    pump = SpooledPump(reading, sink, spool)
+    os.write(writing, b"x" * 50_000)
+    await sink.has(50_000)
+    if is_abandoned:
+        pump.stop()
+    os.close(writing)
+    await pump.ended
+    spool.close()
+    assert held_bytes(kept) >= 50_000
+    descriptors = len(os.listdir("/proc/self/fd"))
+    sink.confirm()
+    assert held_bytes(kept) <= 2 * 4096
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 1
+    assert os.fstat(kept).st_size == 50_000
+    os.close(kept)
+    os.close(reading)
+
+
+@pytest.mark.asyncio
+async def test_what_is_spooled_stays_until_it_has_arrived() -> None:
     """Also what was written last: a daemon that dies now has it sent again."""
     reading, writing = os.pipe2(os.O_NONBLOCK)
     spool = OutputSpool(make_spool("test"))
-    sink = CountingSink()
+    sink = SlowSink()
     sent = bytearray()
     pump = SpooledPump(reading, sink, spool)
     for number in range(64):
@@ -263,5 +327,6 @@ async def test_what_is_spooled_stays_until_it_was_passed_on() -> None:
     assert os.pread(spool.fds["file"], len(sent), 0) == sent
     os.close(writing)
     await pump.ended
+    sink.confirm()
     os.close(reading)
     spool.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,22 @@ def test_acknowledging_what_was_never_sent_is_an_error() -> None:
     client.send(Cancel(1))
     with pytest.raises(ProtocolError, match="frame 2 was acknowledged"):
         client.acknowledge(2)
+
+
+def test_what_was_kept_for_the_peer_is_released_when_it_has_all_or_will_not_come() -> None:
+    client = open_client_channel()
+    released: list[str] = []
+    client.call_when_acknowledged(lambda: released.append("nothing was sent"))
+    assert released.pop() == "nothing was sent"
+    for number in (1, 2):
+        client.send(Cancel(number), lambda: None)
+        client.call_when_acknowledged(partial(released.append, str(number)))
+    client.send(Cancel(3))
+    assert (released, client.awaited) == ([], 2)
+    client.acknowledge(1)
+    assert (released, client.awaited) == (["1"], 1)
+    client.forget()
+    assert released == ["1", "2"]
 
 
 def test_a_peer_that_forgot_what_it_acknowledged_cannot_resume() -> None:
