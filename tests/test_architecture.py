@@ -93,7 +93,6 @@ TOPICS = {
     "restored",
     "resuming",
     "rule_breakers",
-    "takeover",
     "traversal",
     "whiteouts",
 }

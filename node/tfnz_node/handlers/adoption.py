@@ -19,8 +19,7 @@ from tfnz_node.keeper.base import Keeper, Kept
 from tfnz_node.sandbox.departed import Departed
 from tfnz_node.sandbox.spool import Spools
 from tfnz_node.supervisor import ledger
-from tfnz_node.supervisor.container import Adopted, Container
-from tfnz_node.supervisor.joining import late_streams
+from tfnz_node.supervisor.container import Container
 from tfnz_node.supervisor.records import (
     ContainerRecord,
     EgressRecord,
@@ -31,6 +30,7 @@ from tfnz_node.supervisor.records import (
     decode,
 )
 from tfnz_node.supervisor.spec import Spec
+from tfnz_node.supervisor.takeover import LeftContainer
 
 from .containers import live, tell
 from .context import Node
@@ -163,7 +163,7 @@ async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> 
 
     What is wrong with one container ends that one, and is no reason not to start.
     """
-    containers: dict[str, Container] = {}
+    containers: dict[str, LeftContainer] = {}
     for id, left in list(estate.containers.items()):
         try:
             containers[id] = _make(node, left, sessions[left.record.session])
@@ -208,23 +208,24 @@ async def _restore_permissions(
         log.exception("%d permissions were not taken over", len(ours))
 
 
-def _make(node: Node, left: Left, session: Session) -> Container:
+def _make(node: Node, left: Left, session: Session) -> LeftContainer:
     record, spec, fds = left.record, left.spec, left.fds
     spools = Spools.adopt({name: fd for name, fd in fds.items() if "." in name})
     pool = node.host.pool
-    return Container(
+    return LeftContainer(
         spec,
         node.host,
         pool.adopt(record.slot, spec.limits, fds, pid=record.pid)
         if left.lives
         else Departed(pool.find_slot(record.slot)),
         tell=lambda event, then: tell(node, session, event, then),
-        streams=late_streams(spools),
-        adopted=Adopted(record, spools, {name: fd for name, fd in fds.items() if name not in _INIT}),
+        record=record,
+        spools=spools,
+        fds={name: fd for name, fd in fds.items() if name not in _INIT},
     )
 
 
-async def _take_over(node: Node, container: Container, left: Left, estate: Estate) -> None:
+async def _take_over(node: Node, container: LeftContainer, left: Left, estate: Estate) -> None:
     if left.lives:
         network = node.host.network
         await node.host.pool.work(network.adopt, container.slot, left.fds["net"])

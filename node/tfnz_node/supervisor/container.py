@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
@@ -49,7 +49,7 @@ from tfnz_node.core.plan import ProcessPlan
 from tfnz_node.core.slots import Slot
 from tfnz_node.crash_points import crash_point
 from tfnz_node.sandbox.control import InitFailed, InitGone
-from tfnz_node.sandbox.init_process import REQUEST_TIMEOUT_S, InitProcess
+from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
 from tfnz_node.sandbox.memory import memory_file
@@ -63,7 +63,7 @@ from .connections import Connections
 from .joining import Rejoined, join_streams, leave_streams
 from .process import ProcessStreams, RunningProcess
 from .processes import MAIN_NUMBER, Processes, Tell, run_plan
-from .records import ContainerRecord, ProcessRecord, Stage, encode
+from .records import ContainerRecord, Stage, encode
 from .spec import Host, Spec
 
 log = logging.getLogger(__name__)
@@ -88,21 +88,17 @@ _STATES: dict[Stage, State] = {
 }
 
 
-#: Where the init that there is goes on, and is asked what has become of its processes.
-_ASKED: frozenset[Stage] = frozenset({"starting", "sleeping", "running"})
-
-
 @dataclass(frozen=True)
-class Adopted:
-    """What a former daemon has left of a container; the descriptors are the container's from now on.
+class Belongings:
+    """What is kept of a container for the next daemon, and is closed with it.
 
     Attributes:
-        fds: by name, without those of `spools` and those of its init.
+        spec_fd: the memory file with its specification; -1 for none.
     """
 
     record: ContainerRecord
     spools: Spools
-    fds: Mapping[str, int]
+    spec_fd: int
 
 
 def _tell_nobody(event: Event, then: Callable[[], None] | None) -> None:
@@ -125,10 +121,9 @@ class Container:
         *,
         tell: Tell,
         streams: ProcessStreams,
-        adopted: Adopted | None = None,
+        belongings: Belongings | None = None,
     ) -> None:
         self.spec = spec
-        self.started_s: float | None = None
         self.gone = asyncio.Event()
         self.watchers: dict[str, Callable[[Event], None]] = {}
         self.processes = Processes(spec.id, sandbox, self._say, session=spec.session, ledger=host.ledger)
@@ -137,9 +132,6 @@ class Container:
         self._sandbox = sandbox
         self._tell = tell
         self._streams = streams
-        self._size = spec.size
-        self._scratch = Path(spec.id)
-        self._life = Life(spec.id)
         self._changed = asyncio.Event()
         self._main: RunningProcess | None = None
         #: Of the main process, as long as anything of it may have to be handed over.
@@ -154,44 +146,39 @@ class Container:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._ledger = host.ledger
-        self._adopted = adopted
         #: Its client knows of it: only then is there anybody who could be told anything.
         self._joined = asyncio.Event()
+        self._joined.set()
+        own = belongings or self._make_belongings()
+        self._record, self._spools, self._spec_fd = own.record, own.spools, own.spec_fd
+        self.started_s = own.record.started_s
         #: It is up, of which its client hears as soon as it has joined.
-        self._up = adopted is not None and adopted.record.ready
-        #: To come from the init of a former daemon: what runs in it, and what has ended.
-        self._listing: asyncio.Future[tuple[set[int], set[int]]] | None = None
-        #: The numbers of the processes that were taken over.
-        self._taken_over: set[int] = set()
-        self._spec_fd = -1
-        if adopted is None:
-            self._joined.set()
-            self._spools = streams.make_spools(terminal=spec.pty)
-            if self._ledger.lasting:
-                try:
-                    self._spec_fd = memory_file("spec", encode(spec))
-                except BaseException:
-                    self._spools.close()
-                    raise
-            self._record = ContainerRecord(
-                id=spec.id,
-                session=spec.session,
-                slot=sandbox.slot.number,
-                pid=0,
-                stage="creating",
-                fds=(),
-                size=spec.size,
-            )
-        else:
-            self._record = adopted.record
-            self._spec_fd = adopted.fds.get("spec", -1)
-            self._spools = adopted.spools
-            self._size = adopted.record.size
-            self.started_s = adopted.record.started_s
-            self._scratch = Path(adopted.record.scratch or spec.id)
-            self._life = Life(spec.id, _STATES[adopted.record.stage])
-            if adopted.record.exit is not None:
-                self._conclusion.set_result((adopted.record.exit, adopted.record.error))
+        self._up = own.record.ready
+        self._size = own.record.size
+        self._scratch = Path(own.record.scratch or spec.id)
+        self._life = Life(spec.id, _STATES[own.record.stage])
+        if own.record.exit is not None:
+            self._conclusion.set_result((own.record.exit, own.record.error))
+
+    def _make_belongings(self) -> Belongings:
+        spec, spec_fd = self.spec, -1
+        spools = self._streams.make_spools(terminal=spec.pty)
+        if self._ledger.lasting:
+            try:
+                spec_fd = memory_file("spec", encode(spec))
+            except BaseException:
+                spools.close()
+                raise
+        record = ContainerRecord(
+            id=spec.id,
+            session=spec.session,
+            slot=self._sandbox.slot.number,
+            pid=0,
+            stage="creating",
+            fds=(),
+            size=spec.size,
+        )
+        return Belongings(record, spools, spec_fd)
 
     def keep(self, stage: Stage, **changes: Any) -> None:
         """Write down where it is, for a daemon that comes after this one."""
@@ -220,57 +207,7 @@ class Container:
                 os.close(self._spec_fd)
                 self._spec_fd = lean
 
-    # --- of a former daemon
-
-    def give_up(self, exc: BaseException) -> None:
-        """It cannot be taken over: `live` ends what is left of it."""
-        log.error("container %s cannot be taken over, and ends", self.id, exc_info=exc)
-        self._conclude(Exit(Cause.NODE_LOST, message="the next daemon could not take it over"))
-
-    def take_over(self, processes: Sequence[tuple[ProcessRecord, dict[str, int]]]) -> None:
-        """Have what a former daemon has left of it. To be called once, before `live`.
-
-        What has become of that meanwhile its init is asked, and `live` waits for the answer: nobody else does, for an
-        init may be slow, or stopped.
-        """
-        assert self._adopted is not None
-        stage, fds, init = self._record.stage, self._adopted.fds, self._sandbox.init
-        if stage in _ASKED:
-            with contextlib.suppress(InitGone):
-                self._listing = init.resync()
-        if self._conclusion.done() or stage in ("creating", "rebooting"):
-            self.processes.container_ends(abandon=False)
-        for record, its_fds in processes:
-            job = init.adopt_job(record.number, its_fds)
-            spools = {name: fd for name, fd in its_fds.items() if "." in name}
-            self.processes.adopt(record, Spools.adopt(spools), job)
-        self._taken_over = {record.number for record, _ in processes if record.exit is None}
-        # After the others: they have not all ended because the container has.
-        if stage not in ("creating", "starting", "sleeping"):
-            self._taken_over.add(MAIN_NUMBER)
-            self._attach_main(init.adopt_job(MAIN_NUMBER, fds), self._record.oom_before)
-
-    async def _hear_init(self) -> None:
-        """Wait for what runs inside; what was not taken over is not to run, nor to be told of again."""
-        if self._listing is None:
-            return
-        init = self._sandbox.init
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                running, ended = await asyncio.shield(self._listing)
-        except InitGone:
-            return
-        except TimeoutError:
-            what = f"its init did not answer the next daemon within {REQUEST_TIMEOUT_S:g} s"
-            log.error("container %s ends: %s", self.id, what)
-            self._conclude(Exit(Cause.NODE_LOST, message=what))
-            return
-        finally:
-            self._listing = None
-            self._notify()
-        self.processes.skip_numbers(running | ended)
-        for number in (running | ended) - self._taken_over:
-            init.kill_and_forget(number)
+    # --- its client, which may be away while a daemon follows another
 
     def join(self, session: Rejoined, view: ContainerView) -> KnownContainer:
         """The client is back, and knows of it: everything goes on from where that stands.
@@ -290,43 +227,6 @@ class Container:
         self._tell = _tell_nobody
         self._conclude(Exit(Cause.DESTROYED))
         self._abandon_output()
-
-    async def _go_on(self) -> None:
-        """Do what a former daemon has begun, or undo it."""
-        record = self._record
-        if self._conclusion.done():
-            return
-        if record.ends_at_s is not None:
-            self._limit_time(record.ends_at_s - now_s())
-        if record.stage in _ASKED:
-            self._watch(self._watch_init(self._sandbox.init))
-            async with self._changing:
-                await self._hear_init()
-                if record.stage == "starting":
-                    # Whether it became its program, its client was not told: it has not been started.
-                    await self._sandbox.init.adopt_job(MAIN_NUMBER, {}).wait()
-                    if not self._conclusion.done():
-                        self.keep("sleeping")
-        elif record.stage == "rebooting":
-            # Nothing of its last words may be lost for want of a client.
-            await self._joined.wait()
-            async with self._changing:
-                self.check_going_on()
-                await self._boot_again(self._plan_scratch(reset=record.reset), asleep=record.asleep)
-        else:
-            async with self._changing:
-                self.check_going_on()
-                await self._boot_again(self._remake_scratch, asleep=self.spec.sleep)
-            self._tell_ready(self._record.startup_s)
-
-    def _remake_scratch(self) -> Path:
-        """A scratch of which nobody knows how far it has come begins anew."""
-        self._host.storage.delete_scratch(self._scratch.name)
-        return self._host.storage.create_scratch(self._scratch.name, self.spec.disk_bytes)
-
-    def _plan_scratch(self, *, reset: bool) -> Callable[[], Path] | None:
-        """Of a reboot that a former daemon has begun: what makes the scratch; None for the one that is there."""
-        return self._remake_scratch if reset else None
 
     def _limit_time(self, rest_s: float) -> None:
         end = Exit(Cause.TIMED_OUT, message=f"after {self.spec.timeout_s:g} s")
@@ -397,7 +297,7 @@ class Container:
             released: called when all of its processes have ended, before its owner is told: its tag may be used again.
         """
         try:
-            await (self._come_up() if self._adopted is None else self._go_on())
+            await self._begin()
         except Exception as exc:
             self._fail(exc, "brought up")
         exit, failure = await asyncio.shield(self._conclusion)
@@ -423,7 +323,8 @@ class Container:
         finally:
             self.gone.set()
 
-    async def _come_up(self) -> None:
+    async def _begin(self) -> None:
+        """Come up."""
         begun = time.monotonic()
         self._host.network.enter(self.party)
         async with self._changing:
@@ -786,7 +687,7 @@ class Container:
         Raises:
             ObjectDead: it has ended, or is about to.
         """
-        while (self._listing is not None or not self._life.usable) and not self._conclusion.done():
+        while not self._life.usable and not self._conclusion.done():
             await self._changed.wait()
         self.check_going_on()
 

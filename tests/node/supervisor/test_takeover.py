@@ -24,12 +24,13 @@ from tfnz_node.sandbox.jobs import Job
 from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.spool import Spools
 from tfnz_node.supervisor import boot as boot_module
-from tfnz_node.supervisor import container as container_module
-from tfnz_node.supervisor.container import Adopted, Container
-from tfnz_node.supervisor.joining import Rejoined, late_streams
+from tfnz_node.supervisor import takeover as module
+from tfnz_node.supervisor.container import Container
+from tfnz_node.supervisor.joining import Rejoined
 from tfnz_node.supervisor.process import ProcessStreams
 from tfnz_node.supervisor.processes import MAIN_NUMBER
 from tfnz_node.supervisor.records import ContainerRecord, Stage
+from tfnz_node.supervisor.takeover import LeftContainer
 
 pytestmark = pytest.mark.asyncio
 
@@ -67,9 +68,9 @@ class Rest:
         self.init = self.sandbox.init = FormerInit()
         self.told = Told()
         self.host = make_host(FakeStorage(directory), executor)
-        self.lives: list[tuple[Container, asyncio.Task[None]]] = []
+        self.lives: list[tuple[LeftContainer, asyncio.Task[None]]] = []
 
-    def take_over(self, stage: Stage) -> Container:
+    def take_over(self, stage: Stage) -> LeftContainer:
         record = ContainerRecord(
             id="c",
             session="s",
@@ -80,13 +81,14 @@ class Rest:
             ready=stage != "creating",
             scratch="" if stage == "creating" else "c",
         )
-        container = Container(
+        container = LeftContainer(
             SPEC,
             self.host,
             cast(Sandbox, self.sandbox),
             tell=self.told,
-            streams=late_streams(Spools()),
-            adopted=Adopted(record, Spools(), {}),
+            record=record,
+            spools=Spools(),
+            fds={},
         )
         container.take_over([])
         self.lives.append((container, asyncio.create_task(container.live(released=lambda: None))))
@@ -130,7 +132,7 @@ async def test_what_is_asked_of_it_waits_for_its_init_alone(rest: Rest) -> None:
 
 
 async def test_one_whose_init_does_not_answer_ends(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container_module, "REQUEST_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", 0.01)
     container = rest.take_over("running")
     join(container, ready=True)
     ended = await rest.told.ended()
