@@ -131,6 +131,8 @@ class KeeperClient(Keeper):
         try:
             socket.send_fds(self._socket, message, fds, socket.MSG_NOSIGNAL)
         except OSError as exc:
+            if exc.errno == errno.EBADF and self._socket.fileno() >= 0:
+                raise  # one of `fds` is not open
             raise KeeperGone(f"the keeper has ended: {exc}") from exc
 
     def _receive(self) -> tuple[int, int, Kept]:

@@ -236,6 +236,11 @@ class Control:
                 ended.set_result(status)
         self._exits.clear()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the socket is closed, by us or because init has ended."""
+        return self._closed
+
     def close(self) -> None:
         """Closes the socket and fails what is outstanding with InitGone. Idempotent."""
         if self._closed:

@@ -25,6 +25,9 @@ class DepartedInit(InitProcess):
     def alive(self) -> bool:
         return False
 
+    def fds(self) -> dict[str, int]:
+        return {}
+
     def resync(self) -> asyncio.Future[tuple[set[int], set[int]]]:
         raise InitGone("init has ended")
 

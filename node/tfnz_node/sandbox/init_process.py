@@ -65,7 +65,9 @@ class InitProcess:
         )
 
     def fds(self) -> dict[str, int]:
-        """What the next daemon needs to take this over; to be asked while it is alive."""
+        """What the next daemon needs to take this over; nothing of one that has ended, or is let go."""
+        if not self.alive or self._control.closed:
+            return {}
         return {
             "control": self._control_fd,
             "pid": self.pidfd,

@@ -192,8 +192,8 @@ class Container:
         else:
             init = self._sandbox.init
             fds = {"spec": self._spec_fd, **self._spools.fds()}
-            if init.alive:
-                fds |= init.fds()
+            if held := init.fds():
+                fds |= held
                 record = msgspec.structs.replace(record, pid=init.pid)
             if self._job is not None:
                 fds |= self._job.fds()

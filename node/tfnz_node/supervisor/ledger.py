@@ -49,6 +49,8 @@ class Ledger:
                 self._keeper.put(name, encode(record), fds)
             except KeeperGone:
                 self.give_up()
+            except OSError:  # a fault of ours, which must not cost the others their next daemon
+                log.exception("%s was not written down", name)
 
     def _delete(self, name: str) -> None:
         if self.lasting:

@@ -118,3 +118,14 @@ async def test_an_init_that_is_dead_is_found_to_be(box: Box) -> None:
     await second.ended()
     assert not second.alive
     second.close()
+
+
+async def test_of_an_init_that_ends_nothing_is_handed_on(box: Box) -> None:
+    """Its descriptors are closed by then, or another's: the keeper would refuse them, or hold what is not its own."""
+    init = box.init
+    assert init.fds()
+    init.close()
+    assert init.alive, "that it has ended is not known yet"
+    assert init.fds() == {}
+    await init.ended()
+    assert init.fds() == {}

@@ -405,3 +405,19 @@ def test_a_second_keeper_does_not_begin(directory: Path) -> None:
     keeper.close()
     assert select.select([ending], [], [], SOON_S)[0] == [ending]
     os.close(ending)
+
+
+def test_a_descriptor_that_is_not_open_is_no_end_of_the_keeper(directory: Path) -> None:
+    first = open_one(directory)
+    closed = memory_file(b"")
+    os.close(closed)
+    with pytest.raises(OSError, match="Bad file descriptor") as raised:
+        first.put("name", b"", [closed])
+    assert not isinstance(raised.value, KeeperGone)
+    first.put("name", b"record")
+    leave(first)
+    with pytest.raises(KeeperGone):
+        first.put("name", b"")
+    second = open_one(directory)
+    assert [(kept.name, kept.record) for kept in second.found] == [("name", b"record")]
+    second.close()

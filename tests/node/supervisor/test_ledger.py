@@ -1,11 +1,14 @@
-"""What the keeper has no room for takes along what must not be taken over without it."""
+"""What the ledger does when something cannot be written down, and what that takes along."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
-from tfnz_node.core.access import CLOSED
-from tfnz_node.keeper.base import Keeper
+import pytest
+
+from tfnz_node.core.access import CLOSED, OPEN
+from tfnz_node.keeper.base import Keeper, KeeperGone
 from tfnz_node.supervisor.ledger import Ledger
 from tfnz_node.supervisor.records import ContainerRecord, EgressRecord
 
@@ -46,3 +49,39 @@ def test_a_container_whose_egress_is_not_kept_is_not_kept() -> None:
     for name in ("permission.c.d.80", "process.c.p", "session.s"):
         ledger.lose(name)
     assert names.kept == {"egress.c", "container.c"}
+
+
+class Failing:
+    """A keeper that fails so."""
+
+    lasting = True
+
+    def __init__(self, failure: OSError) -> None:
+        self._failure = failure
+
+    def put(self, name: str, record: bytes, fds: Sequence[int] = ()) -> None:
+        raise self._failure
+
+    def delete(self, name: str) -> None:
+        raise self._failure
+
+    def close(self) -> None:
+        """There is nothing to be forgotten."""
+
+
+def put(failure: OSError) -> Ledger:
+    ledger = Ledger(Failing(failure))
+    ledger.put_egress(EgressRecord(container="c", egress=OPEN))
+    return ledger
+
+
+def test_one_record_that_cannot_be_written_down_costs_the_others_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert put(OSError(errno.EBADF, "Bad file descriptor")).lasting
+    assert "egress.c was not written down" in caplog.text
+
+
+def test_without_a_keeper_nothing_more_is_written_down(caplog: pytest.LogCaptureFixture) -> None:
+    assert not put(KeeperGone("gone")).lasting
+    assert "the keeper has ended" in caplog.text
