@@ -17,11 +17,13 @@ class SessionRecord(Struct, frozen=True, array_like=True):
         id: its name; not a secret.
         token: what a client must show to resume it; a secret.
         account: whose it is.
+        over: its client has ended it, and is only to be answered.
     """
 
     id: Short
     token: Short
     account: Annotated[str, Meta(max_length=255)]
+    over: bool = False
 
 
 class Booked(NamedTuple):

@@ -165,17 +165,19 @@ class Sessions:
             )
             seat = self._seats[session.id] = _Seat(session, None, _now(), process=process)
             loop = asyncio.get_running_loop()
-            seat.doubt = loop.call_later(self._takeover_s, self._end, seat, "its client did not come back")
+            # One that its client has ended is there only for the answer, which is waited for no longer than before.
+            patience_s = self._grace_s if record.over else self._takeover_s
+            seat.doubt = loop.call_later(patience_s, self._end, seat, "its client did not come back")
             if process is not None:
                 loop.add_reader(process, self._on_process_ended, seat)
         return {id: seat.session for id, seat in self._seats.items()}
 
-    def _enter(self, seat: _Seat, peer: Peer) -> None:
+    def _enter(self, seat: _Seat, peer: Peer, *, over: bool = False) -> None:
         """Write a session into the book, with the process that is its client now. Raises NoCapacity."""
         session = seat.session
         process = self._find_process(peer)
         try:
-            self._book.put(SessionRecord(session.id, session.token, session.account), process)
+            self._book.put(SessionRecord(session.id, session.token, session.account, over), process)
         finally:
             if process is not None:
                 os.close(process)
@@ -422,6 +424,9 @@ class Sessions:
     def end_soon(self, session: Session) -> None:
         """Everything of the session has been released at its client's request; once that is answered it can go."""
         if (seat := self._seats.get(session.id)) is not None:
+            if seat.peer is not None:
+                with contextlib.suppress(NoCapacity):  # it is in the book, as one that goes on
+                    self._enter(seat, seat.peer, over=True)
             asyncio.get_running_loop().call_later(self._grace_s, self._end, seat, "closed by the client")
 
     async def close(self) -> None:

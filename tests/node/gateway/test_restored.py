@@ -37,6 +37,7 @@ from tfnz.protocol.messages import (
     Refused,
     Reply,
     Request,
+    Result,
     Resync,
     Resynced,
     Welcome,
@@ -349,6 +350,26 @@ async def test_a_client_is_written_down_before_it_is_welcomed_and_no_longer_than
     released.set()
     await settle()
     assert book.entries() == []
+
+
+async def test_a_session_that_its_client_has_ended_is_not_waited_for(book: MemoryBook) -> None:
+    """The daemon was killed before it was gone: its program may live on for long, and does not come back."""
+    first = Gateway(book=book)
+
+    async def serve(session: Session, request: Request) -> Result:
+        first.sessions.end_soon(session)
+        return Done()
+
+    first.serve = serve
+    client = first.open()
+    client.ask(1)
+    await settle()
+    client.alive = False
+    gateway = Gateway(book=book)
+    gateway.sessions.restore()
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [client.welcome.session]
+    assert len(gateway.sessions) == 0
 
 
 async def test_a_session_that_cannot_be_written_down_is_not_opened(book: MemoryBook) -> None:
