@@ -30,6 +30,7 @@ from .container_network import ContainerNetwork
 from .container_tunnels import ContainerTunnels
 from .process_streams import ProcessStreams
 from .requests import REQUEST_TIMEOUT_S, expect
+from .restarts import explain_absence
 from .streams import Incoming
 from .waiting import time_limit
 
@@ -89,6 +90,7 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
         self._asleep = sleep
         self._tunnels = {}
         self._was_running = False
+        self._destroyed = False
         self._streams = ProcessStreams(self._session.streams, stdin=stdin, stderr=not pty)
         self._streams.stdout.on_data = self._on_stdout
         if self._streams.stderr is not None:
@@ -148,6 +150,7 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
         """
         if self.dead:
             return
+        self._destroyed = True
         limit_s = None if timeout_s is None else timeout_s + grace_s
         await self._session.taking(self._line, self._destroy(grace_s, limit_s))
 
@@ -231,6 +234,10 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
         self._close()
         self._conclude(exit)
         self._mark_ready()
+
+    def _on_untraced(self) -> None:
+        """The node was restarted, and does not know it."""
+        self._on_ended(explain_absence(destroyed=self._destroyed))
 
     def _close(self) -> None:
         """Nothing more is said to it or by it."""

@@ -36,7 +36,7 @@ from .callbacks import Callback, Line
 from .container_base import ContainerBase
 from .process import Process
 from .requests import REQUEST_TIMEOUT_S, expect
-from .restarts import LOST
+from .restarts import explain_absence
 from .runs import check_end, check_result, run
 
 log = logging.getLogger(__name__)
@@ -267,7 +267,7 @@ class ContainerCommands(ContainerBase):
             if name in found:
                 process._streams.resume(found[name].stdin)
             else:
-                process._on_ended(LOST)
+                process._on_ended(explain_absence(destroyed=process._destroyed))
 
     def _end_processes(self, exit: Exit) -> None:
         """All end, because the container does."""

@@ -98,3 +98,12 @@ def explain_restart(what: str = "this") -> NodeRestarted:
 
 #: The end of what the next daemon does not know.
 LOST: Final = Exit(Cause.NODE_LOST, message="the node was restarted, and has no trace of it")
+
+
+def explain_absence(*, destroyed: bool) -> Exit:
+    """The end of a container or process that the next daemon does not know.
+
+    Args:
+        destroyed: whether its owner has asked for that, which then was done, and not answered any more.
+    """
+    return Exit(Cause.DESTROYED) if destroyed else LOST

@@ -246,6 +246,24 @@ async def test_what_the_next_daemon_does_not_know_is_lost(host: Host, location: 
     assert not other.dead
 
 
+async def test_what_was_to_be_destroyed_and_is_not_known_any_more_was_destroyed(
+    host: Host, location: aio.Location
+) -> None:
+    """As when the daemon is killed between the end and the answer."""
+    container = await location.node().spawn("x")
+    other = await location.node().spawn("x")
+    process = await other.spawn("cat")
+    await settle()
+    host.kill()
+    endings = [asyncio.create_task(one.destroy()) for one in (container, process)]
+    await settle()
+    del host.rooms[container.uuid]
+    del host.rooms[other.uuid].programs[process.uuid]
+    host.start()
+    await asyncio.gather(*endings)
+    assert container.exit == process.exit == Exit(Cause.DESTROYED)
+
+
 async def test_a_session_that_the_next_daemon_does_not_know_is_lost(
     host: Host, location: aio.Location
 ) -> None:
