@@ -45,7 +45,7 @@ from tfnz.protocol.messages import (
 from tfnz.protocol.openings import find_streams
 from tfnz.protocol.streams import INITIAL_CREDIT
 
-from .streams import Held, InStream, OutStream
+from .streams import Held, InStream, OutStream, StreamStopped
 
 log = logging.getLogger(__name__)
 
@@ -347,7 +347,8 @@ class Session:
         except TfnzError as exc:
             error: BaseException = exc
         except Exception as exc:
-            log.exception("session %s: %s failed", self.id, type(request.body).__name__)
+            if not (isinstance(exc, StreamStopped) and self.ended.is_set()):  # else its streams end with us
+                log.exception("session %s: %s failed", self.id, type(request.body).__name__)
             error = exc
         self._fail(request, error)
 

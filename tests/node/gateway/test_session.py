@@ -93,6 +93,24 @@ async def test_of_a_fault_of_ours_nothing_is_told_but_that_there_was_one(
     assert "secret of another account" in caplog.text
 
 
+async def test_what_was_being_sent_when_the_session_ends_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def receive(session: Session, request: Request) -> Result:
+        stream = session.input(7)
+        assert stream is not None
+        await stream.read()
+        return Done()
+
+    client = Client(receive)
+    client.ask(1, PutFile("c", "/f", 7))
+    await settle()
+    # It may take a while to cut off connections, and meanwhile the reader finds its stream stopped.
+    client.session.cut_connections = settle  # type: ignore[method-assign]
+    await client.session.end()
+    assert caplog.text == ""
+
+
 async def test_an_answer_too_large_to_send_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     async def serve(session: Session, request: Request) -> Result:
         return ContainerCreated("c", "10.0.0.1", "x" * 1000)
