@@ -129,3 +129,20 @@ async def test_of_an_init_that_ends_nothing_is_handed_on(box: Box) -> None:
     assert init.fds() == {}
     await init.ended()
     assert init.fds() == {}
+
+
+async def test_the_number_of_one_that_has_ended_is_free_once_it_is_forgotten(box: Box) -> None:
+    """A main process has the same number each time that it is started."""
+    first = box.init
+    job = await first.run(words("sh", "-c", "exit 7", number=1))
+    assert os.waitstatus_to_exitcode(await job.wait()) == 7
+    job.close()
+    second = succeed(first)
+    assert await second.resync() == (set(), {1})
+    second.forget(1)
+    again = await second.run(words("sh", "-c", "exit 8", number=1))
+    assert os.waitstatus_to_exitcode(await again.wait()) == 8
+    again.close()
+    third = succeed(second)
+    assert await third.resync() == (set(), {1})
+    await end(third)
