@@ -3,6 +3,7 @@
 #   make demo     containers as function calls: runs examples/hello.py on a private node
 #   make test     every test
 #   make fuzz     hostile bytes for everything that reads some, counted; FUZZ_SECONDS=3600 for longer
+#   make soak     calls and kills by chance for an hour, compared with a model; SOAK_SECONDS=600 for less
 #   make lint     every static check
 #   make molecule the roles on machines that it makes of Debian's packages: virtual ones, or of nspawn
 #   make bench    measurements, of docker, podman and crun too, which it installs
@@ -15,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 # Hundreds of programs are started here, and each would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint molecule collection bench setup lock clean
+.PHONY: help demo test fuzz soak lint molecule collection bench setup lock clean
 
 python := .venv/bin/python
 
@@ -50,6 +51,13 @@ fuzz:
 	@scripts/setup fuzz >&2
 	@echo "fuzz: in a private network and mount namespace" >&2
 	@scripts/private-host $(python) -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+# SOAK_ARGS says the rest: make soak SOAK_ARGS="--seed 7 --report build/soak/report.json"; with --cycles no time counts
+SOAK_SECONDS := 3600
+soak:
+	@scripts/setup test >&2
+	@echo "soak: in a private network and mount namespace" >&2
+	@scripts/private-host $(python) -m tests.soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
 
 lint:
 	@scripts/setup lint

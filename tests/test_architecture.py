@@ -73,6 +73,7 @@ WITHOUT_MIRROR = {
     "library",
     "roles",
     "scripts",
+    "soak",
     "system",
     "systemd",
     "test_architecture.py",

@@ -121,10 +121,11 @@ def wait_until(before: HostState, look_again: Callable[[], HostState], timeout_s
     try:
         wait_for(same, timeout_s, "the host is not as before")
     except AssertionError as exc:
-        raise AssertionError(f"{exc}: {_describe_differences(before, after)}") from None
+        raise AssertionError(f"{exc}: {describe_differences(before, after)}") from None
 
 
-def _describe_differences(before: HostState, after: HostState) -> str:
+def describe_differences(before: HostState, after: HostState) -> str:
+    """What is too much, and what is missing."""
     changes = []
     for field in dataclasses.fields(HostState):
         old, new = getattr(before, field.name), getattr(after, field.name)
@@ -154,6 +155,18 @@ def find_descendants(pid: int | None = None) -> dict[int, str]:
         descendants.update(children)
         level = [child for child, _ in children]
     return descendants
+
+
+def find_zombies() -> dict[int, str]:
+    """Children of ours that are dead and that nobody has waited for, by id with their command names."""
+    return {
+        int(name): found[0]
+        for name in os.listdir("/proc")
+        if name.isdigit()
+        and (found := _stat(int(name))) is not None
+        and found[1] == "Z"
+        and found[2] == os.getpid()
+    }
 
 
 def _descendants() -> list[str]:

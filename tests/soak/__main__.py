@@ -1,0 +1,5 @@
+"""Runs the command."""
+
+from tests.soak.command import main
+
+main()
