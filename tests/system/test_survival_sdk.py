@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import queue
 import socket
@@ -249,10 +250,15 @@ def test_a_file_is_whole_or_what_it_was(mortal: RunningNode) -> None:
         assert container.fetch("/file") == b"after"
 
 
-def test_what_is_asked_for_while_there_is_no_daemon_waits_for_the_next(mortal: RunningNode) -> None:
+def test_what_is_asked_for_while_there_is_no_daemon_waits_for_the_next(
+    mortal: RunningNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tfnz")
     with mortal.location() as location:
         container = location.node().spawn("busybox", "sleep 1000").wait_until_ready()
         mortal.crash()
+        # What is asked for before that may have been done, for all we know.
+        wait_for(lambda: "reconnecting" in caplog.text, SOON_S, "nobody notices that the daemon has died")
         calls = [
             calling(lambda: location.node().spawn("busybox", "echo spawned").wait(SOON_S)),
             calling(lambda: container.run("cat", input=b"input").stdout),

@@ -38,7 +38,7 @@ class Keeper(Protocol):
 
         Raises:
             KeeperGone: nothing is kept any more, nor taken over of what was.
-            OSError: one of the descriptors is not open (EBADF); this is not kept, and all else is.
+            OSError: one of the descriptors is not open (EBADF); nothing has the name now, and all else is kept.
         """
 
     def delete(self, name: str) -> None:

@@ -85,7 +85,13 @@ class KeeperClient(Keeper):
 
     def put(self, name: str, record: bytes, fds: Sequence[int] = ()) -> None:
         check(name, record, fds)
-        self._tell(_PUT, name, record, fds)
+        try:
+            self._tell(_PUT, name, record, fds)
+        except KeeperGone:
+            raise
+        except OSError:  # nor is what it was to replace: that is out of date
+            self._tell(_DELETE, name)
+            raise
 
     def delete(self, name: str) -> None:
         check(name)
@@ -112,6 +118,8 @@ class KeeperClient(Keeper):
             raise
 
     def _have_forgotten(self) -> None:
+        if self._socket.fileno() < 0:
+            return
         self._socket.setblocking(False)
         try:
             self._send(_END)

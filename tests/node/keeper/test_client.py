@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import resource
@@ -225,13 +226,21 @@ def test_what_cannot_all_be_opened_stays_for_the_next(directory: Path) -> None:
     second.close()
 
 
-def test_what_is_out_of_date_is_not_taken_over(directory: Path) -> None:
+def test_what_is_out_of_date_is_not_taken_over(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that could not be sent is missing, so all are forgotten, and whoever listens hears of it."""
     keeper = open_one(directory)
     keeper.put("a", b"old")
     lost: list[bool] = []
+    send_fds = socket.send_fds
+
+    def send_no_fds(own: socket.socket, message: list[bytes], fds: list[int], flags: int) -> int:
+        if fds:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return send_fds(own, message, fds, flags)
+
+    monkeypatch.setattr("socket.send_fds", send_no_fds)
     with pytest.raises(KeeperGone):
-        keeper.put("a", b"new", [10**6])
+        keeper.put("a", b"new", [0])
     assert select.select([keeper.fileno()], [], [], SOON_S)[0]
     keeper.listen(lambda: lost.append(True), not_refused)
     assert lost == [True]
@@ -415,6 +424,9 @@ def test_a_descriptor_that_is_not_open_is_no_end_of_the_keeper(directory: Path) 
         first.put("name", b"", [closed])
     assert not isinstance(raised.value, KeeperGone)
     first.put("name", b"record")
+    first.put("other", b"old")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        first.put("other", b"new", [closed])
     leave(first)
     with pytest.raises(KeeperGone):
         first.put("name", b"")
