@@ -15,7 +15,7 @@ def hear(*parts: str, restarts: int = 0) -> tuple[Lines, list[str]]:
 
 
 def test_lines_in_order_are_right_in_whatever_parts_they_come() -> None:
-    lines, wrong = hear("#0\r\n#", "1\n#2\n", "#e", "nd\n")
+    lines, wrong = hear("#0\r\n#", "1\n#2\n", "#en", "d\n")
     assert wrong == []
     assert lines.missing() is None
     assert lines.heard == 3

@@ -33,10 +33,16 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """The calls that wait for one object."""
+    """The calls that wait for one object.
+
+    Attributes:
+        takers: how many run them instead of the background task.
+        running: how many have begun and not ended; more than one only where a callback takes the line.
+    """
 
     waiting: deque[_Call] = field(default_factory=deque)
     takers: int = 0
+    running: int = 0
 
 
 class Callbacks:
@@ -79,7 +85,7 @@ class Callbacks:
         try:
             while True:
                 while line.waiting:
-                    await self._make(line.waiting.popleft())
+                    await self._make_one(line)
                 if until.done():
                     return
                 await self._news(until)
@@ -113,10 +119,21 @@ class Callbacks:
     async def _make_next(self) -> None:
         line = self._ready.popleft()
         if line.waiting and not line.takers:  # else somebody took the call since it was posted
-            await self._make(line.waiting.popleft())
+            await self._make_one(line)
 
-    async def _make(self, call: _Call) -> None:
+    async def _make_one(self, line: Line) -> None:
+        """Run the next call of a line, if there still is one when that before it has ended.
+
+        A callback does not wait for that: it may be its own, or wait for this one.
+        """
+        while line.running and not in_callback.get():
+            await self._news(None)
+        if line.waiting:
+            await self._make(line, line.waiting.popleft())
+
+    async def _make(self, line: Line, call: _Call) -> None:
         token = in_callback.set(True)
+        line.running += 1
         try:
             if call.function is not None:
                 result = call.function(*call.arguments)
@@ -127,6 +144,8 @@ class Callbacks:
             self._on_error(exc)
         finally:
             in_callback.reset(token)
+            line.running -= 1
+            self._wake()
             if call.then is not None:
                 call.then()
 

@@ -103,6 +103,30 @@ async def test_a_taker_inside_a_callback_does_not_wait_for_itself(callbacks: Cal
     assert not in_callback.get()
 
 
+async def test_a_taker_waits_for_the_call_that_has_begun(callbacks: Callbacks) -> None:
+    told: list[str] = []
+    line, begun, go_on = Line(), asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        begun.set()
+        await go_on.wait()
+        told.append("first")
+
+    callbacks.post(line, first)
+    callbacks.post(line, told.append, "second")
+    await begun.wait()
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    takers = [asyncio.create_task(callbacks.take(line, done)), asyncio.create_task(callbacks.take_all(done))]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert told == []
+    go_on.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*takers)
+    assert told == ["first", "second"]
+
+
 async def test_a_taker_that_gives_up_leaves_calls_to_the_background(callbacks: Callbacks) -> None:
     told: list[int] = []
     line = Line()
