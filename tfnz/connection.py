@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from .links import Connector, Link, LinkBroken
 from .protocol.channel import open_client_channel
@@ -48,9 +49,18 @@ log = logging.getLogger(__name__)
 WELCOME_TIMEOUT_S: Final = 10.0
 #: How long an acknowledgement waits for a frame that could carry it.
 ACK_DELAY_S: Final = 0.02
-#: An idle connection is tried so often, and taken for broken when nothing was heard for so long.
+#: An idle connection is tried so often, and more often where the node gives a silent session up soon: so many times
+#: before it does.
 PING_S: Final = 15.0
-SILENT_S: Final = 45.0
+PINGS: Final = 8
+#: After so many that were not answered the connection is taken for broken. They are counted, and time is not: nothing
+#: can be heard while we are stopped.
+MAX_UNANSWERED: Final = 3
+#: Who comes so late to look was stopped, or the machine slept. What was sent meanwhile the kernels send again, but it
+#: may be a minute until they do, and the network may be another: a new connection is made at once.
+LATE_S: Final = 5.0
+#: An attempt to reconnect that gets nowhere leaves time for others before the node gives the session up.
+ATTEMPTS: Final = 4
 #: So many attempts to reconnect may fail for want of trust before the session is given up.
 MAX_DISTRUSTED: Final = 5
 #: Pauses between attempts to reconnect grow from the first to the second, but not while a node that was restarted may
@@ -98,12 +108,18 @@ class Connection:
         self._incarnation = ""
         self._token = ""
         self._silence_s = 120.0
+        self._ping_s = PING_S
         self._link: Link | None = None
+        self._patience = asyncio.timeout(None)
+        self._left: list[Link] = []
+        self._hellos = 0
         self._task: asyncio.Task[None] | None = None
         self._over: TfnzError | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ping_timer: asyncio.TimerHandle | None = None
         self._heard = 0.0
+        self._unanswered = 0
+        self._due = 0.0
 
     async def open(self) -> Welcome:
         """Connect and begin a session.
@@ -115,10 +131,12 @@ class Connection:
         link, welcome = await self._greet()
         self._token, self.session = welcome.token, welcome.session
         self._silence_s = welcome.silence_s
+        self._ping_s = min(PING_S, welcome.silence_s / PINGS)
         self._incarnation = welcome.incarnation
         self._use(link)
         self._task = self._loop.create_task(self._serve(link), name=f"tfnz session {self.session}")
-        self._ping_timer = self._loop.call_later(PING_S, self._keep_alive)
+        self._due = _boot_time() + self._ping_s
+        self._ping_timer = self._loop.call_later(self._ping_s, self._keep_alive)
         return welcome
 
     def send(self, body: ClientBody) -> None:
@@ -157,12 +175,14 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self._drop_link()
+        self._close_left()
 
     # --- one link
 
     async def _greet(self) -> tuple[Link, Welcome]:
         """A new link on which the node has welcomed us."""
         link = await self._connector.connect()
+        self._hellos += 1
         try:
             hello = Hello(
                 list(VERSIONS),
@@ -171,6 +191,7 @@ class Connection:
                 self._channel.received,
                 f"tfnz/{os.getpid()}",
                 self._incarnation,
+                self._hellos,
             )
             link.send(encode(hello))
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
@@ -179,11 +200,14 @@ class Connection:
             link.close()
             raise ConnectionFailed(f"the connection to {self._connector.address} broke at once") from exc
         except TimeoutError as exc:
-            link.close()
+            self._leave(link)
             raise TimedOut(
                 f"{self._connector.address} accepts connections but did not answer within {WELCOME_TIMEOUT_S:.0f} s: "
                 "is it a 20ft node, and does it run?"
             ) from exc
+        except asyncio.CancelledError:
+            self._leave(link)
+            raise
         except BaseException:
             link.close()
             raise
@@ -208,18 +232,35 @@ class Connection:
     def _use(self, link: Link) -> None:
         self._link = link
         self._heard = self._loop.time()
+        self._unanswered = 0
+        self._close_left()
 
     def _drop_link(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close()
 
+    def _leave(self, link: Link) -> None:
+        """Let go of a link of which nothing is heard.
+
+        The node may still hear of it, and takes a link that closes for a client that has ended. So it is closed when
+        the node knows us at another one.
+        """
+        if self._token and self._over is None:
+            self._left.append(link)
+        else:
+            link.close()
+
+    def _close_left(self) -> None:
+        while self._left:
+            self._left.pop().close()
+
     async def _serve(self, link: Link) -> None:
         """Handle what arrives, on one link after another, until the session is over."""
         try:
             while True:
                 try:
-                    await link.hand_over(partial(self._on_frame, link))
+                    await self._receive(link)
                 except LinkBroken:
                     self._drop_link()
                     log.info("the connection to %s broke: reconnecting", self._connector.address)
@@ -234,9 +275,24 @@ class Connection:
             log.exception("session %s failed", self.session)
             self.abandon(SessionLost(f"a fault in the client ended the session: {exc!r}"), Cause.SESSION_GONE)
 
+    async def _receive(self, link: Link) -> NoReturn:
+        """Handle what arrives on a link.
+
+        Raises:
+            LinkBroken: it is of no use any more.
+        """
+        try:
+            async with asyncio.timeout(None) as self._patience:
+                await link.hand_over(partial(self._on_frame, link))
+        except TimeoutError as exc:
+            if not self._patience.expired():
+                raise
+            raise LinkBroken(f"nothing is heard from {self._connector.address}") from exc
+
     def _on_frame(self, link: Link, data: FrameBytes) -> None:
         frame = node_frames.decode(data)
         self._heard = self._loop.time()
+        self._unanswered = 0
         match frame:
             case NodeEnvelope():
                 if self._channel.receive(frame, len(data)):
@@ -276,13 +332,24 @@ class Connection:
             self._link.send(encode(frame))
 
     def _keep_alive(self) -> None:
-        silent_s = self._loop.time() - self._heard
-        if self._link is not None and silent_s > SILENT_S:
-            log.warning("nothing was heard from %s for %.0f s", self._connector.address, silent_s)
-            self._link.close()
-        elif silent_s > PING_S / 2:
-            self._send_loose(Ping(self._channel.received))
-        self._ping_timer = self._loop.call_later(PING_S, self._keep_alive)
+        late_s, self._due = _boot_time() - self._due, _boot_time() + self._ping_s
+        if self._link is not None:
+            if late_s > LATE_S:
+                self._give_up(self._link)
+                log.info("everything stood still for %.0f s", late_s)
+            elif self._unanswered >= MAX_UNANSWERED:
+                self._give_up(self._link)
+                log.warning("nothing was heard from %s, which was asked", self._connector.address)
+            elif self._loop.time() - self._heard > self._ping_s / 2:
+                self._unanswered += 1
+                self._send_loose(Ping(self._channel.received))
+        self._ping_timer = self._loop.call_later(self._ping_s, self._keep_alive)
+
+    def _give_up(self, link: Link) -> None:
+        """Nothing more is said on a link; a new one is made."""
+        self._link = None
+        self._leave(link)
+        self._patience.reschedule(self._loop.time())
 
     # --- after a break
 
@@ -327,7 +394,8 @@ class Connection:
             begun = self._loop.time()
             eager = False
             try:
-                return await self._greet()
+                async with asyncio.timeout(self._silence_s / ATTEMPTS):
+                    return await self._greet()
             except (SessionLost, VersionMismatch):
                 raise
             except NotAuthorised as exc:
@@ -336,15 +404,24 @@ class Connection:
                 if distrusted > MAX_DISTRUSTED:
                     raise
                 log.debug("not yet: %s", exc)
-            except (ConnectionFailed, TimedOut) as exc:
-                if self._loop.time() + pause > deadline:
-                    raise TimedOut(f"the node was out of reach for {self._silence_s:.0f} s: {exc}") from exc
+            except (ConnectionFailed, TimeoutError) as exc:
+                # An attempt during which we were stopped, or the machine slept, proves nothing.
+                if begun + pause > deadline:
+                    reason = str(exc) or f"{self._connector.address} does not answer"
+                    raise TimedOut(
+                        f"the node was out of reach for {self._silence_s:.0f} s: {reason}"
+                    ) from exc
                 log.debug("not yet: %s", exc)
                 now = self._loop.time()
                 eager = now - begun < CHEAP_S and now - broken < EAGER_S
             await asyncio.sleep(pause)
             if not eager:
                 pause = min(pause * 2, longest)
+
+
+def _boot_time() -> float:
+    """Seconds that pass also while the machine sleeps; those of the loop do not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _as_session_lost(error: TfnzError) -> SessionLost:

@@ -432,7 +432,9 @@ async def gateway(
         authenticator = Authenticator(context, authorised=accounts.is_authorised)
         stack.callback(authenticator.close)
         local = _open_local(config, stack, embedded=embedded)
-        remote = [] if embedded else [_open_remote(context, one, keys, stack) for one in config.listen]
+        remote = (
+            [] if embedded else [_open_remote(context, one, config, keys, stack) for one in config.listen]
+        )
         all_doors: list[Door] = [local, *remote]
         doors.update((door.endpoint, door) for door in all_doors)
         servers = [door.serve(sessions.on_frame, sessions.on_disconnected) for door in doors.values()]
@@ -481,9 +483,13 @@ def _open_local(config: NodeConfig, stack: contextlib.AsyncExitStack, *, embedde
 
 
 def _open_remote(
-    context: zmq.asyncio.Context, endpoint: str, keys: NodeKeys, stack: contextlib.AsyncExitStack
+    context: zmq.asyncio.Context,
+    endpoint: str,
+    config: NodeConfig,
+    keys: NodeKeys,
+    stack: contextlib.AsyncExitStack,
 ) -> TcpDoor:
-    door = TcpDoor(context, endpoint)
+    door = TcpDoor(context, endpoint, silence_s=config.session_silence_s)
     stack.callback(door.close)
     door.use_curve(bytes(keys.identity.public_key), bytes(keys.identity))
     door.bind()

@@ -109,9 +109,9 @@ class RunningNode:
         return Location(socket=str(self.socket), quiet=True)
 
 
-def make_node(directory: Path, *, port: int, settings: str = "") -> RunningNode:
+def make_node(directory: Path, *, port: int, host: str = "127.0.0.1", settings: str = "") -> RunningNode:
     """A node that has not been started."""
-    node = RunningNode(directory, directory / "node.toml", directory / "node.sock", f"tcp://127.0.0.1:{port}")
+    node = RunningNode(directory, directory / "node.toml", directory / "node.sock", f"tcp://{host}:{port}")
     node.config.write_text(
         f'data_dir = "{node.data_dir}"\nsocket = "{node.socket}"\nlisten = "{node.tcp}"\n'
         # The tests count processes: as many sandboxes wait as did before.

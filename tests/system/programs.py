@@ -6,7 +6,7 @@ import contextlib
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 #: For a machine that is very busy.
@@ -14,11 +14,24 @@ SOON_S = 30.0
 
 
 class Program:
-    """A Python program that says on its standard output how far it is, a line at a time."""
+    """A Python program that says on its standard output how far it is, a line at a time.
 
-    def __init__(self, source: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    Args:
+        source: the program.
+        arguments: of the program.
+        env: its environment; by default ours.
+        entrance: a command that executes the one that follows it elsewhere, such as in another network namespace.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        entrance: Sequence[str] = (),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", source, *arguments],
+            [*entrance, sys.executable, "-c", source, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -62,9 +75,11 @@ class Program:
 
 
 @contextmanager
-def program(source: str, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Program]:
-    """A program that is killed at the end of the block if it still runs."""
-    one = Program(source, *arguments, env=env)
+def program(
+    source: str, *arguments: str, env: Mapping[str, str] | None = None, entrance: Sequence[str] = ()
+) -> Iterator[Program]:
+    """A program that is killed at the end of the block if it still runs; see `Program`."""
+    one = Program(source, *arguments, env=env, entrance=entrance)
     try:
         yield one
     finally:

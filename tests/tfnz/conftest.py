@@ -109,7 +109,9 @@ class ScriptedNode:
         received: every body that the client sent, in order.
         hellos: every hello.
         files: what was put, by path.
+        links: our ends of all connections there have been.
         unreachable: raised to whoever connects.
+        deaf: signs of life are not answered, nor hellos.
         version: what a welcome says.
     """
 
@@ -118,6 +120,7 @@ class ScriptedNode:
         self.received: list[Any] = []
         self.loose: list[ClientFrame] = []
         self.hellos: list[Hello] = []
+        self.links: list[MemoryLink] = []
         self.files: dict[str, bytes] = {}
         self.images: list[ImageInfo] = []
         self.containers: dict[str, SpawnContainer] = {}
@@ -226,6 +229,7 @@ class ScriptedNode:
     def _accept(self, link: MemoryLink) -> None:
         if self.unreachable is not None:
             raise restore_error(describe_error(self.unreachable))
+        self.links.append(link)
         self.loop = asyncio.get_running_loop()
         task = self.loop.create_task(self._serve(link))
         self._tasks.add(task)
@@ -254,7 +258,8 @@ class ScriptedNode:
                     self._on_body(frame.body)
             case Ping(_, nonce):
                 self.loose.append(frame)
-                link.send(encode(Pong(self._channel.received, nonce)))
+                if not self.deaf:
+                    link.send(encode(Pong(self._channel.received, nonce)))
             case _:
                 self.loose.append(frame)
                 self._channel.acknowledge(frame.received)

@@ -207,20 +207,97 @@ async def test_a_ping_is_answered_and_an_idle_node_is_asked(
         await scripted.until(Ping, count=2)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing takes long."""
+    monkeypatch.setattr(connection, "PING_S", 0.01)
+    monkeypatch.setattr(connection, "WELCOME_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(connection, "RETRY_S", (0.001, 0.001))
+
+
 @pytest.mark.asyncio
-async def test_a_silent_connection_is_broken_and_resumed(
+@pytest.mark.usefixtures("hasty")
+async def test_a_silent_link_is_closed_when_the_node_knows_us_at_another(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    """Where the network works one way only, the node would hear that it closes, and take us for dead."""
+    async with core:
+        scripted.deaf = True
+        await scripted.until(Hello, count=4)
+        silent = scripted.links[:3]
+        assert [link.closed for link in silent] == [False] * 3
+        numbers = [hello.number for hello in scripted.hellos]
+        assert numbers == sorted(set(numbers)), "the node cannot tell which is the latest"
+        scripted.deaf = False
+        assert (await core.node().status()).node == "n1"
+        async with asyncio.timeout(10):
+            for link in silent:
+                await link.wait_closed()
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("hasty")
+async def test_silent_links_are_closed_when_the_node_is_given_up(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    scripted.silence_s = 0.1
+    async with core:
+        scripted.deaf = True
+        with pytest.raises(SessionLost, match="out of reach"):
+            await core.run()
+        assert all(link.closed for link in scripted.links)
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_gives_up_soon_is_asked_often(scripted: ScriptedNode, core: aio.Location) -> None:
+    scripted.silence_s = 0.4
+    async with core:
+        await scripted.until(Ping, count=3)
+        scripted.deaf = True
+        await scripted.until(Hello, count=2)
+
+
+def stand_still(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Time passes, and nothing is done, as in a process that is stopped."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + seconds)
+
+
+@pytest.mark.asyncio
+async def test_an_attempt_while_we_were_stopped_is_not_the_last(
     scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "PING_S", 0.01)
-    monkeypatch.setattr(connection, "SILENT_S", 0.02)
+    scripted.silence_s = 2
     async with core:
-        monkeypatch.setattr(scripted, "_on_frame", lambda *_: None)
-        first = scripted._link
-        assert first is not None
-        await first.wait_closed()
-        monkeypatch.undo()
+        accept = scripted._accept
+
+        def fail_late(link: MemoryLink) -> None:
+            monkeypatch.setattr(scripted.connector, "_accept", accept)
+            stand_still(monkeypatch, 2 * scripted.silence_s)
+            raise ConnectionFailed("no route")
+
+        monkeypatch.setattr(scripted.connector, "_accept", fail_late)
+        scripted.break_link()
         await scripted.until(Hello, count=2)
         assert (await core.node().status()).node == "n1"
+
+
+@pytest.mark.asyncio
+async def test_who_has_slept_makes_a_new_connection_at_once(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop's time has not passed meanwhile, and on the old one all may be well."""
+    monkeypatch.setattr(connection, "PING_S", 0.1)
+    async with core:
+        await scripted.until(Ping)
+        assert len(scripted.hellos) == 1
+        boot_time = connection._boot_time
+        monkeypatch.setattr(connection, "_boot_time", lambda: boot_time() + 90)
+        await scripted.until(Hello, count=2)
+        assert (await core.node().status()).node == "n1"
+        await scripted.until(Ping, count=3)
+        assert len(scripted.hellos) == 2
 
 
 @pytest.mark.asyncio

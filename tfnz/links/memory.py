@@ -33,6 +33,11 @@ class MemoryLink:
     async def wait_closed(self) -> None:
         await self._closed.wait()
 
+    @property
+    def closed(self) -> bool:
+        """Whether either end was closed."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         for end in (self, self.peer):
             end._closed.set()

@@ -638,6 +638,7 @@ class Hello(Struct, frozen=True, tag="hello"):
         received: the last number of the node's that arrived.
         client: what the client is, for the node's log.
         incarnation: of the node, as the last `Welcome` had it: what both sides have numbered belongs to that one.
+        number: counts the hellos of a client, so that one that was long on its way is not taken for the latest.
     """
 
     versions: Annotated[list[int], Meta(min_length=1, max_length=64)]
@@ -646,6 +647,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     received: Count = 0
     client: Name = ""
     incarnation: Annotated[str, Meta(max_length=64)] = ""
+    number: Count = 0
 
 
 class NodeOffer(Struct, frozen=True):

@@ -73,6 +73,7 @@ class _Seat:
     """A session and the connection it is at; without one, its client has not come back since the daemon began.
 
     Attributes:
+        hello: the number of the client's hello on it.
         process: a descriptor of the process that is waited for.
     """
 
@@ -81,6 +82,7 @@ class _Seat:
     last_heard: float
     doubt: asyncio.TimerHandle | None = None
     nonce: int = 0
+    hello: int = 0
     process: int | None = None
 
 
@@ -261,7 +263,7 @@ class Sessions:
         if 0 < self._max_sessions_per_account <= own:
             raise QuotaExceeded(f"the account has {own} sessions on this node, as many as it may")
         session = Session(id=new_id(), token=new_id(), account=peer.account, handler=self._handler)
-        seat = _Seat(session, peer, _now())
+        seat = _Seat(session, peer, _now(), hello=hello.number)
         self._enter(seat, peer)
         self._seats[session.id] = seat
         self._sit(seat, peer)
@@ -277,6 +279,8 @@ class Sessions:
             or not hmac.compare_digest(seat.session.token.encode(), hello.token.encode())
         ):
             raise SessionLost("the node has ended this session, and all that it owned")
+        if hello.number < seat.hello:  # the network had kept it back
+            raise SessionLost("the client is at a later connection already")
         restarted = self._is_of_another(seat, hello)
         with contextlib.suppress(NoCapacity):  # it is in the book, with the process that it had before
             self._enter(seat, peer)
@@ -287,6 +291,7 @@ class Sessions:
             self._by_peer.pop((seat.peer.socket, seat.peer.routing_id), None)
             self._hang_up(seat.peer)
         seat.last_heard = _now()
+        seat.hello = hello.number
         self._await_no_longer(seat)
         self._sit(seat, peer)
         self._trust(seat)
@@ -363,8 +368,11 @@ class Sessions:
 
     async def sweep_forever(self) -> None:
         """End sessions that have been silent for too long, or whose account is no longer authorised."""
+        pause_s = min(SWEEP_S, self._silence_s / 4)
         while True:
-            await asyncio.sleep(min(SWEEP_S, self._silence_s / 4))
+            due = _now() + pause_s
+            await asyncio.sleep(pause_s)
+            self._forgive(_now() - due)
             for seat in list(self._seats.values()):
                 try:
                     self._sweep(seat)
@@ -372,6 +380,11 @@ class Sessions:
                     Exception
                 ):  # a store that fails just now: the other sessions are looked at all the same
                     log.exception("session %s could not be looked after", seat.session.id)
+
+    def _forgive(self, late_s: float) -> None:
+        """We come late, as after having been stopped: whoever said something meanwhile has not been heard yet."""
+        for seat in self._seats.values():
+            seat.last_heard = min(seat.last_heard + late_s, _now())
 
     def _sweep(self, seat: _Seat) -> None:
         silent_s = _now() - seat.last_heard

@@ -23,20 +23,31 @@ log = logging.getLogger(__name__)
 HANDSHAKE_MS = 2000
 BACKLOG = 1024
 MAX_QUEUED_FRAMES = 1 << 20
+#: After so many times the silence that ends a session the kernel gives up its connection.
+SILENCES = 2
 #: How long what was sent last may take to leave when a socket is closed.
 LINGER_MS = 100
 
 
 class TcpDoor:
-    """The listening socket; see `Door`."""
+    """The listening socket; see `Door`.
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str) -> None:
+    Args:
+        silence_s: the node gives up a session of which nothing is heard for so long. The kernel gives up a connection
+            of which nothing is heard for twice as long: a client that has vanished does not close its own. Not before
+            the session, for which a connection that closes is a reason to end soon.
+    """
+
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, *, silence_s: float) -> None:
         self.endpoint = endpoint
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.maxmsgsize = MAX_FRAME
         self._socket.handshake_ivl = HANDSHAKE_MS
         self._socket.backlog = BACKLOG
+        self._socket.tcp_maxrt = round(SILENCES * silence_s * 1000)
+        self._socket.tcp_keepalive = 1
+        self._socket.tcp_keepalive_idle = self._socket.tcp_keepalive_intvl = max(1, round(silence_s))
         # Credit bounds what is queued for a peer that keeps the rules, far below this mark; for one that does not, such
         # as a peer that asks and never reads, a router at its mark drops frames, and with them the session.
         self._socket.sndhwm = MAX_QUEUED_FRAMES

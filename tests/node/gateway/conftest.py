@@ -35,6 +35,10 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def stand_still(self, seconds: float) -> None:
+        """Time passes, and nothing is done, as in a process that is stopped."""
+        self._clock.now += seconds
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item

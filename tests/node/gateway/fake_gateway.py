@@ -139,13 +139,16 @@ class Connection:
         self.alive = False
         self.gateway.sessions.on_disconnected(self.peer.socket, self.peer.descriptor)
 
-    def resume(self, welcome: Welcome, *, received: int = 0, token: str | None = None) -> None:
+    def resume(
+        self, welcome: Welcome, *, received: int = 0, token: str | None = None, number: int = 0
+    ) -> None:
         self.say(
             Hello(
                 [1],
                 session=welcome.session,
                 token=welcome.token if token is None else token,
                 received=received,
+                number=number,
             )
         )
 

@@ -128,3 +128,18 @@ async def test_a_connection_with_a_session_cannot_take_over_another(gateway: Gat
     first.ask(1)
     await settle()
     assert first.bodies == [Reply(1, Done())]
+
+
+async def test_a_hello_that_was_long_on_its_way_is_not_taken_for_the_latest(gateway: Gateway) -> None:
+    first = gateway.open()
+    await settle()
+    late, second = gateway.connect(alive=False), gateway.connect()
+    second.resume(first.welcome, number=3)
+    late.resume(first.welcome, number=2)
+    assert late.refusals == ["session_lost"]
+    late.close()
+    second.channel = first.channel
+    second.ask(1)
+    await settle()
+    assert second.bodies == [Reply(1, Done())]
+    await assert_lives(gateway, second)

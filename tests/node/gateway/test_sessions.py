@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.node.gateway.conftest import JumpingLoop
 from tests.node.gateway.fake_gateway import (
     GRACE_S,
     MOMENT_S,
@@ -112,6 +113,22 @@ async def test_silence_ends_a_session_and_a_sign_of_life_does_not(gateway: Gatew
     await asyncio.sleep(SILENCE_S / 2)
     assert gateway.released == [silent.welcome.session, talking.welcome.session]
     assert answering.refusals == []
+    sweeping.cancel()
+
+
+async def test_time_for_which_the_daemon_was_stopped_is_nobodys_silence(gateway: Gateway) -> None:
+    sweeping = asyncio.create_task(gateway.sessions.sweep_forever())
+    client = gateway.open()
+    await settle()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    loop.stand_still(2 * SILENCE_S)
+    await assert_lives(gateway, client)
+    assert client.refusals == []
+    # And the time that passes then counts as ever.
+    client.alive = False
+    await asyncio.sleep(SILENCE_S + 2 * SWEEP_S)
+    assert gateway.released == [client.welcome.session]
     sweeping.cancel()
 
 

@@ -57,7 +57,7 @@ class Hall:
         self.tasks = [asyncio.create_task(self.authenticator.serve())]
 
     def open(self) -> TcpDoor:
-        door = TcpDoor(self.context, "tcp://127.0.0.1:*")
+        door = TcpDoor(self.context, "tcp://127.0.0.1:*", silence_s=120.0)
         door.use_curve(bytes(self.identity.public_key), bytes(self.identity))
         door.bind()
         self.doors.append(door)
@@ -309,5 +309,5 @@ async def test_an_endpoint_that_cannot_be_had_is_named_and_holds_up_nothing(
     port = hall.open().endpoint.rpartition(":")[2]
     taken = endpoint.format(port=port)
     with pytest.raises(NoCapacity, match=rf"cannot listen on {taken}: .* Set `listen`"):
-        TcpDoor(hall.context, taken).bind()
+        TcpDoor(hall.context, taken, silence_s=120.0).bind()
     # The context can be closed, which waits for every socket: the fixture does it.
