@@ -179,7 +179,9 @@ def main() -> int:
             raise
         finally:
             node.kill()
-        wrong = "Traceback" in node.log or any("wrong" in one for part in found.values() for one in part.values())
+        wrong = "Traceback" in node.log or any(
+            "wrong" in one for part in found.values() for one in part.values()
+        )
         if wrong:
             sys.stderr.write(node.log[-20000:])
     sys.stdout.write(json.dumps(found, indent=2) + "\n")

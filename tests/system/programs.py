@@ -21,7 +21,12 @@ class Program:
         arguments: of the program.
         env: its environment; by default ours.
         entrance: a command that executes the one that follows it elsewhere, such as in another network namespace.
+
+    Attributes:
+        patience_s: how long it may say nothing that it is waited for.
     """
+
+    patience_s = SOON_S
 
     def __init__(
         self,
@@ -48,7 +53,9 @@ class Program:
         assert self.process.stdout is not None and self.process.stderr is not None
         line = b""
         while not line.endswith(b"\n"):
-            assert select.select([self.process.stdout], [], [], SOON_S)[0], f"waited for more after {line!r}"
+            assert select.select([self.process.stdout], [], [], self.patience_s)[0], (
+                f"waited for more after {line!r}"
+            )
             data = self.process.stdout.read(1)
             assert data, f"it ended after {line!r}: {self.process.stderr.read().decode()}"
             line += data
@@ -70,7 +77,7 @@ class Program:
 
     def finish(self) -> tuple[int, str, str]:
         """Close its input and wait for its end: its exit code, and what it has said since, on both."""
-        out, err = self.process.communicate(timeout=SOON_S)
+        out, err = self.process.communicate(timeout=self.patience_s)
         return self.process.returncode, out.decode(), err.decode()
 
 

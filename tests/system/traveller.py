@@ -15,6 +15,8 @@ from tfnz.protocol.exits import Cause
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
+#: The SDK may take a minute to notice that it hears nothing.
+PATIENCE_S: Final = 120.0
 #: Says a line for each thing that it hears, and answers a line for each word that it is told.
 SOURCE: Final = r"""
 import logging, os, socket, sys, threading
@@ -23,7 +25,7 @@ from tfnz import Location, TfnzError
 LINES = 'i=0; while [ ! -e /stop ]; do echo "$i"; i=$((i+1)); usleep 50000; done; exit 3'
 SERVE = "while true; do nc -l -p 80 -e cat; done"
 ASK = "until echo hello | nc -w 5 server 80; do usleep 50000; done"
-PATIENCE_S = 60
+PATIENCE_S = float(sys.argv[2])
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
@@ -138,6 +140,7 @@ class Traveller:
     """The program, and what it may be told and has to say."""
 
     def __init__(self, one: Program) -> None:
+        one.patience_s = PATIENCE_S
         self.program = one
         self.process = one.process
         one.expect("ready")
@@ -180,7 +183,7 @@ class Traveller:
 @contextlib.contextmanager
 def near(node: RunningNode) -> Iterator[Traveller]:
     """A traveller on the node's machine, by its unix socket."""
-    with program(SOURCE, str(node.socket)) as one:
+    with program(SOURCE, str(node.socket), str(PATIENCE_S)) as one:
         yield Traveller(one)
 
 
@@ -188,5 +191,5 @@ def near(node: RunningNode) -> Iterator[Traveller]:
 def far(person: Person, cable: Cable) -> Iterator[Traveller]:
     """A traveller at the end of a cable, by TCP."""
     env = os.environ | {"TFNZ_HOME": str(person.home)}
-    with program(SOURCE, person.account.name, env=env, entrance=cable.entrance) as one:
+    with program(SOURCE, person.account.name, str(PATIENCE_S), env=env, entrance=cable.entrance) as one:
         yield Traveller(one)
