@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.host_state import adopt_orphans
+from tests.system.host_state import adopt_orphans, look, look_at_rest, wait_until
 from tests.system.people import Introduce, Person, introduce_to
 from tfnz import Location
 from tfnz_node.crash_points import VARIABLE
@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "build" / "images"
 #: What a loaded machine may take to start a node; the tests wait for its notification, never for this long.
 START_TIMEOUT_S = 50
+#: Settings of nodes that have a few containers.
+SMALL = 'disk = "2G"\npool_size = 2\npool_max = 2\n'
 
 
 @dataclass
@@ -80,6 +82,13 @@ class RunningNode:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(START_TIMEOUT_S) == 0, self.log
+
+    def finish(self) -> None:
+        """Stop it, if it runs; it has no complaint."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+            assert "Traceback" not in self.log, self.log
+            assert not self.socket.exists()
 
     def kill(self) -> None:
         """Kill it as a power cut would, if power cuts were kind to the rest of the host."""
@@ -140,6 +149,22 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         running.stop()
     finally:
         running.kill()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[RunningNode]:
+    """A node of the test's own, running, with the image busybox. When it has ended, nothing is left."""
+    adopt_orphans()
+    node = make_node(tmp_path, port=2030, settings=SMALL)
+    before = look_at_rest(None, node.data_dir)
+    try:
+        node.start()
+        import_images(node, "busybox")
+        yield node
+        node.finish()
+        wait_until(before, lambda: look(None, node.data_dir))
+    finally:
+        node.kill()
 
 
 @pytest.fixture

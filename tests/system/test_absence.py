@@ -111,6 +111,13 @@ def test_a_break_that_is_too_short_to_be_noticed(patient: RunningNode, mary: Per
         traveller.finish()
 
 
+def test_who_has_nothing_to_say_is_not_away(patient: RunningNode) -> None:
+    with patient.location() as location:
+        container = location.node().spawn("busybox", "sleep 1000").wait_until_ready()
+        let_pass(1.5 * SILENCE_S)
+        assert container.run("exit 7").exit_code == 7
+
+
 @every_way
 def test_who_is_away_for_too_long_is_told(patient: RunningNode, mary: Person, cable: Cable, way: Way) -> None:
     with unchanged(find_pid(patient), patient.data_dir), arrive(way, patient, mary, cable) as traveller:

@@ -7,22 +7,17 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.conftest import IMAGES, import_images, make_node
+from tests.system.conftest import IMAGES, SMALL, import_images, make_node
 from tests.system.host_state import (
     SOON_S,
-    adopt_orphans,
     count_scratches,
     find_cgroups,
     find_descendants,
-    look,
-    look_at_rest,
-    wait_until,
 )
 from tests.system.programs import Program, program
 from tests.system.waiting import wait_for
@@ -32,8 +27,6 @@ from tfnz.protocol.exits import Cause
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
-
-SMALL = 'disk = "1G"\npool_size = 2\npool_max = 2\n'
 
 #: Spawns, reboots and destroys in threads until the node is gone; says after each round that it has done it.
 STORM = """
@@ -71,30 +64,6 @@ location.import_image(sys.stdin.buffer, "late")
 """
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[RunningNode]:
-    """A node of the test's own, running, with the image busybox. When it has ended, nothing is left."""
-    adopt_orphans()
-    node = make_node(tmp_path, port=2030, settings=SMALL)
-    before = look_at_rest(None, node.data_dir)
-    try:
-        node.start()
-        import_images(node, "busybox")
-        yield node
-        stop(node)
-        wait_until(before, lambda: look(None, node.data_dir))
-    finally:
-        node.kill()
-
-
-def stop(node: RunningNode) -> None:
-    """Stop it, if it runs; it has no complaint."""
-    if node.process is not None and node.process.poll() is None:
-        node.stop()
-        assert "Traceback" not in node.log, node.log
-        assert not node.socket.exists()
-
-
 def serve(node: RunningNode) -> subprocess.CompletedProcess[str]:
     """A daemon that is expected not to start."""
     return subprocess.run(node.command("serve"), capture_output=True, text=True, timeout=SOON_S, check=False)
@@ -129,7 +98,7 @@ def test_it_stops_gracefully_and_tells_everybody(own: RunningNode) -> None:
     for container in containers:
         container.wait_until_ready()
     process = containers[0].spawn("sleep 1000")
-    stop(own)
+    own.finish()
     assert told.wait(SOON_S)
     with pytest.raises(SessionLost, match="shutting down"):
         location.run()
@@ -146,7 +115,7 @@ def test_it_stops_in_the_middle_of_everything(own: RunningNode) -> None:
         begin_import(own, sender)
         for _ in range(3):
             storm.expect("round")
-        stop(own)
+        own.finish()
         while (line := storm.read_line()) == "round":
             pass
         assert line == "lost session_lost"
@@ -332,4 +301,4 @@ def test_storage_in_plain_directories(tmp_path: Path) -> None:
         daemon = node.process.pid
         wait_for(lambda: count_scratches(daemon, node.data_dir) == 0, SOON_S, "its files are left")
         location.disconnect()
-        stop(node)
+        node.finish()

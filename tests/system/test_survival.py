@@ -15,7 +15,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from tests.system.conftest import ROOT, RunningNode, import_images, make_node
+from tests.system.conftest import ROOT, SMALL, RunningNode, import_images, make_node
 from tests.system.host_state import adopt_orphans, count_scratches, look, look_at_rest, wait_until
 from tests.system.programs import program
 from tests.system.storm import run_storm
@@ -28,26 +28,8 @@ from tfnz_node.keeper.client import KeeperClient, open_keeper
 from tfnz_node.supervisor.records import ContainerRecord, decode, encode
 
 SOON_S = 30.0
-SMALL = 'disk = "2G"\npool_size = 2\npool_max = 2\n'
 SLEEP = ["sleep", "1000"]
 POINTS = get_args(Point)
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[RunningNode]:
-    """A node of the test's own, running, with the image busybox. When it has ended, nothing is left."""
-    adopt_orphans()
-    node = make_node(tmp_path, port=2048, settings=SMALL)
-    before = look_at_rest(None, node.data_dir)
-    try:
-        node.start()
-        import_images(node, "busybox")
-        yield node
-        node.stop()
-        assert "Traceback" not in node.log, node.log
-        wait_until(before, lambda: look(None, node.data_dir))
-    finally:
-        node.kill()
 
 
 class Told:
