@@ -20,7 +20,7 @@ _RULES: Final = """
 table netdev cable {{
   chain arriving {{
     type filter hook ingress device "{device}" priority 0
-    drop
+    {what} drop
   }}
 }}
 """
@@ -70,10 +70,15 @@ class Cable:
                 stack.enter_context(_dropping(self.entrance, _THEIR_END))
             yield
 
+    def closed(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block no new connections are let through to us, as by a firewall that is overworked."""
+        return _dropping([], self._our_end, "tcp flags & (syn | ack) == syn")
+
 
 @contextlib.contextmanager
-def _dropping(place: list[str], device: str) -> Iterator[None]:
-    subprocess.run([*place, "nft", "-f", "-"], input=_RULES.format(device=device), check=True, text=True)
+def _dropping(place: list[str], device: str, what: str = "") -> Iterator[None]:
+    rules = _RULES.format(device=device, what=what)
+    subprocess.run([*place, "nft", "-f", "-"], input=rules, check=True, text=True)
     try:
         yield
     finally:

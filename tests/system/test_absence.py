@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
 SILENCE_S = 10.0
-SOON_S = 60.0
+GRACE_S = 1.0
+#: The kernel sends again, with growing pauses, what was lost in the seconds before.
+LAST_WORDS_S = 4.0
+#: Tests may not take longer than a minute.
+SOON_S = 45.0
 SETTINGS = f"""
 disk = "1G"
 pool_size = 2
 pool_max = 2
 session_silence_s = {SILENCE_S}
+disconnect_grace_s = {GRACE_S}
 takeover_s = {SILENCE_S}
 """
 every_way = pytest.mark.parametrize("way", [pytest.param(way, id=name) for name, way in WAYS.items()])
@@ -98,6 +103,19 @@ def test_who_is_back_in_time_goes_on(patient: RunningNode, mary: Person, cable: 
             else:
                 let_pass(SILENCE_S / 2)
         traveller.expect("called well")
+        traveller.check()
+        traveller.finish()
+
+
+def test_who_looks_for_another_way_is_not_taken_for_dead(
+    patient: RunningNode, mary: Person, cable: Cable
+) -> None:
+    """The node would hear at last that the old connection is closed, and of no other for longer than its grace."""
+    with far(mary, cable) as traveller:
+        with cable.pulled():
+            traveller.expect_silence()
+        with cable.closed():
+            let_pass(LAST_WORDS_S + GRACE_S)
         traveller.check()
         traveller.finish()
 

@@ -249,6 +249,28 @@ async def test_silent_links_are_closed_when_the_node_is_given_up(
 
 
 @pytest.mark.asyncio
+async def test_an_attempt_that_gets_nowhere_leaves_time_for_others(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one from an address that the machine does not have any more."""
+    scripted.silence_s = 0.4
+    async with core:
+        connect = scripted.connector.connect
+        begun = asyncio.Event()
+
+        async def hang() -> MemoryLink:
+            monkeypatch.setattr(scripted.connector, "connect", connect)
+            begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError("this never ends")
+
+        monkeypatch.setattr(scripted.connector, "connect", hang)
+        scripted.break_link()
+        await begun.wait()
+        assert (await core.node().status(timeout_s=5)).node == "n1"
+
+
+@pytest.mark.asyncio
 async def test_a_node_that_gives_up_soon_is_asked_often(scripted: ScriptedNode, core: aio.Location) -> None:
     scripted.silence_s = 0.4
     async with core:
