@@ -17,7 +17,7 @@ HOST: Final = "192.0.2.1"
 _THEIR_END: Final = "eth0"
 #: A packet is dropped where it arrives, as by a cable: its sender has sent it.
 _RULES: Final = """
-table netdev cable {{
+table netdev of_{device} {{
   chain arriving {{
     type filter hook ingress device "{device}" priority 0
     {what} drop
@@ -82,7 +82,7 @@ def _dropping(place: list[str], device: str, what: str = "") -> Iterator[None]:
     try:
         yield
     finally:
-        run(*place, "nft", "delete", "table", "netdev", "cable")
+        run(*place, "nft", "delete", "table", "netdev", f"of_{device}")
 
 
 @contextlib.contextmanager
