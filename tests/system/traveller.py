@@ -22,7 +22,7 @@ SOURCE: Final = r"""
 import logging, os, socket, sys, threading
 from tfnz import Location, TfnzError
 
-LINES = 'i=0; while [ ! -e /stop ]; do echo "$i"; i=$((i+1)); usleep 50000; done; exit 3'
+LINES = 'i=0; while [ ! -e /stop ]; do echo "$i"; i=$((i+1)); usleep 100000; done; exit 3'
 SERVE = "while true; do nc -l -p 80 -e cat; done"
 ASK = "until echo hello | nc -w 5 server 80; do usleep 50000; done"
 PATIENCE_S = float(sys.argv[2])
