@@ -27,6 +27,19 @@ IMAGES = ROOT / "build" / "images"
 START_TIMEOUT_S = 50
 #: Settings of nodes that have a few containers.
 SMALL = 'disk = "2G"\npool_size = 2\npool_max = 2\n'
+#: What it may take then to import one image.
+IMPORT_TIMEOUT_S = 180
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The limit of a test is for the test.
+
+    The first that uses a shared node, of all or of a module, would have to have it made within that limit, and a node
+    that is not there in time fails all of its tests. Fixtures have limits of their own, one for each wait.
+    """
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(func_only=True))
 
 
 @dataclass
@@ -134,7 +147,7 @@ def import_images(node: RunningNode, *names: str) -> None:
     archives = {"busybox": "busybox.tar", "python": "python.tar", "nginx": "nginx-oci.tar"}
     with node.location() as location:
         for name in names:
-            location.import_image(IMAGES / archives[name], name)
+            location.import_image(IMAGES / archives[name], name, timeout_s=IMPORT_TIMEOUT_S)
 
 
 @pytest.fixture(scope="session")
