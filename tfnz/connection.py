@@ -420,8 +420,10 @@ class Connection:
 
 
 def _boot_time() -> float:
-    """Seconds that pass also while the machine sleeps; those of the loop do not."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """Seconds that pass also while the machine sleeps; those of the loop do not. Only Linux has such a clock."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def _as_session_lost(error: TfnzError) -> SessionLost:

@@ -415,6 +415,7 @@ async def test_an_asynchronous_program_goes_on(mortal: RunningNode) -> None:
         assert (await asleep.run("echo well")).stdout == b"well\n"
 
 
+@pytest.mark.timeout(300)  # each of which takes seconds on a busy machine
 def test_twenty_restarts_in_a_row(mortal: RunningNode) -> None:
     heard = [Heard() for _ in range(5)]
     with Location(socket=str(mortal.socket), quiet=True) as location:
