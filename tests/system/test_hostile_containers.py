@@ -47,9 +47,9 @@ class Sayings:
             self._said = (self._said + data)[-(1 << 16) :]
             self._changed.notify_all()
 
-    def wait_for(self, words: bytes) -> None:
+    def wait_for(self, words: bytes, timeout_s: float = SOON_S) -> None:
         with self._changed:
-            heard = self._changed.wait_for(lambda: words in self._said, SOON_S)
+            heard = self._changed.wait_for(lambda: words in self._said, timeout_s)
             assert heard, f"{words!r} is not in {self._said[-1000:]!r}"
 
 
@@ -290,6 +290,7 @@ signal.pause()
 """
 
 
+@pytest.mark.timeout(300)  # so many take minutes on a busy machine
 def test_ten_thousand_short_processes(node: RunningNode) -> None:
     assert node.process is not None
     with undisturbed(node) as location:
@@ -298,7 +299,7 @@ def test_ten_thousand_short_processes(node: RunningNode) -> None:
         sayings = Sayings()
         crowded.stdout_callback = sayings.hear
         another_starts(node)
-        sayings.wait_for(b"made")
+        sayings.wait_for(b"made", 240.0)
         listed = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ' Z '"
         wait_for(lambda: crowded.run(listed).stdout == b"0\n", SOON_S, "the dead are not taken care of")
         for number in range(300):
