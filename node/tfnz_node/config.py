@@ -68,7 +68,7 @@ class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     #: Fewer than max_sessions, so that no account shuts the others out.
     sessions: Annotated[int, Meta(ge=0, le=65536)] = 128
     #: Permissions between containers, each for a port or for all: they make the next daemon's start longer.
-    permissions: Annotated[int, Meta(ge=0, le=65536)] = 4096
+    permissions: Annotated[int, Meta(ge=0, le=65536)] = 16384
 
 
 class ImagesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

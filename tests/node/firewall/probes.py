@@ -6,18 +6,16 @@ import contextlib
 import errno
 import os
 import random
-import select
 import socket
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
+from tests.node.firewall.calm import hears, is_connected
 from tests.node.firewall.lab import ADDRESSES, LAN, OUTSIDE, Lab
 
 PORT: Final = 5432
-#: What arrives at all does so while it is sent, unless the machine is very busy.
-PATIENCE_S: Final = 0.1
 
 ICMP_ECHO = 8
 SCTP = 132
@@ -42,8 +40,7 @@ def tcp(lab: Lab, source: str, target: str, *, port: int = PORT, listener_at: st
         client.setblocking(False)
         if client.connect_ex((ADDRESSES[target], port)) not in (0, errno.EINPROGRESS):
             return False
-        _, writable, _ = select.select([], [client], [], PATIENCE_S)
-        return bool(writable) and client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        return is_connected(client)
 
 
 def icmp(lab: Lab, source: str, target: str) -> bool:
@@ -157,7 +154,7 @@ def _sending(lab: Lab, source: str) -> socket.socket:
 
 
 def _hears(receiver: socket.socket, expected: Callable[[bytes], bool]) -> bool:
-    while select.select([receiver], [], [], PATIENCE_S)[0]:
+    while hears(receiver):
         if expected(receiver.recv(65536)):
             return True
     return False

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.node.firewall.calm import hears
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
 from tests.node.firewall.probes import KINDS, PORT, checksum, forge, icmp, spoofed, tcp, udp, write_packet
 from tests.system.waiting import wait_for
@@ -100,7 +101,7 @@ def test_what_is_taken_back_ends_what_is_open(lab: Lab, port: int | None) -> Non
             lab.apply(back)
             client.send(b"two")
             server.send(b"three")
-            assert select.select([server, client], [], [], 0.3)[0] == []
+            assert not hears(server) and not hears(client)
             lab.apply(Change(add=back.remove))
             # Both send again what was not acknowledged.
             assert (server.recv(10), client.recv(10)) == (b"two", b"three")
@@ -183,7 +184,7 @@ def test_a_change_of_egress_ends_what_is_open(lab: Lab) -> None:
         assert near.recv(10) == b"two"
         with policy(lab, CLOSED):
             far.sendto(b"three", whom)
-            assert select.select([near], [], [], 0.3)[0] == []
+            assert not hears(near)
 
 
 def test_nobody_pretends_to_be_another(lab: Lab) -> None:
@@ -229,14 +230,14 @@ def comes_in_by_an_answer(lab: Lab) -> bool:
 
         send(ADDRESSES["client"], ADDRESSES["public"], words[0], PORT)
         heard = b""
-        while not heard.endswith(words[0]) and select.select([far], [], [], 0.2)[0]:
+        while not heard.endswith(words[0]) and hears(far):
             heard = far.recv(100)
         # Perhaps the host has translated it.
         sender, port = (
             (heard[12:16], heard[20:22]) if heard.endswith(words[0]) else (b"\n\xc8\0\2", b"\x15\x38")
         )
         send(ADDRESSES["public"], socket.inet_ntoa(sender), words[1], int.from_bytes(port, "big"))
-        while select.select([near], [], [], 0.2)[0]:
+        while hears(near):
             if near.recv(100).endswith(words[1]):
                 return True
         return False
@@ -311,7 +312,7 @@ def hears_ipv6(lab: Lab) -> bool:
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, struct.pack("I", interface))
         with contextlib.suppress(OSError):
             sender.sendto(word, ("ff02::1", PORT, 0, interface))
-        return bool(select.select([receiver], [], [], 0.2)[0])
+        return hears(receiver)
 
 
 def test_nobody_answers_arp(lab: Lab) -> None:
@@ -336,7 +337,7 @@ def is_answered_by_arp(lab: Lab) -> bool:
     with lab.socket("client", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as wire:
         wire.bind(("eth0", 0x0806))
         wire.send(b"\xff" * 6 + hardware + b"\x08\x06" + ask)
-        return bool(select.select([wire], [], [], 0.2)[0])
+        return hears(wire)
 
 
 def test_nobody_is_told_of_a_better_way(lab: Lab) -> None:
@@ -356,7 +357,7 @@ def is_redirected(lab: Lab) -> bool:
         sender.bind(("eth0", 0x0800))
         sender.send(wire + wire + b"\x08\0" + packet)
         # What comes back is ICMP of type 5, and tells who has sent it by the packet within.
-        while select.select([sender], [], [], 0.2)[0]:
+        while hears(sender):
             data = sender.recv(2000)
             if data[14 + 9] == socket.IPPROTO_ICMP and data[14 + 20] == 5:
                 return True
@@ -378,7 +379,7 @@ def test_groups_and_broadcasts_reach_nobody(lab: Lab) -> None:
             "198.51.100.255",
         ):
             sender.sendto(b"hello", (address, PORT))
-        assert select.select([receiver], [], [], 0.2)[0] == []
+        assert not hears(receiver)
 
 
 def test_ports_that_others_translate_lead_nowhere(lab: Lab) -> None:
@@ -445,7 +446,7 @@ def is_told_of_an_error(lab: Lab, source: str, target: str) -> bool:
         failed = struct.pack(">BBHI", 3, 1, 0, 0) + (there if target == "client" else back)
         failed = failed[:2] + struct.pack(">H", checksum(failed)) + failed[4:]
         send(source, write_packet(socket.IPPROTO_ICMP, ADDRESSES[source], ADDRESSES[target], failed))
-        while select.select([receiver], [], [], 0.2)[0]:
+        while hears(receiver):
             data = receiver.recv(2000)
             # Their own systems tell each other that nobody listens, which has another code.
             if data[14 + 9] == socket.IPPROTO_ICMP and data[14 + 20 : 14 + 22] == b"\3\1":
@@ -531,7 +532,7 @@ def test_without_the_firewall_nothing_passes(rp_filter: str) -> None:
         with lab.socket("outside", socket.AF_INET, socket.SOCK_DGRAM) as far_again:
             far_again.bind(("0.0.0.0", PORT))
             far_again.sendto(b"two", whom)
-            assert select.select([near], [], [], 0.2)[0] == []
+            assert not hears(near)
         for source, target in [
             *NEVER_OPEN,
             ("client", "server"),
