@@ -1,4 +1,4 @@
-"""Whether a packet has come, asked when all that were sent before have gone their ways: no time is waited for.
+"""Whether a packet has come, asked when all that were sent before have gone their ways, however busy the machine is.
 
 A packet goes from one namespace to the next by a queue that each processor has for itself (`process_backlog`), and all
 its way on the processor that has sent it; so do loopback's. Whatever comes out of that queue after it has been put in,
@@ -14,6 +14,8 @@ from typing import Final
 
 #: More than there are hops on any way and back.
 ROUNDS: Final = 16
+#: For what a system has to do besides, to answer.
+PATIENCE_S: Final = 0.1
 
 
 def settle() -> None:
@@ -29,20 +31,18 @@ def settle() -> None:
 
 def hears(receiver: socket.socket) -> bool:
     """Whether there is something to be received, of what has been sent so far."""
-    if not _is_readable(receiver):
-        settle()
-    return _is_readable(receiver)
-
-
-def is_connected(client: socket.socket) -> bool:
-    """Whether an attempt to connect, which does not block, has come to its end by now, and to a good one."""
+    if select.select([receiver], [], [], 0)[0]:
+        return True
     settle()
-    writable = bool(select.select([], [client], [], 0)[1])
-    return writable and client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    return bool(select.select([receiver], [], [], PATIENCE_S)[0])
 
 
-def _is_readable(receiver: socket.socket) -> bool:
-    return bool(select.select([receiver], [], [], 0)[0])
+def outcome(client: socket.socket) -> int | None:
+    """What has become of an attempt to connect, which does not block: 0, or an error's number, or None, nothing yet."""
+    settle()
+    if not select.select([], [client], [], PATIENCE_S)[1]:
+        return None
+    return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def _go_around() -> None:

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, TypeVar
 
+from tests.system.waiting import wait_for
 from tfnz_node.core.access import Change, Element, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
@@ -64,6 +65,7 @@ class Lab:
         self._home = self.on_host(_leave)
         self._netns["host"] = self._home
         self.on_host(self._set_up, render, connections)
+        wait_for(self._carries, 30.0, "a wire does not carry")
 
     def __enter__(self) -> Lab:
         return self
@@ -141,6 +143,11 @@ class Lab:
 
     def end_namespace(self, name: str) -> None:
         os.close(self._netns.pop(name))
+
+    def _carries(self) -> bool:
+        """Whether all wires do: at first the kernel drops what is sent by a new one, until it comes to look at that."""
+        links = [link for place in self._netns for link in self.run(place, "ip", "-o", "link").splitlines()]
+        return all(" state UP " in link or "LOOPBACK" in link for link in links)
 
     # --- on the host's thread
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final
 
-from tests.node.firewall.calm import hears, is_connected
+from tests.node.firewall.calm import hears, outcome
 from tests.node.firewall.lab import ADDRESSES, LAN, OUTSIDE, Lab
 
 PORT: Final = 5432
@@ -40,7 +40,7 @@ def tcp(lab: Lab, source: str, target: str, *, port: int = PORT, listener_at: st
         client.setblocking(False)
         if client.connect_ex((ADDRESSES[target], port)) not in (0, errno.EINPROGRESS):
             return False
-        return is_connected(client)
+        return outcome(client) == 0
 
 
 def icmp(lab: Lab, source: str, target: str) -> bool:
