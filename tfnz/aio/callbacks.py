@@ -3,6 +3,9 @@
 Every object has a line of calls that wait. A background task serves all lines in order of arrival. Whoever causes
 calls by their own action, such as `destroy`, *takes* the line instead, and runs them before the action returns; so does
 one who waits for an object from inside a callback, when the background task is busy with that very callback.
+
+A call that has begun elsewhere is not waited for by who takes the line, for it may wait for them. When their action is
+done they run what tells of an end, and leave the rest of the line in its order to the background.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class _Call:
     function: Callback | None
     arguments: tuple[Any, ...]
     then: Callable[[], None] | None
+    ends: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -72,9 +76,14 @@ class Callbacks:
         function: Callback | None,
         *arguments: Any,
         then: Callable[[], None] | None = None,
+        ends: bool = False,
     ) -> None:
-        """Have `function` called with `arguments` when its turn comes, and `then` after it."""
-        line.waiting.append(_Call(function, arguments, then))
+        """Have `function` called with `arguments` when its turn comes, and `then` after it.
+
+        Args:
+            ends: it tells of an end.
+        """
+        line.waiting.append(_Call(function, arguments, then, ends))
         if not line.takers:
             self._ready.append(line)
         self._wake()
@@ -84,8 +93,8 @@ class Callbacks:
         line.takers += 1
         try:
             while True:
-                while line.waiting:
-                    await self._make_one(line)
+                while (call := _find_next(line, hurry=until.done())) is not None:
+                    await self._make(line, call)
                 if until.done():
                     return
                 await self._news(until)
@@ -100,8 +109,8 @@ class Callbacks:
         self._all_taken += 1
         try:
             while True:
-                while self._ready:
-                    await self._make_next()
+                while (found := self._find_ready(hurry=until.done())) is not None:
+                    await self._make(*found)
                 if until.done():
                     return
                 await self._news(until)
@@ -111,25 +120,24 @@ class Callbacks:
 
     async def _serve(self) -> None:
         while not self._stopped:  # else the last callback of all has ended the session
-            if self._ready and not self._all_taken:
-                await self._make_next()
+            if not self._all_taken and (found := self._find_ready(hurry=False)) is not None:
+                await self._make(*found)
             else:
                 await self._news(None)
 
-    async def _make_next(self) -> None:
-        line = self._ready.popleft()
-        if line.waiting and not line.takers:  # else somebody took the call since it was posted
-            await self._make_one(line)
-
-    async def _make_one(self, line: Line) -> None:
-        """Run the next call of a line, if there still is one when that before it has ended.
-
-        A callback does not wait for that: it may be its own, or wait for this one.
-        """
-        while line.running and not in_callback.get():
-            await self._news(None)
-        if line.waiting:
-            await self._make(line, line.waiting.popleft())
+    def _find_ready(self, *, hurry: bool) -> tuple[Line, _Call] | None:
+        """The next call of all lines that can be made."""
+        passed = 0  # lines of which a call is under way
+        while passed < len(self._ready):
+            line = self._ready[passed]
+            if not line.waiting or line.takers:  # somebody took the call since it was posted
+                del self._ready[passed]
+            elif (call := _find_next(line, hurry=hurry)) is not None:
+                del self._ready[passed]
+                return line, call
+            else:
+                passed += 1
+        return None
 
     async def _make(self, line: Line, call: _Call) -> None:
         token = in_callback.set(True)
@@ -171,3 +179,19 @@ class Callbacks:
         for waker in self._wakers:
             if not waker.done():
                 waker.set_result(None)
+
+
+def _find_next(line: Line, *, hurry: bool) -> _Call | None:
+    """The next call of a line that can be made, taken out of it.
+
+    While another is in the middle of one, only a callback makes more, for it cannot wait for itself.
+
+    Args:
+        hurry: what tells of an end is not to wait for that either.
+    """
+    if not line.running or in_callback.get():
+        return line.waiting.popleft() if line.waiting else None
+    if hurry and (call := next((call for call in line.waiting if call.ends), None)) is not None:
+        line.waiting.remove(call)
+        return call
+    return None

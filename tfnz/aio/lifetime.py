@@ -78,7 +78,7 @@ class Lifetime:
     def _conclude(self, exit: Exit) -> None:
         """It has ended: after the calls that wait already, its termination callback is called."""
         self.exit = exit
-        self._session.callbacks.post(self._line, self._tell_end, then=self._settle_for_good)
+        self._session.callbacks.post(self._line, self._tell_end, then=self._settle_for_good, ends=True)
         self._ended.set_result(None)
 
     def _tell_end(self) -> object:

@@ -103,28 +103,57 @@ async def test_a_taker_inside_a_callback_does_not_wait_for_itself(callbacks: Cal
     assert not in_callback.get()
 
 
-async def test_a_taker_waits_for_the_call_that_has_begun(callbacks: Callbacks) -> None:
+class Slow:
+    """A call that has begun, and does not end before it may."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        self._told.append("first")
+
+
+async def test_a_taker_keeps_the_order_when_a_call_has_begun(callbacks: Callbacks) -> None:
     told: list[str] = []
-    line, begun, go_on = Line(), asyncio.Event(), asyncio.Event()
-
-    async def first() -> None:
-        begun.set()
-        await go_on.wait()
-        told.append("first")
-
-    callbacks.post(line, first)
+    line, slow = Line(), Slow(told)
+    callbacks.post(line, slow)
     callbacks.post(line, told.append, "second")
-    await begun.wait()
-    done = asyncio.get_running_loop().create_future()
-    done.set_result(None)
-    takers = [asyncio.create_task(callbacks.take(line, done)), asyncio.create_task(callbacks.take_all(done))]
+    await slow.begun.wait()
+    until = asyncio.get_running_loop().create_future()
+    takers = [
+        asyncio.create_task(callbacks.take(line, until)),
+        asyncio.create_task(callbacks.take_all(until)),
+    ]
     for _ in range(5):
         await asyncio.sleep(0)
     assert told == []
-    go_on.set()
+    slow.go_on.set()
+    callbacks.post(line, until.set_result, None)
     async with asyncio.timeout(10):
         await asyncio.gather(*takers)
     assert told == ["first", "second"]
+
+
+@pytest.mark.parametrize("all_lines", [False, True])
+async def test_a_taker_does_not_wait_for_who_may_wait_for_it(callbacks: Callbacks, all_lines: bool) -> None:
+    """An end is told of at once; the rest comes in its order."""
+    told: list[str] = []
+    line, slow = Line(), Slow(told)
+    callbacks.post(line, slow)
+    callbacks.post(line, told.append, "second")
+    callbacks.post(line, told.append, "end", ends=True)
+    await slow.begun.wait()
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    async with asyncio.timeout(10):
+        await (callbacks.take_all(done) if all_lines else callbacks.take(line, done))
+    assert told == ["end"]
+    slow.go_on.set()
+    await drain(callbacks, line)
+    assert told == ["end", "first", "second"]
 
 
 async def test_a_taker_that_gives_up_leaves_calls_to_the_background(callbacks: Callbacks) -> None:
