@@ -264,20 +264,8 @@ class Campaign:
             return model.violation_count
 
     def _sum_up(self) -> Report:
-        report, stage = self._report, self._stage
-        with stage.holding() as model:
-            if report.finished:
-                for text in report.growths():
-                    model.violate("memory", text)
-            report.seconds = stage.now()
-            report.operations = stage.operations
-            report.containers = sum(
-                count for (operation, _), count in stage.outcomes.items() if operation == "spawn"
-            )
-            report.outcomes, report.hits = stage.outcomes.copy(), stage.hits.copy()
-            report.gaps_s = list(stage.gaps_s)
-            report.violations, report.violation_count = list(model.violations), model.violation_count
-        return report
+        self._report.sum_up(self._stage)
+        return self._report
 
     def _tell_progress(self) -> None:
         stage = self._stage

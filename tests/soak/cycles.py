@@ -139,18 +139,9 @@ class Cycles:
         self.keep(self._sum_up())
 
     def _sum_up(self) -> Report:
-        report, stage = self._report, self._stage
-        with stage.holding() as model:
-            if report.finished:
-                for text in report.growths():
-                    model.violate("memory", text)
-            report.seconds, report.operations = stage.now(), stage.operations
-            report.containers = (
-                stage.outcomes["spawn", Outcome.DONE] + CONTAINERS * stage.hits["client killed"]
-            )
-            report.outcomes, report.hits = stage.outcomes.copy(), stage.hits.copy()
-            report.violations, report.violation_count = list(model.violations), model.violation_count
-        return report
+        self._report.sum_up(self._stage)
+        self._report.containers += CONTAINERS * self._stage.hits["client killed"]
+        return self._report
 
 
 def _share(total: int, part: int) -> int:

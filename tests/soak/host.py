@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from tests.system.host_state import (
     HostState,
     describe_differences,
     find_descendants,
+    find_difference,
     list_descriptors,
     look,
+    wait_for_rest,
 )
 from tests.system.memory import resident_bytes
-from tests.system.waiting import wait_for
 
 #: For a machine that is very busy.
 REST_S = 120.0
@@ -57,33 +57,12 @@ def look_all(node: RunningNode) -> SoakState:
 
 def look_all_at_rest(node: RunningNode) -> SoakState:
     """The same once it rests. A session that was closed is there for a moment longer, for its last answer."""
-    last, since = look_all(node), time.monotonic()
-
-    def rests() -> bool:
-        nonlocal last, since
-        state = look_all(node)
-        if state != last:
-            last, since = state, time.monotonic()
-        return time.monotonic() - since > CALM_S
-
-    wait_for(rests, REST_S, "the host does not come to rest")
-    return last
+    return wait_for_rest(lambda: look_all(node), calm_s=CALM_S, timeout_s=REST_S)
 
 
 def compare(before: SoakState, look_again: Callable[[], SoakState], timeout_s: float = REST_S) -> str | None:
     """What is not as before, after waiting for it; None when all is."""
-    after = before
-
-    def same() -> bool:
-        nonlocal after
-        after = look_again()
-        return after == before
-
-    try:
-        wait_for(same, timeout_s, "")
-    except AssertionError:
-        return describe(before, after)
-    return None
+    return find_difference(before, look_again, describe, timeout_s)
 
 
 def describe(before: SoakState, after: SoakState) -> str:

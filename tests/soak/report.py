@@ -13,6 +13,7 @@ from rich.text import Text
 from tests.soak.host import Sample
 from tests.soak.model import Violation
 from tests.soak.restarts import Outcome
+from tests.soak.stage import Stage
 from tests.soak.trend import Trend, find_growth, fit
 
 #: So many violations are shown to people, with what came before; all are in the JSON.
@@ -56,6 +57,20 @@ class Report:
             "daemon memory": fit([(one.at_s, float(one.daemon_bytes)) for one in self.samples]),
             "keeper memory": fit([(one.at_s, float(one.keeper_bytes)) for one in self.samples]),
         }
+
+    def sum_up(self, stage: Stage) -> None:
+        """What the run has come to by now. When it has come to its end, memory that has grown is a violation, too."""
+        with stage.holding() as model:
+            if self.finished:
+                for text in self.growths():
+                    model.violate("memory", text)
+            self.seconds, self.operations = stage.now(), stage.operations
+            self.containers = sum(
+                count for (operation, _), count in stage.outcomes.items() if operation == "spawn"
+            )
+            self.outcomes, self.hits = stage.outcomes.copy(), stage.hits.copy()
+            self.gaps_s = list(stage.gaps_s)
+            self.violations, self.violation_count = list(model.violations), model.violation_count
 
     def growths(self) -> list[str]:
         """What has grown."""

@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.system.waiting import wait_for
 from tfnz_node.instance import name_instance
 from tfnz_node.kernel.syscalls import PR_SET_CHILD_SUBREAPER, prctl
+
+S = TypeVar("S")
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 #: For a machine that is very busy.
@@ -88,16 +91,21 @@ def look(daemon: int | None, data_dir: Path) -> HostState:
 
 def look_at_rest(daemon: int | None, data_dir: Path) -> HostState:
     """The host once it does not change any more: the pool is full, and what was closed is gone."""
-    last, since = look(daemon, data_dir), time.monotonic()
+    return wait_for_rest(lambda: look(daemon, data_dir))
+
+
+def wait_for_rest(look_again: Callable[[], S], *, calm_s: float = 0.2, timeout_s: float = SOON_S) -> S:
+    """What is seen once that has been the same for so long."""
+    last, since = look_again(), time.monotonic()
 
     def rests() -> bool:
         nonlocal last, since
-        state = look(daemon, data_dir)
+        state = look_again()
         if state != last:
             last, since = state, time.monotonic()
-        return time.monotonic() - since > 0.2
+        return time.monotonic() - since > calm_s
 
-    wait_for(rests, SOON_S, "the host does not come to rest")
+    wait_for(rests, timeout_s, "the host does not come to rest")
     return last
 
 
@@ -111,6 +119,14 @@ def unchanged(daemon: int | None, data_dir: Path) -> Iterator[None]:
 
 def wait_until(before: HostState, look_again: Callable[[], HostState], timeout_s: float = SOON_S) -> None:
     """Wait until the host is as before, or say what differs."""
+    if (difference := find_difference(before, look_again, describe_differences, timeout_s)) is not None:
+        raise AssertionError(f"after {timeout_s} s: the host is not as before: {difference}")
+
+
+def find_difference(
+    before: S, look_again: Callable[[], S], describe: Callable[[S, S], str], timeout_s: float
+) -> str | None:
+    """What is not as before, after waiting for it; None when all is."""
     after = before
 
     def same() -> bool:
@@ -119,9 +135,10 @@ def wait_until(before: HostState, look_again: Callable[[], HostState], timeout_s
         return after == before
 
     try:
-        wait_for(same, timeout_s, "the host is not as before")
-    except AssertionError as exc:
-        raise AssertionError(f"{exc}: {describe_differences(before, after)}") from None
+        wait_for(same, timeout_s, "")
+    except AssertionError:
+        return describe(before, after)
+    return None
 
 
 def describe_differences(before: HostState, after: HostState) -> str:
