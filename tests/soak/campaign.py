@@ -89,7 +89,7 @@ class Campaign:
                 node.kill()
             self._reap()
             self._compare(before, node, "after everything was stopped")
-            self._read_log(node)
+            self._stage.violate_for_each("daemon's log", node.faults)
         return self._sum_up()
 
     def _run_on(self, node: RunningNode) -> None:
@@ -251,13 +251,6 @@ class Campaign:
                     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
     # --- what is told
-
-    def _read_log(self, node: RunningNode) -> None:
-        """The daemon's log has no fault in it."""
-        lines = node.log.splitlines()
-        for number, line in enumerate(lines):
-            if line.startswith("Traceback"):
-                self._stage.violate("daemon's log", "\n".join(lines[max(0, number - 3) : number + 40]))
 
     def _violation_count(self) -> int:
         with self._stage.holding() as model:

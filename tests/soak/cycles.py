@@ -65,8 +65,7 @@ class Cycles:
                 node.kill()
             if (difference := compare(before, lambda: look_all(node))) is not None:
                 self._stage.violate("host", f"after the daemon was stopped it is not as before: {difference}")
-            if "Traceback" in node.log:
-                self._stage.violate("daemon's log", node.log[node.log.index("Traceback") :][:4000])
+            self._stage.violate_for_each("daemon's log", node.faults)
         self._report.finished = True
         return self._sum_up()
 

@@ -54,6 +54,10 @@ class Stage:
         with self.holding() as model:
             model.violate(about, what)
 
+    def violate_for_each(self, about: str, faults: list[str]) -> None:
+        for fault in faults:
+            self.violate(about, fault)
+
     def count(self, operation: str, outcome: Outcome) -> None:
         """A call has been made."""
         with self._changed:

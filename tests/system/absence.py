@@ -13,7 +13,6 @@ import contextlib
 import json
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from tests.system.cable import HOST, Cable, cables
-from tests.system.conftest import RunningNode, import_images, make_node
-from tests.system.host_state import adopt_orphans, count_scratches, look, look_at_rest, wait_until
+from tests.system.conftest import RunningNode, measured_node
+from tests.system.host_state import count_scratches, look, look_at_rest, wait_until
 from tests.system.people import Person, introduce_to
 from tests.system.traveller import Traveller, far, near
 from tests.system.waiting import wait_for
@@ -160,30 +158,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, action="append")
     options = parser.parse_args()
-    adopt_orphans()
     found = {}
-    with tempfile.TemporaryDirectory() as directory, cables(len(WAYS)) as laid:
-        node = make_node(Path(directory), port=2050, host=HOST)
-        try:
-            node.start()
-            import_images(node, "busybox")
-            introduce = introduce_to(node, Path(directory))
-            people = [introduce(f"person-{number}") for number in range(len(WAYS))]
-            for person in people:
-                person.administer("authorise", person.public_key)
-            for seconds in options.seconds or [90.0, 150.0]:
-                found[f"{seconds:g}"] = measure(node, people, laid, seconds)
-            node.stop()
-        except BaseException:
-            sys.stderr.write(node.log[-20000:])
-            raise
-        finally:
-            node.kill()
-        wrong = "Traceback" in node.log or any(
-            "wrong" in one for part in found.values() for one in part.values()
-        )
-        if wrong:
-            sys.stderr.write(node.log[-20000:])
+    with cables(len(WAYS)) as laid, measured_node(port=2050, host=HOST) as node:
+        introduce = introduce_to(node, node.directory)
+        people = [introduce(f"person-{number}") for number in range(len(WAYS))]
+        for person in people:
+            person.administer("authorise", person.public_key)
+        for seconds in options.seconds or [90.0, 150.0]:
+            found[f"{seconds:g}"] = measure(node, people, laid, seconds)
+        node.stop()
+        wrong = bool(node.faults) or any("wrong" in one for part in found.values() for one in part.values())
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 1 if wrong else 0
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,16 @@ class RunningNode:
     def log(self) -> str:
         return (self.directory / "log").read_text()
 
+    @property
+    def faults(self) -> list[str]:
+        """Each traceback in its log, with what was said around it."""
+        lines = self.log.splitlines()
+        return [
+            "\n".join(lines[max(0, number - 3) : number + 40])
+            for number, line in enumerate(lines)
+            if line.startswith("Traceback")
+        ]
+
     def command(self, *words: str) -> list[str]:
         """A command of tfnz-node for this node."""
         return [sys.executable, "-m", "tfnz_node", "--config", str(self.config), *words]
@@ -100,7 +111,7 @@ class RunningNode:
         """Stop it, if it runs; it has no complaint."""
         if self.process is not None and self.process.poll() is None:
             self.stop()
-            assert "Traceback" not in self.log, self.log
+            assert not self.faults, self.log
             assert not self.socket.exists()
 
     def kill(self) -> None:
@@ -148,6 +159,25 @@ def import_images(node: RunningNode, *names: str) -> None:
     with node.location() as location:
         for name in names:
             location.import_image(IMAGES / archives[name], name, timeout_s=IMPORT_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def measured_node(*, port: int, host: str = "127.0.0.1") -> Iterator[RunningNode]:
+    """A node with the image busybox, configured as it comes, for a program that measures, and stops it. What it had to
+    say last is told when the program fails, or the node has met a fault of its own."""
+    adopt_orphans()
+    with tempfile.TemporaryDirectory() as directory:
+        node = make_node(Path(directory), port=port, host=host)
+        failed = True
+        try:
+            node.start()
+            import_images(node, "busybox")
+            yield node
+            failed = bool(node.faults)
+        finally:
+            node.kill()
+            if failed:
+                sys.stderr.write(node.log[-20000:])
 
 
 @pytest.fixture(scope="session")

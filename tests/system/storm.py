@@ -11,16 +11,13 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from tests.system.conftest import RunningNode, import_images, make_node
-from tests.system.host_state import adopt_orphans
+from tests.system.conftest import RunningNode, measured_node
 from tests.system.waiting import wait_for
 from tfnz import Container, Location, NodeRestarted
 
@@ -162,24 +159,10 @@ def main() -> int:
     parser.add_argument("--containers", type=int, default=50)
     parser.add_argument("--seed", type=int, default=time.time_ns())
     options = parser.parse_args()
-    adopt_orphans()
-    with tempfile.TemporaryDirectory() as directory:
-        node = make_node(Path(directory), port=2047)
-        try:
-            node.start()
-            import_images(node, "busybox")
-            storm, wrong = run_storm(
-                node, kills=options.kills, containers=options.containers, seed=options.seed
-            )
-            node.stop()
-        except BaseException:
-            sys.stderr.write(node.log[-20000:])
-            raise
-        finally:
-            node.kill()
-        if "Traceback" in node.log:
-            wrong.append("the daemon's log has a traceback")
-            sys.stderr.write(node.log[-20000:])
+    with measured_node(port=2047) as node:
+        storm, wrong = run_storm(node, kills=options.kills, containers=options.containers, seed=options.seed)
+        node.stop()
+        wrong += node.faults
     gaps = sorted(storm.gaps_s)
     found = {
         "seed": options.seed,

@@ -511,19 +511,6 @@ def test_a_crash_at_any_point_leaves_nothing_half_done(own: RunningNode, point: 
         assert first.poll() == -signal.SIGKILL, "it has not come to the point"
 
 
-def test_a_main_process_that_has_ended_before_its_start_was_written_down_is_started_again(
-    own: RunningNode,
-) -> None:
-    with own.location() as location:
-        container = location.node().spawn("busybox", ["sh", "-c", "exit 3"], sleep=True).wait_until_ready()
-        own.crash()
-        own.start(crash_at="start: executed")
-        location.containers()  # it has come back
-        with revived(own):
-            container.start()
-            assert container.wait(SOON_S).code == 3
-
-
 @pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("adopt")])
 def test_a_crash_while_taking_over_is_a_crash_like_others(own: RunningNode, point: str) -> None:
     with own.location() as location:
