@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from tfnz.protocol.errors import (
     ErrorInfo,
@@ -52,18 +47,17 @@ from tfnz_node.sandbox.control import InitFailed, InitGone
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.jobs import Job, Terminal
 from tfnz_node.sandbox.launch import LaunchFailed
-from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.pool import Sandbox
-from tfnz_node.sandbox.spool import Spools
 from tfnz_node.storage.base import RESERVE_BYTES
 
+from .belongings import Belongings
 from .boot import NewRoot, boot
 from .clock import now_s
 from .connections import Connections
 from .joining import Rejoined, join_streams, leave_streams
 from .process import ProcessStreams, RunningProcess
 from .processes import MAIN_NUMBER, Processes, Tell, run_plan
-from .records import ContainerRecord, Stage, encode
+from .records import Stage
 from .spec import Host, Spec
 
 log = logging.getLogger(__name__)
@@ -86,19 +80,6 @@ _STATES: dict[Stage, State] = {
     "ending": State.RUNNING,
     "ended": State.RUNNING,
 }
-
-
-@dataclass(frozen=True)
-class Belongings:
-    """What is kept of a container for the next daemon, and is closed with it.
-
-    Attributes:
-        spec_fd: the memory file with its specification; -1 for none.
-    """
-
-    record: ContainerRecord
-    spools: Spools
-    spec_fd: int
 
 
 def _tell_nobody(event: Event, then: Callable[[], None] | None) -> None:
@@ -149,63 +130,22 @@ class Container:
         #: Its client knows of it: only then is there anybody who could be told anything.
         self._joined = asyncio.Event()
         self._joined.set()
-        own = belongings or self._make_belongings()
-        self._record, self._spools, self._spec_fd = own.record, own.spools, own.spec_fd
-        self.started_s = own.record.started_s
-        #: It is up, of which its client hears as soon as it has joined.
-        self._up = own.record.ready
-        self._size = own.record.size
-        self._scratch = Path(own.record.scratch or spec.id)
-        self._life = Life(spec.id, _STATES[own.record.stage])
-        if own.record.exit is not None:
-            self._conclusion.set_result((own.record.exit, own.record.error))
-
-    def _make_belongings(self) -> Belongings:
-        spec, spec_fd = self.spec, -1
-        spools = self._streams.make_spools(terminal=spec.pty)
-        if self._ledger.lasting:
-            try:
-                spec_fd = memory_file("spec", encode(spec))
-            except BaseException:
-                spools.close()
-                raise
-        record = ContainerRecord(
-            id=spec.id,
-            session=spec.session,
-            slot=self._sandbox.slot.number,
-            pid=0,
-            stage="creating",
-            fds=(),
-            size=spec.size,
+        self._kept = belongings or Belongings.begin(
+            spec, host.ledger, slot=sandbox.slot.number, spools=streams.make_spools(terminal=spec.pty)
         )
-        return Belongings(record, spools, spec_fd)
+        record = self._kept.record
+        self.started_s = record.started_s
+        #: It is up, of which its client hears as soon as it has joined.
+        self._up = record.ready
+        self._size = record.size
+        self._scratch = Path(record.scratch or spec.id)
+        self._life = Life(spec.id, _STATES[record.stage])
+        if record.exit is not None:
+            self._conclusion.set_result((record.exit, record.error))
 
     def keep(self, stage: Stage, **changes: Any) -> None:
         """Write down where it is, for a daemon that comes after this one."""
-        record = self._record = msgspec.structs.replace(self._record, stage=stage, **changes)
-        if not self._ledger.lasting:
-            return
-        if stage == "ended":
-            self._drop_files()
-            fds = {name: fd for name, fd in self._spools.fds().items() if not name.startswith("in.")}
-            fds["spec"] = self._spec_fd
-        else:
-            init = self._sandbox.init
-            fds = {"spec": self._spec_fd, **self._spools.fds()}
-            if held := init.fds():
-                fds |= held
-                record = msgspec.structs.replace(record, pid=init.pid)
-            if self._job is not None:
-                fds |= self._job.fds()
-        self._ledger.put_container(msgspec.structs.replace(record, fds=tuple(fds)), fds)
-
-    def _drop_files(self) -> None:
-        """It is not booted again: what was to be in its files is not kept until its owner has heard of the end."""
-        if self._spec_fd >= 0 and self.spec.files:
-            with contextlib.suppress(OSError):
-                lean = memory_file("spec", encode(dataclasses.replace(self.spec, files=())))
-                os.close(self._spec_fd)
-                self._spec_fd = lean
+        self._kept.write_down(stage, self._sandbox.init, self._job, **changes)
 
     # --- its client, which may be away while a daemon follows another
 
@@ -215,11 +155,11 @@ class Container:
         Raises:
             ProtocolError: it names streams that cannot be.
         """
-        stdin = join_streams(session, view.streams, self._streams, self._spools, self._main)
+        stdin = join_streams(session, view.streams, self._streams, self._kept.spools, self._main)
         processes = self.processes.join(session, view.processes)
         self._joined.set()
         if self._up and not view.ready:
-            self._tell(ContainerRunning(self.id, self._record.startup_s), None)
+            self._tell(ContainerRunning(self.id, self._kept.record.startup_s), None)
         return KnownContainer(self.id, stdin, processes)
 
     def disown(self) -> None:
@@ -339,8 +279,8 @@ class Container:
         if self._joined.is_set():
             self._tell(ContainerRunning(self.id, startup_s), None)
         crash_point("create: told")
-        if self._record.ends_at_s is not None and not self._conclusion.done():
-            self._limit_time(self._record.ends_at_s - now_s())
+        if self._kept.record.ends_at_s is not None and not self._conclusion.done():
+            self._limit_time(self._kept.record.ends_at_s - now_s())
 
     def _find_root(self) -> NewRoot:
         """The sandbox's, or how to make one.
@@ -382,7 +322,7 @@ class Container:
     def _keep_up(self, stage: Stage, begun_s: float | None) -> None:
         """It is up, and perhaps for the first time."""
         changes: dict[str, Any] = {"started_s": self.started_s, "scratch": str(self._scratch)}
-        if not self._record.ready:
+        if not self._kept.record.ready:
             changes |= {"ready": True, "startup_s": 0.0 if begun_s is None else time.monotonic() - begun_s}
             if self.spec.timeout_s is not None:
                 changes["ends_at_s"] = now_s() + self.spec.timeout_s
@@ -408,7 +348,7 @@ class Container:
         )
         crash_point("start: executed")
         self.started_s = time.time()
-        self._record = msgspec.structs.replace(self._record, oom_before=oom_before)
+        self._kept.note(oom_before=oom_before)
         self._job = job
         # Before anything of its output is taken.
         self._keep_up("running", begun_s)
@@ -421,14 +361,14 @@ class Container:
         self._main = self._streams.attach(
             job,
             on_exit=partial(self._main_exited, job, oom_before),
-            spools=self._spools,
+            spools=self._kept.spools,
             on_input_end=self._keep_input_end,
         )
 
     def _keep_input_end(self) -> None:
         """While the keeper has the process's input open, it does not end."""
         if not self._life.over:
-            self.keep(self._record.stage)
+            self.keep(self._kept.record.stage)
 
     def _main_exited(self, job: Job, oom_before: int, status: int) -> None:
         if self._main is not None and self._main.job is job and self.state is State.RUNNING:
@@ -516,10 +456,7 @@ class Container:
 
     def let_go(self) -> None:
         """Close what it has of its own: it has ended, or never began."""
-        self._spools.close()
-        if self._spec_fd >= 0:
-            os.close(self._spec_fd)
-            self._spec_fd = -1
+        self._kept.close()
 
     def _delete_scratch(self) -> None:
         try:
@@ -630,7 +567,7 @@ class Container:
         if not self.spec.pty:
             raise InvalidArgument(f"container {self.id} was spawned without a terminal")
         self._size = size
-        self._record = msgspec.structs.replace(self._record, size=size)
+        self._kept.note(size=size)
         if self._main is not None and self._main.job.pty_master is not None:
             self._main.job.resize(rows=size.rows, columns=size.columns)
 

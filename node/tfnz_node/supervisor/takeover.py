@@ -14,8 +14,9 @@ from tfnz_node.sandbox.init_process import REQUEST_TIMEOUT_S
 from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.spool import Spools
 
+from .belongings import Belongings
 from .clock import now_s
-from .container import Belongings, Container
+from .container import Container
 from .joining import late_streams
 from .processes import MAIN_NUMBER, Tell
 from .records import ContainerRecord, ProcessRecord, Stage
@@ -53,7 +54,9 @@ class LeftContainer(Container):
             sandbox,
             tell=tell,
             streams=late_streams(spools),
-            belongings=Belongings(record, spools, fds.get("spec", -1)),
+            belongings=Belongings(
+                spec, host.ledger, record=record, spools=spools, spec_fd=fds.get("spec", -1)
+            ),
         )
         self._joined.clear()
         self._fds = fds
@@ -73,7 +76,7 @@ class LeftContainer(Container):
         What has become of that meanwhile its init is asked, and `live` waits for the answer: nobody else does, for an
         init may be slow, or stopped.
         """
-        stage, init = self._record.stage, self._sandbox.init
+        stage, init = self._kept.record.stage, self._sandbox.init
         if stage in _ASKED:
             with contextlib.suppress(InitGone):
                 self._listing = init.resync()
@@ -87,7 +90,7 @@ class LeftContainer(Container):
         # After the others: they have not all ended because the container has.
         if stage not in ("creating", "starting", "sleeping"):
             self._taken_over.add(MAIN_NUMBER)
-            self._attach_main(init.adopt_job(MAIN_NUMBER, self._fds), self._record.oom_before)
+            self._attach_main(init.adopt_job(MAIN_NUMBER, self._fds), self._kept.record.oom_before)
 
     async def usable(self) -> None:
         while self._listing is not None and not self._conclusion.done():
@@ -96,7 +99,7 @@ class LeftContainer(Container):
 
     async def _begin(self) -> None:
         """Do what a former daemon has begun, or undo it."""
-        record = self._record
+        record = self._kept.record
         if self._conclusion.done():
             return
         if record.ends_at_s is not None:
@@ -120,7 +123,7 @@ class LeftContainer(Container):
             async with self._changing:
                 self.check_going_on()
                 await self._boot_again(self._remake_scratch, asleep=self.spec.sleep)
-            self._tell_ready(self._record.startup_s)
+            self._tell_ready(self._kept.record.startup_s)
 
     async def _hear_init(self) -> None:
         """Wait for what runs inside; what was not taken over is not to run, nor to be told of again."""
