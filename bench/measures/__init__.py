@@ -7,6 +7,7 @@ from typing import Final
 
 from bench.measures import (
     allowing,
+    beside,
     churn,
     crowd,
     ends,
@@ -37,4 +38,5 @@ MEASURES: Final[dict[str, Measure]] = {
     "tunnels_cleanup": tunnel_ends.measure_tunnels_cleanup,
     "memory": memory.measure_memory,
     "growth": growth.measure_growth,
+    "beside": beside.measure_beside,
 }
