@@ -197,8 +197,9 @@ def test_no_container_has_more_connections_than_the_configuration_says(beyond: i
         node.kill()
 
 
+@pytest.mark.parametrize("ended", [True, False], ids=["containers end", "containers go on"])
 def test_a_daemon_that_is_killed_and_started_again_leaves_no_moment_open(
-    reach_node: RunningNode, places: Places
+    reach_node: RunningNode, places: Places, ended: bool
 ) -> None:
     """A hostile container sends all the while, and what has its wire goes on when it has ended."""
     location = reach_node.location()
@@ -226,13 +227,15 @@ def test_a_daemon_that_is_killed_and_started_again_leaves_no_moment_open(
         siege.until_allowed_arrive()
         siege.go_on()
         for _ in range(2):
-            reach_node.kill()
+            reach_node.kill() if ended else reach_node.crash()
             wait_for(lambda: table not in run("nft", "list", "tables"), SOON_S, "the table is there")
             siege.go_on(20)
             assert siege.breaches == {}
             reach_node.start()
             assert table in run("nft", "list", "tables")
             siege.go_on(20)
+            if not ended:
+                siege.until_allowed_arrive()
             with reach_node.location() as again:
                 fresh = spawn(again)
                 run("nft", "flush", "ruleset")

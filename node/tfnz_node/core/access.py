@@ -217,6 +217,11 @@ class Access:
         """What its names stand for, the oldest answer first."""
         return list(self._answers.get(address, ()))
 
+    def commit_opening(self, address: IPv4Address, egress: Egress, answers: Iterable[IPv4Address]) -> None:
+        """It goes on with this."""
+        self._egress[address] = egress
+        self._answers[address] = dict.fromkeys(answers)
+
     # --- at its end
 
     def forget(self, party: Party) -> Change:
@@ -234,9 +239,15 @@ class Access:
         return {*_policy_elements(address, self.egress_of(address)), *answers}
 
 
-def opening(address: IPv4Address) -> Change:
-    """What a new sandbox begins with: the outside is open to it, as `Access.egress_of` takes for granted."""
-    return Change(add=frozenset([_member(address), *_policy_elements(address, OPEN)]))
+def opening(address: IPv4Address, egress: Egress = OPEN, answers: Iterable[IPv4Address] = ()) -> Change:
+    """What a sandbox begins with: a new one has the outside open to it, as `Access.egress_of` takes for granted.
+
+    Args:
+        egress: the policy of one that has been there before.
+        answers: what the names stand for that it may ask for.
+    """
+    outside = (*_policy_elements(address, egress), *(_answer(address, one) for one in answers))
+    return Change(add=frozenset([_member(address), *outside]))
 
 
 def _member(address: IPv4Address) -> Element:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
 from tfnz.protocol.errors import NoCapacity, ObjectDead, QuotaExceeded
-from tfnz_node.core.access import OPEN, Access, Change, Egress, Party, Permission, opening
+from tfnz_node.core.access import Access, Change, Egress, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.core.slots import Slot
 from tfnz_node.firewall.base import Firewall
@@ -69,10 +69,8 @@ class Network:
         self._firewall.apply(opening(address))
 
     def adopt(self, slot: Slot, netns_fd: int) -> None:
-        """A sandbox has its wire since before we began. Raises OSError."""
-        address = IPv4Address(slot.address)
-        self._links.adopt(address, netns_fd)
-        self._firewall.apply(opening(address))
+        """A sandbox has its wire since before we began; until `restore` nothing passes it. Raises OSError."""
+        self._links.adopt(IPv4Address(slot.address), netns_fd)
 
     def disconnect(self, slot: Slot) -> None:
         """Its namespace is about to end."""
@@ -201,12 +199,20 @@ class Network:
     # --- of a former daemon
 
     async def restore(self, party: Party, egress: Egress, answers: Iterable[IPv4Address]) -> None:
-        """A container may reach what it could before we began. Raises as `set_egress`."""
+        """A container may reach what it could before we began.
+
+        It is one change: whoever runs all the while must not reach more for a moment.
+
+        Raises:
+            OSError: it reaches nothing.
+        """
+        if self.lan is not None:
+            await self._see_through(self._restore(party, egress, list(answers)))
+
+    async def _restore(self, party: Party, egress: Egress, answers: list[IPv4Address]) -> None:
+        await self._apply(opening(party.address, egress, answers))
+        self._access.commit_opening(party.address, egress, answers)
         self.enter(party)
-        if egress != OPEN:
-            await self.set_egress(party, egress)
-        if answers := list(answers):
-            await self.answer(party, egress, answers)
 
     async def restore_permissions(self, permissions: Iterable[Permission]) -> None:
         """What was allowed before we began is allowed again, whatever the quota is now.

@@ -112,6 +112,44 @@ async def test_what_a_former_daemon_has_allowed_is_one_change(
     assert firewall.elements == opening(OTHER.address).add
 
 
+NAMED = Egress(names=("example.org",))
+ANSWER = IPv4Address("192.0.2.1")
+
+
+@pytest.fixture
+def successor(firewall: HeldFirewall) -> Iterator[Network]:
+    """The network of a daemon that follows another, beneath a container that goes on."""
+    with ThreadPoolExecutor(4) as executor:
+        network = Network(Lan(IPv4Network("10.200.0.0/16")), NoLinks(), firewall, executor)
+        network.adopt(Slot(1, 1_000_000, str(ONE.address)), -1)
+        yield network
+
+
+async def test_what_was_closed_before_is_at_no_moment_open(
+    successor: Network, firewall: HeldFirewall
+) -> None:
+    assert firewall.elements == set()
+    await successor.restore(ONE, NAMED, [ANSWER])
+    assert firewall.changes == 1
+    own = str(ONE.address)
+    assert firewall.elements == {Element("members", (own, own)), Element("answers", (own, str(ANSWER)))}
+    assert successor.egress_of(ONE) == NAMED
+    await successor.set_egress(ONE, OPEN)
+    assert firewall.elements == opening(ONE.address).add
+    await successor.leave(ONE)
+    assert firewall.elements == set()
+
+
+async def test_what_a_firewall_refuses_is_not_restored(successor: Network, firewall: HeldFirewall) -> None:
+    firewall.failure = OSError("no memory")
+    with pytest.raises(OSError, match="no memory"):
+        await successor.restore(ONE, NAMED, [ANSWER])
+    assert successor.find_member(ONE.address) is None
+    firewall.failure = None
+    await successor.leave(ONE)  # it may not have been there
+    assert firewall.elements == set()
+
+
 async def test_whoever_has_left_gets_no_permission(network: Network, firewall: HeldFirewall) -> None:
     firewall.may_apply.clear()
     leaving = asyncio.create_task(network.leave(ONE))
