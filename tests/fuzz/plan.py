@@ -24,7 +24,7 @@ class Target:
     """One function that takes any bytes.
 
     Attributes:
-        area: which of the three is fuzzed by it: the protocol, image import or init's socket.
+        area: which is fuzzed by it: the protocol, names, image import or init's socket.
         max_bytes: the largest input that is tried.
         short_runs: how often it is called in the tests.
         confined: it runs in a process that is confined as one that unpacks layers is.
@@ -70,6 +70,7 @@ TARGETS: Final = {
         Target("trees", "protocol", 2048, 5_000),
         Target("channel", "protocol", 1024, 3_000),
         Target("sessions", "protocol", 1024, 1_000),
+        Target("questions", "names", 2048, 5_000),
         Target("tar", "image import", 8192, 2_000),
         Target("archive", "image import", 16384, 1_000),
         Target("layer", "image import", 8192, 500, confined=True),

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import dns.message
+import dns.name
+import dns.rrset
 import msgspec
 import zstandard
 
@@ -67,6 +70,7 @@ def make_seeds() -> Seeds:
             "again": bytes([1, 8, 8, 15, 7, 15, 7, 7, 13, 2, 12, 1]),
         },
         "sessions": _sessions(),
+        "questions": dict(_questions()),
         "tar": {name: b"\x30" + tar for name, tar in _tars().items()},
         "archive": _archives(),
         "layer": _tars() | _compressed(),
@@ -213,6 +217,26 @@ def _sessions() -> dict[str, bytes]:
 
 
 @functools.cache
+def _questions() -> Iterator[tuple[str, bytes]]:
+    """Each with an answer behind it."""
+    for name, kind in (
+        ("db", "A"),
+        ("example.org", "A"),
+        ("www.example.com", "AAAA"),
+        ("example.net", "MX"),
+        ("1.2.0.192.in-addr.arpa", "PTR"),
+    ):
+        question = dns.message.make_query(name, kind, use_edns=0, id=1)
+        answer = dns.message.make_response(question)
+        alias = dns.name.from_text("alias.example.net")
+        answer.answer += [
+            dns.rrset.from_text(question.question[0].name, 60, "IN", "CNAME", alias.to_text()),
+            dns.rrset.from_text(alias, 60, "IN", "A", "192.0.2.1", "192.0.2.2"),
+        ]
+        asked = question.to_wire()
+        yield f"{kind}-{name}", struct.pack("<H", len(asked)) + asked + answer.to_wire()
+
+
 def _tars() -> dict[str, bytes]:
     rich = Tar().directory("./").directory("etc", mode=0o700).file("etc/passwd", b"root" * 30, uid=3)
     rich.symlink("lib", "usr/lib").file("lib/x", b"y").hard_link("etc/same", "etc/passwd").file(".wh.gone")

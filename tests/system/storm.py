@@ -80,6 +80,7 @@ class Storm:
         self._alive: set[str] = set()
         self._changed = threading.Event()
         self.gaps_s: list[float] = []
+        self._unserved: list[str] = []
         self.counts: Counter[str] = Counter()
 
     def run(self) -> list[str]:
@@ -97,7 +98,10 @@ class Storm:
             )
             # What has been told of may still be removed.
             wait_for(lambda: not location.containers(), CALM_S, "containers are left that nobody knows")
-        return [text for name, life in self._lives.items() for text in life.complaints(name)]
+        return [
+            *self._unserved,
+            *(text for name, life in self._lives.items() for text in life.complaints(name)),
+        ]
 
     def _spawn(self, location: Location) -> None:
         life = Life(10 * self._random.randrange(1, 100), self._random.randrange(7))
@@ -145,6 +149,10 @@ class Storm:
         self.counts["kills"] += 1
         if asked:
             self.gaps_s.append(asked[0] - begun)
+        else:
+            self._unserved.append(
+                f"after kill {self.counts['kills']} nobody was served within {CALM_S:.0f} s"
+            )
 
 
 def run_storm(node: RunningNode, *, kills: int, containers: int, seed: int) -> tuple[Storm, list[str]]:
