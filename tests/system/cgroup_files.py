@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.system.host_state import find_descendants
+
 ROOT = Path("/sys/fs/cgroup")
 
 
-def find_limits(id_base: int) -> dict[str, float]:
-    """Memory and process limits, and processors, of the container whose root is this id of the host."""
-    groups = _find_groups(id_base)
+def find_limits(daemon: int, id_base: int) -> dict[str, float]:
+    """Memory and process limits, and processors, of the container whose root is this id of the host.
+
+    Args:
+        daemon: the process of its node: containers of others have the same ids.
+    """
+    groups = _find_groups(daemon, id_base)
     if "memory" in groups:
         quota, period = (_read("cpu", groups, f"cpu.cfs_{name}_us") for name in ("quota", "period"))
         return {
@@ -25,9 +31,9 @@ def find_limits(id_base: int) -> dict[str, float]:
     }
 
 
-def _find_groups(id_base: int) -> dict[str, str]:
+def _find_groups(daemon: int, id_base: int) -> dict[str, str]:
     """The cgroup of each controller, as a path below its hierarchy."""
-    pid = next(pid for pid in map(int, filter(str.isdigit, _names("/proc"))) if _owner(pid) == id_base)
+    pid = next(pid for pid in find_descendants(daemon) if _owner(pid) == id_base)
     return {
         controller: path.lstrip("/")
         for _, controllers, path in (
@@ -35,10 +41,6 @@ def _find_groups(id_base: int) -> dict[str, str]:
         )
         for controller in controllers.split(",")
     }
-
-
-def _names(directory: str) -> list[str]:
-    return [path.name for path in Path(directory).iterdir()]
 
 
 def _owner(pid: int) -> int:
@@ -54,9 +56,9 @@ def _read(controller: str, groups: dict[str, str], name: str) -> str:
     return (ROOT / controller / groups[controller] / name).read_text().strip()
 
 
-def count_throttled(id_base: int) -> int:
+def count_throttled(daemon: int, id_base: int) -> int:
     """How often that container has been held back because it had used up its processor time."""
-    groups = _find_groups(id_base)
+    groups = _find_groups(daemon, id_base)
     controller = "cpu" if "cpu" in groups else ""
     stat = _read(controller, groups, "cpu.stat").split()
     return int(stat[stat.index("nr_throttled") + 1])

@@ -300,10 +300,11 @@ def test_a_debugger_works_on_its_own(location: Location) -> None:
 # --- limits
 
 
-def test_limits_are_set_on_cgroups(location: Location) -> None:
+def test_limits_are_set_on_cgroups(node: RunningNode, location: Location) -> None:
+    assert node.process is not None
     container = location.node().spawn("busybox", ["sleep", "1000"], memory="64M", pids=20, cpus=0.5)
     base = int(container.run(["cat", "/proc/self/uid_map"]).stdout.split()[1])
-    assert find_limits(base) == {"memory": 64 << 20, "pids": 20, "cpus": 0.5}
+    assert find_limits(node.process.pid, base) == {"memory": 64 << 20, "pids": 20, "cpus": 0.5}
 
 
 def test_resource_limits(container: Container) -> None:

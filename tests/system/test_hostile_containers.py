@@ -226,12 +226,14 @@ def test_memory_without_end(node: RunningNode, what: str) -> None:
 
 
 def test_processors_without_end(node: RunningNode) -> None:
+    assert node.process is not None
+    daemon = node.process.pid
     with undisturbed(node) as location:
         spin = "for n in 1 2 3 4 5 6 7; do while :; do :; done & done; while :; do :; done"
         # Less than it would get anyway of a machine that is busy.
         container = location.node().spawn("busybox", spin, cpus=0.02)
         base = int(container.run(["cat", "/proc/self/uid_map"]).stdout.split()[1])
-        wait_for(lambda: count_throttled(base) > 2, SOON_S, "it has all the processors it wants")
+        wait_for(lambda: count_throttled(daemon, base) > 2, SOON_S, "it has all the processors it wants")
         another_starts(node)
         container.destroy()
 
