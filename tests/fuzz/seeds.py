@@ -231,7 +231,7 @@ def _questions() -> Iterator[tuple[str, bytes]]:
         alias = dns.name.from_text("alias.example.net")
         answer.answer += [
             dns.rrset.from_text(question.question[0].name, 60, "IN", "CNAME", alias.to_text()),
-            dns.rrset.from_text(alias, 60, "IN", "A", "192.0.2.1", "192.0.2.2"),
+            dns.rrset.from_text(alias, 60, "IN", "A", "192.0.2.1"),
         ]
         asked = question.to_wire()
         yield f"{kind}-{name}", struct.pack("<H", len(asked)) + asked + answer.to_wire()
