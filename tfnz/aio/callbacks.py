@@ -11,12 +11,14 @@ done they run what tells of an end, and leave the rest of the line in its order 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import inspect
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeAlias
 
 log = logging.getLogger(__name__)
@@ -32,21 +34,48 @@ class _Call:
     function: Callback | None
     arguments: tuple[Any, ...]
     then: Callable[[], None] | None
-    ends: bool
 
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """The calls that wait for one object.
+    """The calls that wait for one object, by their numbers, which all lines share.
 
     Attributes:
+        waiting: all of them, in order.
+        ends: those of them that tell of an end.
         takers: how many run them instead of the background task.
         running: how many have begun and not ended; more than one only where a callback takes the line.
+        offered: whether it is among those that the background task finds.
     """
 
-    waiting: deque[_Call] = field(default_factory=deque)
+    waiting: OrderedDict[int, _Call] = field(default_factory=OrderedDict)
+    ends: OrderedDict[int, _Call] = field(default_factory=OrderedDict)
     takers: int = 0
     running: int = 0
+    offered: bool = False
+
+    def first(self) -> int:
+        """The number of the first call that waits."""
+        return next(iter(self.waiting))
+
+    def find_next(self, *, hurry: bool) -> _Call | None:
+        """The next call that can be made, taken out of the line.
+
+        While another is in the middle of one, only a callback makes more, for it cannot wait for itself.
+
+        Args:
+            hurry: what tells of an end is not to wait for that either.
+        """
+        if not self.running or in_callback.get():
+            return self._take_out(self.waiting)
+        return self._take_out(self.ends) if hurry else None
+
+    def _take_out(self, calls: OrderedDict[int, _Call]) -> _Call | None:
+        if not calls:
+            return None
+        number = next(iter(calls))
+        self.ends.pop(number, None)
+        return self.waiting.pop(number)
 
 
 class Callbacks:
@@ -54,7 +83,9 @@ class Callbacks:
 
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
         self._on_error = on_error
-        self._ready: deque[Line] = deque()
+        self._numbers = count()
+        #: Each line once, and with the number of its first call, so that calls are found in the order of events.
+        self._ready: list[tuple[int, Line]] = []
         self._all_taken = 0
         self._stopped = False
         self._wakers: set[asyncio.Future[None]] = set()
@@ -83,9 +114,11 @@ class Callbacks:
         Args:
             ends: it tells of an end.
         """
-        line.waiting.append(_Call(function, arguments, then, ends))
-        if not line.takers:
-            self._ready.append(line)
+        number = next(self._numbers)
+        call = line.waiting[number] = _Call(function, arguments, then)
+        if ends:
+            line.ends[number] = call
+        self._offer(line)
         self._wake()
 
     async def take(self, line: Line, until: asyncio.Future[Any]) -> None:
@@ -93,16 +126,15 @@ class Callbacks:
         line.takers += 1
         try:
             while True:
-                while (call := _find_next(line, hurry=until.done())) is not None:
+                while (call := line.find_next(hurry=until.done())) is not None:
                     await self._make(line, call)
                 if until.done():
                     return
                 await self._news(until)
         finally:
             line.takers -= 1
-            if not line.takers:
-                self._ready.extend([line] * len(line.waiting))
-                self._wake()
+            self._offer(line)
+            self._wake()
 
     async def take_all(self, until: asyncio.Future[Any]) -> None:
         """Run all calls here, those that wait and those that come, until `until` is done."""
@@ -125,19 +157,30 @@ class Callbacks:
             else:
                 await self._news(None)
 
+    def _offer(self, line: Line) -> None:
+        """Let the line be found when its turn comes, if anything waits there for somebody who has not taken it."""
+        if line.waiting and not line.takers and not line.offered:
+            line.offered = True
+            heapq.heappush(self._ready, (line.first(), line))
+
     def _find_ready(self, *, hurry: bool) -> tuple[Line, _Call] | None:
         """The next call of all lines that can be made."""
-        passed = 0  # lines of which a call is under way
-        while passed < len(self._ready):
-            line = self._ready[passed]
-            if not line.waiting or line.takers:  # somebody took the call since it was posted
-                del self._ready[passed]
-            elif (call := _find_next(line, hurry=hurry)) is not None:
-                del self._ready[passed]
-                return line, call
-            else:
-                passed += 1
-        return None
+        passed: list[Line] = []
+        try:
+            while self._ready:
+                number, line = heapq.heappop(self._ready)
+                line.offered = False
+                if line.takers:  # who has taken it offers it again
+                    continue
+                passed.append(line)
+                if line.waiting and line.first() != number:  # its turn has changed: who took it has made some
+                    self._offer(line)
+                elif (call := line.find_next(hurry=hurry)) is not None:
+                    return line, call
+            return None
+        finally:
+            for line in passed:
+                self._offer(line)
 
     async def _make(self, line: Line, call: _Call) -> None:
         token = in_callback.set(True)
@@ -179,19 +222,3 @@ class Callbacks:
         for waker in self._wakers:
             if not waker.done():
                 waker.set_result(None)
-
-
-def _find_next(line: Line, *, hurry: bool) -> _Call | None:
-    """The next call of a line that can be made, taken out of it.
-
-    While another is in the middle of one, only a callback makes more, for it cannot wait for itself.
-
-    Args:
-        hurry: what tells of an end is not to wait for that either.
-    """
-    if not line.running or in_callback.get():
-        return line.waiting.popleft() if line.waiting else None
-    if hurry and (call := next((call for call in line.waiting if call.ends), None)) is not None:
-        line.waiting.remove(call)
-        return call
-    return None

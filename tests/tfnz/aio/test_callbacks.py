@@ -177,3 +177,36 @@ async def test_all_can_be_taken_in_order(callbacks: Callbacks) -> None:
         callbacks.post(Line(), told.append, n)
     await callbacks.take_all(done)
     assert told == [0, 1, 2, 3, 4]
+
+
+async def test_what_takers_leave_is_kept_once_and_in_its_order(callbacks: Callbacks) -> None:
+    """However many of them come and go meanwhile."""
+    told: list[str] = []
+    line, other, slow = Line(), Line(), Slow(told)
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    callbacks.post(line, slow)
+    await slow.begun.wait()
+    for n in range(10):
+        callbacks.post(other if n % 3 == 0 else line, told.append, str(n))
+    async with asyncio.timeout(10):
+        for _ in range(10):
+            await callbacks.take(line, done)
+    assert len(callbacks._ready) == 2
+    slow.go_on.set()
+    await drain(callbacks, line)
+    assert told == ["first", *map(str, range(10))]
+    assert not callbacks._ready
+
+
+async def test_a_line_that_was_taken_has_no_turn_before_its_time(callbacks: Callbacks) -> None:
+    told: list[int] = []
+    one, two = Line(), Line()
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    callbacks.post(one, told.append, 1)
+    callbacks.post(two, told.append, 2)
+    await callbacks.take(one, done)
+    callbacks.post(one, told.append, 3)
+    await drain(callbacks, one)
+    assert told == [1, 2, 3]
