@@ -249,9 +249,9 @@ class Location:
 
     def disconnect(self, container: object = None, returncode: int = 0) -> None:
         _open.discard(self)
-        self._portal.call(self._core.disconnect())
+        self._portal.call(self._core._end_session())
         if self._core._is_over():  # else this is a callback of the call that ends it, and that call goes on
-            self._portal.stop()
+            self._portal.stop(self._core._rest)
 
     def _start_leaving(self) -> threading.Event:
         """Tell the node that the program ends; no callbacks are called. The event says that it has heard."""

@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How long the loop may go on after the session's end, for calls of other threads that are still under way.
+#: How long calls of other threads may go on after the session's end, and how long `stop` waits for both threads.
 _STOP_TIMEOUT_S = 2.0
 
 
@@ -120,6 +121,7 @@ class Portal:
         self._faces_lock = threading.Lock()
         self._lock = threading.Lock()
         self._closed = False
+        self._rest: asyncio.Future[Any] | None = None
         self._loop = asyncio.new_event_loop()
         self._callbacks: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._threads = [
@@ -241,11 +243,12 @@ class Portal:
             self._loop.run_forever()
             with self._lock:
                 self._closed = True
-            self._loop.run_until_complete(_finish_tasks())
+            self._loop.run_until_complete(_finish_tasks(self._rest))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
             self._loop.close()
+            self._callbacks.put(None)
 
     def _run_callbacks(self) -> None:
         while (work := self._callbacks.get()) is not None:
@@ -254,31 +257,38 @@ class Portal:
             except BaseException:  # SystemExit and the like: a thread has nobody to tell
                 log.exception("a callback tried to end the program")
 
-    def stop(self) -> None:
-        """End both threads, once the calls of others have returned; calling it again does nothing."""
+    def stop(self, rest: asyncio.Future[Any] | None = None) -> None:
+        """End both threads, once the calls of others have returned; calling it again does nothing.
+
+        Args:
+            rest: callbacks that are still to be called, which are given all the time they take.
+        """
         self.check_process()
-        self._post(self._stop)
-        self._callbacks.put(None)
+        self._post(lambda: self._stop(rest))
         if not in_callback.get():
+            deadline = time.monotonic() + _STOP_TIMEOUT_S
             for thread in self._threads:
                 if thread is not threading.current_thread():
-                    thread.join(_STOP_TIMEOUT_S)
+                    thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _stop(self) -> None:
+    def _stop(self, rest: asyncio.Future[Any] | None) -> None:
         if not self._closed:  # a second stop would cut short the finishing after the first
+            self._rest = rest
             self._loop.stop()
 
 
-async def _finish_tasks() -> None:
+async def _finish_tasks(rest: asyncio.Future[Any] | None) -> None:
     """Let calls of other threads return, which they do now that the session is over; if not, cancel them."""
     await asyncio.sleep(0)  # calls that were posted before the end begin
     here = asyncio.current_task()
-    if tasks := asyncio.all_tasks() - {here}:
+    if tasks := asyncio.all_tasks() - {here, rest}:
         await asyncio.wait(tasks, timeout=_STOP_TIMEOUT_S)
-    left = asyncio.all_tasks() - {here}
+    left = asyncio.all_tasks() - {here, rest}
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
+    if rest is not None:
+        await asyncio.wait({rest})
 
 
 def _abandon(coroutine: Coroutine[Any, Any, Any], mailbox: _Mailbox) -> None:

@@ -163,6 +163,40 @@ def test_disconnect_from_many_threads_and_callbacks_at_once(
     assert sorted(map(id, ends)) == sorted(map(id, containers))
 
 
+@pytest.mark.parametrize("waits_for_us", [False, True])
+def test_a_callback_under_way_is_followed_by_the_rest_at_the_end(
+    scripted: ScriptedNode, location: Location, monkeypatch: pytest.MonkeyPatch, waits_for_us: bool
+) -> None:
+    """One that waits for the caller of `disconnect` holds that up for a while only, and loses nothing by it."""
+    monkeypatch.setattr("tfnz.portal._STOP_TIMEOUT_S", 0.01 if waits_for_us else 10.0)
+    told: list[object] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def on_output(container: object, data: bytes) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        told.append(data)
+
+    def on_end(container: object, code: int) -> None:
+        told.append(code)
+        if not waits_for_us:
+            go_on.set()
+
+    container = location.node().spawn("busybox", stdout_callback=on_output, termination_callback=on_end)
+    stream = scripted.containers[container.uuid].streams.stdout
+    for data in (b"1", b"2", b"3"):
+        scripted.do(lambda data=data: scripted.write(stream, data))  # type: ignore[misc]
+    assert begun.wait(10)
+    location.disconnect()
+    if waits_for_us:
+        assert told == [0]
+        go_on.set()
+        for thread in location._portal._threads:
+            thread.join(10)
+    assert told == [0, b"1", b"2", b"3"]
+    assert not any(thread.is_alive() for thread in location._portal._threads)
+
+
 def test_complete_lets_run_return(scripted: ScriptedNode, location: Location) -> None:
     container = location.node().spawn("busybox", termination_callback=location.complete)
     scripted.do(lambda: scripted.end_container(container.uuid, Exit(Cause.EXITED, 0)))

@@ -86,6 +86,7 @@ class Callbacks:
         self._numbers = count()
         #: Each line once, and with the number of its first call, so that calls are found in the order of events.
         self._ready: list[tuple[int, Line]] = []
+        self._takers = 0  # of single lines
         self._all_taken = 0
         self._stopped = False
         self._wakers: set[asyncio.Future[None]] = set()
@@ -96,10 +97,14 @@ class Callbacks:
         self._task = asyncio.get_running_loop().create_task(self._serve(), name="tfnz callbacks")
 
     def stop(self) -> None:
-        """Serve no longer; calls that wait can still be taken."""
+        """No more calls will be posted: serve those that wait, each in its turn, and end then."""
         self._stopped = True
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
+        self._wake()
+
+    @property
+    def rest(self) -> asyncio.Task[None] | None:
+        """It is done when nothing is left to be served; a callback that waits for it waits for itself."""
+        return self._task
 
     def post(
         self,
@@ -124,6 +129,7 @@ class Callbacks:
     async def take(self, line: Line, until: asyncio.Future[Any]) -> None:
         """Run the calls of `line` here, those that wait and those that come, until `until` is done."""
         line.takers += 1
+        self._takers += 1
         try:
             while True:
                 while (call := line.find_next(hurry=until.done())) is not None:
@@ -133,6 +139,7 @@ class Callbacks:
                 await self._news(until)
         finally:
             line.takers -= 1
+            self._takers -= 1
             self._offer(line)
             self._wake()
 
@@ -151,9 +158,13 @@ class Callbacks:
             self._wake()
 
     async def _serve(self) -> None:
-        while not self._stopped:  # else the last callback of all has ended the session
+        while True:
             if not self._all_taken and (found := self._find_ready(hurry=False)) is not None:
                 await self._make(*found)
+            elif self._stopped and not (
+                self._ready or self._takers or self._all_taken
+            ):  # who takes may leave some
+                return
             else:
                 await self._news(None)
 

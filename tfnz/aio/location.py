@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: How long the node may take to end everything of a session that is closed.
 DISCONNECT_TIMEOUT_S: Final = 15.0
+#: How long `disconnect` waits for a callback that is under way, and for those that come after it.
+CALLBACKS_TIMEOUT_S: Final = 2.0
 
 
 class ConnectionFacts(NamedTuple):
@@ -286,10 +288,18 @@ class Location(LocationImages, LocationTunnels):
         self._finished.set()
 
     async def disconnect(self, container: object = None, returncode: int = 0) -> None:
-        """End the session and everything in it; termination callbacks have run when this returns.
+        """End the session and everything in it; termination callbacks of what it ends have run when this returns.
 
-        May be called at any time, also twice, from a callback, or as one: the arguments don't matter.
+        So have callbacks that waited for another to return, if that took no longer than two seconds; else they follow
+        when it has. May be called at any time, also twice, from a callback, or as one: the arguments don't matter.
         """
+        await self._end_session()
+        rest = self._rest
+        if rest is not None and not in_callback.get():
+            await asyncio.wait({rest}, timeout=CALLBACKS_TIMEOUT_S)
+
+    async def _end_session(self) -> None:
+        """What `disconnect` does before it waits for callbacks that are under way."""
         if self._session is None:
             return
         if self._left is not None:
@@ -305,8 +315,13 @@ class Location(LocationImages, LocationTunnels):
             self._finished.set()
             self._left.set_result(None)
 
+    @property
+    def _rest(self) -> asyncio.Task[None] | None:
+        """It is done when no callback is left to be called, after the end of the session."""
+        return None if self._session is None else self._session.callbacks.rest
+
     def _is_over(self) -> bool:
-        """Whether `disconnect` has done its work."""
+        """Whether `_end_session` has done its work."""
         return self._left is not None and self._left.done()
 
     async def _leave(self, session: Session) -> None:

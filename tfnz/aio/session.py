@@ -160,7 +160,10 @@ class Session:
         self.streams.close_all()
 
     async def close(self) -> None:
-        """Stop everything that runs in the background, and give up the connection."""
+        """Stop everything that runs in the background, and give up the connection.
+
+        Callbacks that wait are called all the same, when that which is under way has returned.
+        """
         self.callbacks.stop()
         for joint in list(self.joints):
             joint.abort()

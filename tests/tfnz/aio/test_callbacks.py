@@ -210,3 +210,25 @@ async def test_a_line_that_was_taken_has_no_turn_before_its_time(callbacks: Call
     callbacks.post(one, told.append, 3)
     await drain(callbacks, one)
     assert told == [1, 2, 3]
+
+
+async def test_the_end_comes_when_nothing_waits(callbacks: Callbacks) -> None:
+    """Nothing that has begun is cut short, and what takers leave after it is called too."""
+    told: list[str] = []
+    line, other, slow = Line(), Line(), Slow(told)
+    callbacks.post(line, slow)
+    callbacks.post(line, told.append, "second")
+    callbacks.post(other, told.append, "other")
+    await slow.begun.wait()
+    taker = asyncio.create_task(callbacks.take(other, asyncio.get_running_loop().create_future()))
+    await asyncio.sleep(0)
+    callbacks.stop()
+    slow.go_on.set()
+    await drain(callbacks, line)
+    assert told == ["other", "first", "second"]
+    assert callbacks.rest is not None and not callbacks.rest.done()
+    taker.cancel()
+    callbacks.post(other, told.append, "left")
+    async with asyncio.timeout(10):
+        await callbacks.rest
+    assert told == ["other", "first", "second", "left"]

@@ -98,3 +98,41 @@ async def test_the_log_says_what_scripts_look_for(
         assert words in caplog.text
     assert "Disconnecting" in caplog.text
     assert "'true'" not in caplog.text
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_a_callback_under_way_is_followed_by_the_rest_at_the_end(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    """Those that end in time are waited for, and the others not cut short."""
+    monkeypatch.setattr("tfnz.aio.location.CALLBACKS_TIMEOUT_S", 0.01 if slow else 10.0)
+    told: list[object] = []
+    begun, ended, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def on_output(container: aio.Container, data: bytes) -> None:
+        begun.set()
+        await go_on.wait()
+        told.append(data)
+
+    def on_end(container: aio.Container, code: int) -> None:
+        told.append(code)
+        ended.set()
+
+    await core
+    container = await core.node().spawn("busybox", stdout_callback=on_output, termination_callback=on_end)
+    stream = scripted.containers[container.uuid].streams.stdout
+    for data in (b"1", b"2", b"3"):
+        scripted.write(stream, data)
+    async with asyncio.timeout(10):
+        await begun.wait()
+        leaving = asyncio.create_task(core.disconnect())
+        if slow:
+            await leaving
+        await ended.wait()
+        assert told == [0]
+        go_on.set()
+        await leaving
+        if slow:
+            assert core._rest is not None
+            await core._rest
+    assert told == [0, b"1", b"2", b"3"]
