@@ -5,7 +5,8 @@ calls by their own action, such as `destroy`, *takes* the line instead, and runs
 one who waits for an object from inside a callback, when the background task is busy with that very callback.
 
 A call that has begun elsewhere is not waited for by who takes the line, for it may wait for them. When their action is
-done they run what tells of an end, and leave the rest of the line in its order to the background.
+done they run what is urgent, which is what tells of an end that was asked for, and leave the rest of the line in its
+order to the background: also the ends of what has ended by itself, each of which comes after its output.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ class Line:
 
     Attributes:
         waiting: all of them, in order.
-        ends: those of them that tell of an end.
+        urgent: those of them that need not wait for their turn.
         takers: how many run them instead of the background task.
         running: how many have begun and not ended; more than one only where a callback takes the line.
         offered: whether it is among those that the background task finds.
     """
 
     waiting: OrderedDict[int, _Call] = field(default_factory=OrderedDict)
-    ends: OrderedDict[int, _Call] = field(default_factory=OrderedDict)
+    urgent: OrderedDict[int, _Call] = field(default_factory=OrderedDict)
     takers: int = 0
     running: int = 0
     offered: bool = False
@@ -64,17 +65,17 @@ class Line:
         While another is in the middle of one, only a callback makes more, for it cannot wait for itself.
 
         Args:
-            hurry: what tells of an end is not to wait for that either.
+            hurry: what is urgent is not to wait for that either.
         """
         if not self.running or in_callback.get():
             return self._take_out(self.waiting)
-        return self._take_out(self.ends) if hurry else None
+        return self._take_out(self.urgent) if hurry else None
 
     def _take_out(self, calls: OrderedDict[int, _Call]) -> _Call | None:
         if not calls:
             return None
         number = next(iter(calls))
-        self.ends.pop(number, None)
+        self.urgent.pop(number, None)
         return self.waiting.pop(number)
 
 
@@ -112,17 +113,17 @@ class Callbacks:
         function: Callback | None,
         *arguments: Any,
         then: Callable[[], None] | None = None,
-        ends: bool = False,
+        urgent: bool = False,
     ) -> None:
         """Have `function` called with `arguments` when its turn comes, and `then` after it.
 
         Args:
-            ends: it tells of an end.
+            urgent: whoever takes the line makes this call when their action is done, whether or not its turn has come.
         """
         number = next(self._numbers)
         call = line.waiting[number] = _Call(function, arguments, then)
-        if ends:
-            line.ends[number] = call
+        if urgent:
+            line.urgent[number] = call
         self._offer(line)
         self._wake()
 

@@ -235,6 +235,10 @@ class Container(ContainerCommands, ContainerFiles, ContainerNetwork, ContainerTu
         self._conclude(exit)
         self._mark_ready()
 
+    def _was_asked_for(self, exit: Exit) -> bool:
+        # The main process may have made use of its grace: then that is how it ended.
+        return self._destroyed or super()._was_asked_for(exit)
+
     def _on_untraced(self) -> None:
         """The node was restarted, and does not know it."""
         self._on_ended(explain_absence(destroyed=self._destroyed))

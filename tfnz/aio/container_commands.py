@@ -46,6 +46,7 @@ class ContainerCommands(ContainerBase):
     """A container as a place for processes beside its main one."""
 
     processes: dict[str, Process]
+    _destroyed: bool
 
     async def run(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tfnz.protocol.errors import ObjectDead
-from tfnz.protocol.exits import Exit
+from tfnz.protocol.exits import Cause, Exit
 
 from .callbacks import Callback, Line, in_callback
 from .session import Session
@@ -76,10 +76,18 @@ class Lifetime:
             await asyncio.shield(self._settled)
 
     def _conclude(self, exit: Exit) -> None:
-        """It has ended: after the calls that wait already, its termination callback is called."""
+        """It has ended: after the calls that wait already, its termination callback is called.
+
+        Whoever asked for the end does not wait for those, if somebody else is in the middle of one.
+        """
         self.exit = exit
-        self._session.callbacks.post(self._line, self._tell_end, then=self._settle_for_good, ends=True)
+        urgent = self._was_asked_for(exit)
+        self._session.callbacks.post(self._line, self._tell_end, then=self._settle_for_good, urgent=urgent)
         self._ended.set_result(None)
+
+    def _was_asked_for(self, exit: Exit) -> bool:
+        """Whether it has not ended by itself, but because a call of this session was to end it."""
+        return exit.cause is Cause.DESTROYED
 
     def _tell_end(self) -> object:
         callback = self.termination_callback

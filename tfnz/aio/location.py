@@ -326,6 +326,7 @@ class Location(LocationImages, LocationTunnels):
 
     async def _leave(self, session: Session) -> None:
         over = Disconnected("this Location was disconnected: make a new one")
+        session.leaving = True
         try:
             ending = asyncio.create_task(self._tell_node_of_end())
             try:

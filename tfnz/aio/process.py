@@ -193,6 +193,11 @@ class Process(Lifetime):
         self._close()
         self._conclude(exit)
 
+    def _was_asked_for(self, exit: Exit) -> bool:
+        if exit.cause is Cause.CONTAINER_ENDED:
+            return self._container._destroyed or self._session.leaving
+        return super()._was_asked_for(exit)
+
     def _close(self) -> None:
         """Nothing more is said to it or by it."""
         self._streams.close()

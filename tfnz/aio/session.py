@@ -92,6 +92,8 @@ class Session:
         self.tunnels: dict[str, Tunnel] = {}
         self.joints: set[Joint] = set()
         self.scratch = Scratch()
+        #: Whether the node is being asked to end all of it.
+        self.leaving = False
         self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
         self._on_welcome = on_welcome
         self._on_lost = on_lost

@@ -139,12 +139,13 @@ async def test_a_taker_keeps_the_order_when_a_call_has_begun(callbacks: Callback
 
 @pytest.mark.parametrize("all_lines", [False, True])
 async def test_a_taker_does_not_wait_for_who_may_wait_for_it(callbacks: Callbacks, all_lines: bool) -> None:
-    """An end is told of at once; the rest comes in its order."""
+    """What is urgent is told at once; the rest comes in its order, ends of others too."""
     told: list[str] = []
     line, slow = Line(), Slow(told)
     callbacks.post(line, slow)
     callbacks.post(line, told.append, "second")
-    callbacks.post(line, told.append, "end", ends=True)
+    callbacks.post(line, told.append, "end of another")
+    callbacks.post(line, told.append, "end", urgent=True)
     await slow.begun.wait()
     done = asyncio.get_running_loop().create_future()
     done.set_result(None)
@@ -153,7 +154,7 @@ async def test_a_taker_does_not_wait_for_who_may_wait_for_it(callbacks: Callback
     assert told == ["end"]
     slow.go_on.set()
     await drain(callbacks, line)
-    assert told == ["end", "first", "second"]
+    assert told == ["end", "first", "second", "end of another"]
 
 
 async def test_a_taker_that_gives_up_leaves_calls_to_the_background(callbacks: Callbacks) -> None:

@@ -13,6 +13,7 @@ from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
     Cancel,
     DestroyContainer,
+    EndSession,
     FetchFile,
     PutFile,
     RebootContainer,
@@ -157,3 +158,62 @@ async def test_to_destroy_what_is_gone_is_quiet(scripted: ScriptedNode, core: ai
         await container.destroy()
         await process.destroy()
     await container.destroy()
+
+
+class Held:
+    """A container's callbacks, of which that for output is held up until it may go on; and what is told meanwhile."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.told: list[object] = []
+
+    async def hold(self, one: object, data: bytes) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        self.told.append(data)
+
+    def tell(self, one: object, what: bytes | int) -> None:
+        self.told.append((one, what))
+
+    def tell_end(self, container: object, code: int) -> None:
+        self.tell(container, code)
+        self.ended.set()
+
+
+@pytest.mark.parametrize("by", ["destroy", "destroy with grace", "disconnect"])
+async def test_only_ends_that_were_asked_for_are_told_before_their_turn(
+    scripted: ScriptedNode, core: aio.Location, by: str
+) -> None:
+    held = Held()
+    exit = Exit(Cause.EXITED, 0) if by == "destroy with grace" else Exit(Cause.DESTROYED)
+
+    def end_all(id: int, body: object) -> None:
+        """As a node does: processes first."""
+        for process in list(scripted.processes):
+            scripted.end_process(process, Exit(Cause.CONTAINER_ENDED))
+        for one in list(scripted.containers):
+            scripted.end_container(one, exit)
+        scripted.reply_done(id, body)
+
+    scripted.on(DestroyContainer, end_all)
+    scripted.on(EndSession, end_all)
+    async with core, asyncio.timeout(10):
+        container = await core.node().spawn(
+            "busybox", stdout_callback=held.hold, termination_callback=held.tell_end
+        )
+        ended, destroyed, left = [await container.spawn("sleep", held.tell, held.tell) for _ in range(3)]
+        scripted.write(scripted.containers[container.uuid].streams.stdout, b"first")
+        await held.begun.wait()
+        scripted.write(scripted.processes[ended.uuid][1].stdout, b"second")
+        scripted.end_process(ended.uuid, Exit(Cause.EXITED, 3))
+        waiting = asyncio.create_task(ended.wait())
+        await destroyed.destroy()
+        assert held.told == [(destroyed, 0)]
+        ending = asyncio.create_task(core.disconnect() if by == "disconnect" else container.destroy())
+        await held.ended.wait()
+        assert held.told[1:] == [(left, 0), (container, 0)]
+        assert ended.dead and not waiting.done()
+        held.go_on.set()
+        await ending
+        assert await waiting == Exit(Cause.EXITED, 3)
+        assert held.told[3:] == [b"first", (ended, b"second"), (ended, 3)]
