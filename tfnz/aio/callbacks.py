@@ -202,15 +202,26 @@ class Callbacks:
                 result = call.function(*call.arguments)
                 if inspect.isawaitable(result):
                     await result
+        except asyncio.CancelledError as exc:
+            if _is_cancelled():
+                raise
+            self._tell(call, exc)
         except Exception as exc:
-            log.exception("a callback failed: %r", call.function)
-            self._on_error(exc)
+            self._tell(call, exc)
         finally:
             in_callback.reset(token)
             line.running -= 1
             self._wake()
             if call.then is not None:
                 call.then()
+
+    def _tell(self, call: _Call, error: BaseException) -> None:
+        """What has escaped a callback."""
+        log.error("a callback failed: %r", call.function, exc_info=error)
+        if not isinstance(error, Exception):  # whoever is told must not take it for a cancellation of its own
+            cause, error = error, RuntimeError("a callback awaited something that was cancelled")
+            error.__cause__ = cause
+        self._on_error(error)
 
     async def _news(self, until: asyncio.Future[Any] | None) -> None:
         """Wait for a call to be posted, or for `until`."""
@@ -234,3 +245,9 @@ class Callbacks:
         for waker in self._wakers:
             if not waker.done():
                 waker.set_result(None)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is we who are cancelled, and not something that a callback has awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

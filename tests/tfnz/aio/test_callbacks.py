@@ -57,6 +57,18 @@ async def test_one_at_a_time_also_when_they_are_coroutines(callbacks: Callbacks)
     assert most == [1] * 6
 
 
+async def test_a_callback_that_meets_a_cancelled_task_has_failed_like_others(callbacks: Callbacks) -> None:
+    async def meet() -> None:
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+    line = Line()
+    callbacks.post(line, meet)
+    await drain(callbacks, line)
+    assert [str(error) for error in errors] == ["a callback awaited something that was cancelled"]
+
+
 async def test_what_escapes_is_reported_and_the_rest_goes_on(callbacks: Callbacks) -> None:
     told: list[str] = []
     line = Line()
