@@ -15,6 +15,7 @@ from tfnz.protocol.frames import MAX_FRAME
 
 from .door import OnDisconnected, OnFrame, key_of_account
 from .sessions import Peer
+from .turns import receive_in_turn
 from .zap import TCP_DOMAIN, as_account
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,7 @@ class TcpDoor:
         await asyncio.gather(self._receive_forever(on_frame), self._watch_forever(on_disconnected))
 
     async def _receive_forever(self, on_frame: OnFrame) -> None:
-        while True:
-            parts = await self._socket.recv_multipart(copy=False)
+        async for parts in receive_in_turn(lambda: self._socket.recv_multipart(copy=False)):
             try:
                 if len(parts) == 2:
                     on_frame(self._find_peer(parts[0], parts[1]), parts[1].bytes)
@@ -89,8 +89,8 @@ class TcpDoor:
         return Peer(self.endpoint, routing_id.bytes, frame.get(zmq.SRCFD), account, key_of_account(account))
 
     async def _watch_forever(self, on_disconnected: OnDisconnected) -> None:
-        while True:
-            event = parse_monitor_message(await self._monitor.recv_multipart())
+        async for message in receive_in_turn(self._monitor.recv_multipart):
+            event = parse_monitor_message(message)
             on_disconnected(self.endpoint, int(event["value"]))
 
     def send(self, peer: Peer, frame: bytes) -> None:

@@ -15,6 +15,7 @@ import zmq
 import zmq.asyncio
 
 from .door import account_of_key
+from .turns import receive_in_turn
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,7 @@ class Authenticator:
 
     async def serve(self) -> None:
         """Answer for ever."""
-        while True:
-            request = await self._socket.recv_multipart()
+        async for request in receive_in_turn(self._socket.recv_multipart):
             sequence = request[1] if len(request) > 1 else b""
             try:
                 account = self.decide(request)
