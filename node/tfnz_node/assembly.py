@@ -392,6 +392,10 @@ async def gateway(
         if (door := doors.get(peer.socket)) is not None:
             door.hang_up(peer)
 
+    def is_closed(peer: Peer) -> bool:
+        door = doors.get(peer.socket)
+        return door is None or door.is_closed(peer)
+
     def find_process(peer: Peer) -> int | None:
         door = doors.get(peer.socket)
         return None if door is None else door.find_process(peer)
@@ -410,6 +414,7 @@ async def gateway(
         send=send,
         hasten=hasten,
         hang_up=hang_up,
+        is_closed=is_closed,
         handler=lambda session, request: dispatch(node, session, request),
         offer=lambda: [NodeOffer(node.name, bytes(keys.seal.public_key), read_stats(node))],
         release=release_gone,

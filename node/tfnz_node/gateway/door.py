@@ -37,6 +37,9 @@ class Door(Protocol):
     def find_process(self, peer: Peer) -> int | None:
         """A descriptor of the peer's process (pidfd), the caller's to close; None when it cannot be known."""
 
+    def is_closed(self, peer: Peer) -> bool:
+        """Whether the kernel is known to have closed this peer's connection; what it sent before may come later."""
+
     def hang_up(self, peer: Peer) -> None:
         """Nothing more is said to this peer, nor heard: close its connection, where a single one can be closed."""
 

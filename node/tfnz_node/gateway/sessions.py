@@ -53,8 +53,6 @@ log = logging.getLogger(__name__)
 
 #: How often silent sessions are looked for.
 SWEEP_S = 1.0
-#: How long a client that has just said hello may take for its first answer; it may have other things to do.
-HELLO_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ class Sessions:
         hasten: has what was sent to a peer leave without waiting for more to go with it.
         hang_up: closes the connection of a peer to whom all was said, where that is possible: without a session, all
             that one may do with a connection is to hold it, and what the node keeps for it.
+        is_closed: whether the kernel is known to have closed the connection of a peer.
         handler: serves the requests.
         offer: the nodes that a client may name.
         release: destroys all that a session owns; given the session and why it ends.
@@ -114,6 +113,7 @@ class Sessions:
         send: Callable[[Peer, bytes], None],
         hasten: Callable[[Peer], None],
         hang_up: Callable[[Peer], None],
+        is_closed: Callable[[Peer], bool],
         handler: Handler,
         offer: Callable[[], list[NodeOffer]],
         release: Callable[[Session], Awaitable[None]],
@@ -126,11 +126,11 @@ class Sessions:
         silence_s: float,
         max_sessions: int,
         max_sessions_per_account: int = 0,
-        hello_patience_s: float = HELLO_PATIENCE_S,
     ) -> None:
         self._send = send
         self._hasten = hasten
         self._hang_up = hang_up
+        self._is_closed = is_closed
         self._handler = handler
         self._offer = offer
         self._release = release
@@ -142,7 +142,6 @@ class Sessions:
         self._incarnation = new_id()
         self._grace_s = grace_s
         self._silence_s = silence_s
-        self._hello_patience_s = hello_patience_s
         self._max_sessions = max_sessions
         self._max_sessions_per_account = max_sessions_per_account
         self._seats: dict[str, _Seat] = {}
@@ -269,7 +268,7 @@ class Sessions:
         self._sit(seat, peer)
         log.info("session %s of %s opened by %r", session.id, peer.account, hello.client[:80])
         session.send_loose(self._welcome(seat, version, resumed=False))
-        self._doubt(seat, self._hello_patience_s)  # the connection may be gone already
+        self._doubt_if_closed(seat, peer)
 
     def _resume(self, peer: Peer, hello: Hello, version: int) -> None:
         seat = self._seats.get(hello.session)
@@ -299,7 +298,7 @@ class Sessions:
         seat.session.send_loose(self._welcome(seat, version, resumed=True, restarted=restarted))
         for frame in frames:
             self._send(peer, frame)
-        self._doubt(seat, self._hello_patience_s)
+        self._doubt_if_closed(seat, peer)
 
     def _is_of_another(self, seat: _Seat, hello: Hello) -> bool:
         """Whether what the client has numbered is an earlier daemon's."""
@@ -348,6 +347,11 @@ class Sessions:
             peer = seat.peer
             if peer is not None and peer.socket == socket and peer.descriptor == descriptor:
                 self._doubt(seat, self._grace_s)
+
+    def _doubt_if_closed(self, seat: _Seat, peer: Peer) -> None:
+        """The end of its connection may have been told before its hello was heard, when it was nobody's."""
+        if self._is_closed(peer):
+            self._doubt(seat, self._grace_s)
 
     def _doubt(self, seat: _Seat, patience_s: float) -> None:
         """Ask whether the client is there; without an answer within `patience_s` it is not."""

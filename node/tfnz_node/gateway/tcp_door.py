@@ -52,7 +52,9 @@ class TcpDoor:
         # Credit bounds what is queued for a peer that keeps the rules, far below this mark; for one that does not, such
         # as a peer that asks and never reads, a router at its mark drops frames, and with them the session.
         self._socket.sndhwm = MAX_QUEUED_FRAMES
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        #: Descriptors of connections that were closed, until they are others'.
+        self._closed: set[int] = set()
 
     def use_curve(self, public: bytes, secret: bytes) -> None:
         """Prove ourselves by this key pair (32 bytes each), and have the authenticator judge the client's key."""
@@ -91,7 +93,12 @@ class TcpDoor:
     async def _watch_forever(self, on_disconnected: OnDisconnected) -> None:
         async for message in receive_in_turn(self._monitor.recv_multipart):
             event = parse_monitor_message(message)
-            on_disconnected(self.endpoint, int(event["value"]))
+            descriptor = int(event["value"])
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._closed.discard(descriptor)
+            else:
+                self._closed.add(descriptor)
+                on_disconnected(self.endpoint, descriptor)
 
     def send(self, peer: Peer, frame: bytes) -> None:
         # A router never waits: the future that asyncio's socket gives is done already.
@@ -103,6 +110,9 @@ class TcpDoor:
     def find_process(self, peer: Peer) -> int | None:
         """It may be on another machine."""
         return None
+
+    def is_closed(self, peer: Peer) -> bool:
+        return peer.descriptor in self._closed
 
     def hang_up(self, peer: Peer) -> None:
         """A router cannot close one of its connections; what it may hold is bounded without."""

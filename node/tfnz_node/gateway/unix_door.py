@@ -143,6 +143,9 @@ class UnixDoor:
         except OSError:  # it has ended
             return None
 
+    def is_closed(self, peer: Peer) -> bool:
+        return peer.routing_id not in self._callers
+
     def hang_up(self, peer: Peer) -> None:
         if (caller := self._callers.get(peer.routing_id)) is not None:
             caller.connection.finish(FAREWELL_S)

@@ -47,12 +47,12 @@ class Gateway:
         max_sessions: int = 8,
         max_sessions_per_account: int = 0,
         grace_s: float = GRACE_S,
-        hello_patience_s: float = GRACE_S,
         book: SessionBook | None = None,
     ) -> None:
         self.connections: dict[bytes, Connection] = {}
         self.released: list[str] = []
         self.hung_up: list[Peer] = []
+        self.closed: set[int] = set()
         self.revoked: set[str] = set()
         self.serve: Callable[[Session, Request], Awaitable[Result]] = self._do_nothing
         self.release: Callable[[Session], Awaitable[None]] = self._release
@@ -75,7 +75,7 @@ class Gateway:
             silence_s=SILENCE_S,
             max_sessions=max_sessions,
             max_sessions_per_account=max_sessions_per_account,
-            hello_patience_s=hello_patience_s,
+            is_closed=lambda peer: peer.descriptor in self.closed,
         )
 
     async def _do_nothing(self, session: Session, request: Request) -> Result:
@@ -137,6 +137,7 @@ class Connection:
     def close(self) -> None:
         """The connection breaks, and the kernel tells."""
         self.alive = False
+        self.gateway.closed.add(self.peer.descriptor)
         self.gateway.sessions.on_disconnected(self.peer.socket, self.peer.descriptor)
 
     def resume(

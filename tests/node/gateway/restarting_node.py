@@ -192,6 +192,7 @@ class Daemon:
             send=self._send,
             hasten=lambda peer: None,
             hang_up=lambda peer: None,
+            is_closed=lambda peer: False,
             handler=self._serve,
             offer=lambda: [NodeOffer("node", b"k" * 32)],
             release=self._release,

@@ -9,6 +9,7 @@ import pytest
 from tests.node.gateway.fake_gateway import (
     GRACE_S,
     MOMENT_S,
+    SILENCE_S,
     Gateway,
     assert_lives,
     settle,
@@ -22,6 +23,7 @@ from tfnz.protocol.messages import (
     Result,
 )
 from tfnz_node.gateway.session import Session
+from tfnz_node.gateway.sessions import SWEEP_S
 
 pytestmark = pytest.mark.asyncio(loop_factories=["jumping"])
 
@@ -38,22 +40,49 @@ async def test_a_client_that_dies_is_released_after_the_grace(gateway: Gateway) 
 
 
 async def test_a_client_that_dies_right_after_hello_is_noticed(gateway: Gateway) -> None:
-    client = gateway.connect(alive=False)
+    client = gateway.connect()
     client.say(Hello([1]))
+    client.close()
     await asyncio.sleep(GRACE_S + MOMENT_S)
     assert gateway.released == [client.welcome.session]
 
 
-async def test_a_client_with_other_things_to_do_has_more_time_after_hello() -> None:
-    gateway = Gateway(hello_patience_s=GRACE_S * 5)
-    busy = gateway.connect(alive=False)
-    busy.say(Hello([1]))
-    await asyncio.sleep(GRACE_S * 2)
-    assert gateway.released == []
-    # But not when the kernel says that its connection is closed.
-    busy.close()
+async def test_a_client_that_was_dead_before_its_hello_was_heard_is_noticed(gateway: Gateway) -> None:
+    first, second, third = gateway.open(), gateway.connect(), gateway.connect()
+    second.close()
+    second.resume(first.welcome)
+    third.close()
+    third.say(Hello([1]))
     await asyncio.sleep(GRACE_S + MOMENT_S)
-    assert gateway.released == [busy.welcome.session]
+    assert gateway.released == [first.welcome.session, third.welcome.session]
+
+
+async def test_a_client_whose_answer_to_its_welcome_is_lost_has_as_long_as_any_other(
+    gateway: Gateway,
+) -> None:
+    """Nobody has said that its connection was closed."""
+    sweeping = asyncio.create_task(gateway.sessions.sweep_forever())
+    client = gateway.connect(alive=False)
+    client.say(Hello([1]))
+    await asyncio.sleep(SILENCE_S)
+    assert gateway.released == []
+    await asyncio.sleep(2 * SWEEP_S)
+    assert gateway.released == [client.welcome.session]
+    sweeping.cancel()
+
+
+async def test_a_client_whose_welcome_back_is_lost_comes_back_later(gateway: Gateway) -> None:
+    sweeping = asyncio.create_task(gateway.sessions.sweep_forever())
+    client = gateway.open()
+    await settle()
+    client.close()
+    gateway.connect(alive=False).resume(client.welcome)
+    await asyncio.sleep(SILENCE_S - SWEEP_S)
+    again = gateway.connect()
+    again.resume(client.welcome)
+    assert again.welcome.resumed
+    await assert_lives(gateway, again)
+    sweeping.cancel()
 
 
 async def test_a_client_that_lives_answers_and_keeps_its_session(gateway: Gateway) -> None:
@@ -80,6 +109,8 @@ async def test_only_the_answer_to_this_very_question_counts(gateway: Gateway, no
 async def test_the_answer_to_an_earlier_question_does_not_count(gateway: Gateway) -> None:
     client = gateway.open()
     await settle()
+    gateway.sessions.on_disconnected(client.peer.socket, client.peer.descriptor)
+    await settle()
     [earlier] = [frame for frame in client.frames if isinstance(frame, Ping)]
     client.close()
     client.say(Pong(0, earlier.nonce))
@@ -95,16 +126,6 @@ async def test_asking_again_gives_no_more_time(gateway: Gateway) -> None:
         await asyncio.sleep(GRACE_S / 3)
     await settle()
     assert gateway.released == [client.welcome.session]
-
-
-async def test_who_comes_back_within_the_grace_must_answer_too(gateway: Gateway) -> None:
-    first = gateway.open()
-    await settle()
-    first.close()
-    second = gateway.connect(alive=False)
-    second.resume(first.welcome)
-    await asyncio.sleep(GRACE_S + MOMENT_S)
-    assert gateway.released == [first.welcome.session]
 
 
 async def test_only_the_sessions_of_that_connection_are_doubted(gateway: Gateway) -> None:

@@ -124,6 +124,8 @@ class Client:
             return frame
 
     def close(self) -> None:
+        if self.socket.closed:
+            return
         self.socket.disable_monitor()
         self._monitor.close()
         self.socket.close()
@@ -275,6 +277,24 @@ async def test_the_death_of_a_client_is_heard_of_at_once(hall: Hall) -> None:
             child.kill()
         await child.communicate()
     door.send(peer, b"to nobody, which is no error")
+
+
+async def test_a_connection_is_closed_until_its_descriptor_is_anothers(
+    hall: Hall, clients: ClientMaker
+) -> None:
+    door, earlier, later = hall.open(), clients(), clients()
+    hall.connect(earlier)
+    await earlier.socket.send(b"hello")
+    gone, _ = await hall.next_frame()
+    assert not door.is_closed(gone)
+    earlier.close()
+    await hall.next_closed()
+    assert door.is_closed(gone)
+    hall.connect(later)
+    await later.socket.send(b"hello")
+    peer, _ = await hall.next_frame()
+    assert not door.is_closed(peer)
+    assert door.is_closed(gone) == (peer.descriptor != gone.descriptor)
 
 
 async def test_the_descriptor_tells_one_connection_from_another(hall: Hall, clients: ClientMaker) -> None:

@@ -94,6 +94,15 @@ async def test_one_connection_is_told_from_another(hall: Hall) -> None:
     assert one.routing_id != two.routing_id
 
 
+async def test_a_connection_is_open_until_its_end_is_told(hall: Hall) -> None:
+    (caller, gone), (_, other) = await hall.greet(), await hall.greet()
+    assert not hall.door.is_closed(gone)
+    caller.close()
+    assert await hall.next_closed() == (hall.door.endpoint, gone.descriptor)
+    assert hall.door.is_closed(gone)
+    assert not hall.door.is_closed(other)
+
+
 # --- what arrives
 
 
