@@ -19,6 +19,7 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tfnz.protocol.errors import (
     ErrorInfo,
@@ -47,6 +48,7 @@ from tfnz.protocol.messages import (
 )
 
 from .book import SessionBook, SessionRecord
+from .patience import Patience
 from .session import Handler, Reconcile, Session
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class _Seat:
     session: Session
     peer: Peer | None
     last_heard: float
-    doubt: asyncio.TimerHandle | None = None
+    doubt: Patience | None = None
     nonce: int = 0
     hello: int = 0
     process: int | None = None
@@ -165,12 +167,11 @@ class Sessions:
                 resync=self._resync,
             )
             seat = self._seats[session.id] = _Seat(session, None, _now(), process=process)
-            loop = asyncio.get_running_loop()
             # One that its client has ended is there only for the answer, which is waited for no longer than before.
             patience_s = self._grace_s if record.over else self._takeover_s
-            seat.doubt = loop.call_later(patience_s, self._end, seat, "its client did not come back")
+            seat.doubt = Patience(patience_s, partial(self._end, seat, "its client did not come back"))
             if process is not None:
-                loop.add_reader(process, self._on_process_ended, seat)
+                asyncio.get_running_loop().add_reader(process, self._on_process_ended, seat)
         return {id: seat.session for id, seat in self._seats.items()}
 
     def _enter(self, seat: _Seat, peer: Peer, *, over: bool = False) -> None:
@@ -357,10 +358,9 @@ class Sessions:
         """Ask whether the client is there; without an answer within `patience_s` it is not."""
         # What was on its way when the connection broke may still arrive: only an answer to this very question counts.
         seat.nonce = secrets.randbits(62)
-        deadline = _now() + patience_s
-        if seat.doubt is None or seat.doubt.when() > deadline:  # asking again gives no more time
+        if seat.doubt is None or patience_s < seat.doubt.left_s:  # asking again gives no more time
             self._trust(seat)
-            seat.doubt = asyncio.get_running_loop().call_at(deadline, self._end, seat, "the client is gone")
+            seat.doubt = Patience(patience_s, partial(self._end, seat, "the client is gone"))
         if seat.peer is not None:
             seat.session.send_loose(Ping(seat.session.channel.received, seat.nonce))
 
@@ -444,7 +444,7 @@ class Sessions:
             if seat.peer is not None:
                 with contextlib.suppress(NoCapacity):  # it is in the book, as one that goes on
                     self._enter(seat, seat.peer, over=True)
-            asyncio.get_running_loop().call_later(self._grace_s, self._end, seat, "closed by the client")
+            Patience(self._grace_s, partial(self._end, seat, "closed by the client"))
 
     async def close(self) -> None:
         """End every session, and wait until nothing of them is left. No more are opened."""

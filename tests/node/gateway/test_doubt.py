@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.node.gateway.conftest import JumpingLoop
 from tests.node.gateway.fake_gateway import (
     GRACE_S,
     MOMENT_S,
@@ -125,6 +126,29 @@ async def test_asking_again_gives_no_more_time(gateway: Gateway) -> None:
         client.close()
         await asyncio.sleep(GRACE_S / 3)
     await settle()
+    assert gateway.released == [client.welcome.session]
+
+
+@pytest.mark.parametrize("stood_still_s", [GRACE_S, 2 * SILENCE_S])
+@pytest.mark.parametrize("after_s", [0.0, 0.4 * GRACE_S])
+async def test_time_for_which_the_daemon_was_stopped_is_not_of_the_grace(
+    gateway: Gateway, after_s: float, stood_still_s: float
+) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    client = gateway.open()
+    await settle()
+    client.close()
+    await asyncio.sleep(after_s)
+    loop.stand_still(stood_still_s)
+    await asyncio.sleep(GRACE_S / 2 - MOMENT_S)
+    again = gateway.connect()
+    again.resume(client.welcome)
+    await assert_lives(gateway, again)
+    # And a client that has died meanwhile is noticed.
+    again.close()
+    loop.stand_still(stood_still_s)
+    await asyncio.sleep(GRACE_S)
     assert gateway.released == [client.welcome.session]
 
 
