@@ -448,6 +448,8 @@ async def gateway(
             task.add_done_callback(lambda task: _report(task, failed))
             stack.push_async_callback(_cancel, task)
         stack.push_async_callback(sessions.close)
+        # Not before: taking over may have lasted longer than some are waited for.
+        sessions.expect_clients()
         yield local.endpoint
 
 

@@ -75,6 +75,7 @@ class _Seat:
     Attributes:
         hello: the number of the client's hello on it.
         process: a descriptor of the process that is waited for.
+        over: it is of an earlier daemon, and its client had ended it.
     """
 
     session: Session
@@ -84,6 +85,7 @@ class _Seat:
     nonce: int = 0
     hello: int = 0
     process: int | None = None
+    over: bool = False
 
 
 class Sessions:
@@ -157,7 +159,7 @@ class Sessions:
     # --- those of an earlier daemon
 
     def restore(self) -> dict[str, Session]:
-        """The sessions that are in the book, by id; they wait for their clients. To be called once, before all else."""
+        """The sessions that are in the book, by id. To be called once, before all else."""
         for record, process in self._book.entries():
             session = Session(
                 id=record.id,
@@ -166,13 +168,17 @@ class Sessions:
                 handler=self._handler,
                 resync=self._resync,
             )
-            seat = self._seats[session.id] = _Seat(session, None, _now(), process=process)
-            # One that its client has ended is there only for the answer, which is waited for no longer than before.
-            patience_s = self._grace_s if record.over else self._takeover_s
-            seat.doubt = Patience(patience_s, partial(self._end, seat, "its client did not come back"))
-            if process is not None:
-                asyncio.get_running_loop().add_reader(process, self._on_process_ended, seat)
+            self._seats[session.id] = _Seat(session, None, _now(), process=process, over=record.over)
         return {id: seat.session for id, seat in self._seats.items()}
+
+    def expect_clients(self) -> None:
+        """Wait for the clients of those sessions: the doors are open, and have let nobody in yet."""
+        for seat in self._seats.values():
+            # One that its client has ended is there only for the answer, which is waited for no longer than before.
+            patience_s = self._grace_s if seat.over else self._takeover_s
+            seat.doubt = Patience(patience_s, partial(self._end, seat, "its client did not come back"))
+            if seat.process is not None:
+                asyncio.get_running_loop().add_reader(seat.process, self._on_process_ended, seat)
 
     def _enter(self, seat: _Seat, peer: Peer, *, over: bool = False) -> None:
         """Write a session into the book, with the process that is its client now. Raises NoCapacity."""

@@ -95,6 +95,12 @@ class Gateway:
             raise OSError("the disk is full")
         return True
 
+    def restore(self) -> dict[str, Session]:
+        """What an earlier daemon has left; the door is open."""
+        restored = self.sessions.restore()
+        self.sessions.expect_clients()
+        return restored
+
     def connect(self, account: str = "uid:0", *, alive: bool = True) -> Connection:
         number = len(self.connections) + 1
         connection = Connection(self, number, account, alive)

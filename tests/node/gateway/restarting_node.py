@@ -206,6 +206,7 @@ class Daemon:
             max_sessions=8,
         )
         restored = self.sessions.restore()
+        self.sessions.expect_clients()
         for room in list(host.rooms.values()):
             if room.session not in restored:
                 del host.rooms[room.id]

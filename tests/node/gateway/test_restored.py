@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -84,18 +85,24 @@ def come_back(gateway: Gateway, welcome: Welcome, account: str = "uid:0") -> Con
     return client
 
 
+def find_dead_process() -> int:
+    """Its descriptor."""
+    with subprocess.Popen("true") as child:
+        return os.pidfd_open(child.pid)
+
+
 async def restored(book: MemoryBook) -> tuple[Gateway, Session, Connection]:
     """A session that its client has come back to."""
     welcome = await opened(book)
     gateway = Gateway(book=book)
-    session = gateway.sessions.restore()[welcome.session]
+    session = gateway.restore()[welcome.session]
     return gateway, session, come_back(gateway, welcome)
 
 
 async def test_a_client_is_welcomed_and_begins_with_what_it_knows(book: MemoryBook) -> None:
     welcome = await opened(book)
     gateway = Gateway(book=book)
-    assert list(gateway.sessions.restore()) == [welcome.session]
+    assert list(gateway.restore()) == [welcome.session]
     client = come_back(gateway, welcome)
     again = client.welcome
     assert (again.session, again.token, again.received) == (welcome.session, welcome.token, 0)
@@ -139,7 +146,7 @@ async def test_what_is_said_before_the_client_is_back_comes_after_the_answer(boo
 async def test_a_welcome_that_is_lost_is_given_again(book: MemoryBook) -> None:
     welcome = await opened(book)
     gateway = Gateway(book=book)
-    gateway.sessions.restore()
+    gateway.restore()
     come_back(gateway, welcome).close()
     client = come_back(gateway, welcome)
     assert client.welcome.restarted
@@ -251,7 +258,7 @@ async def test_a_client_that_cannot_be_matched_loses_its_session(book: MemoryBoo
 async def test_it_takes_the_token_and_the_account(book: MemoryBook, token: str) -> None:
     welcome = await opened(book)
     gateway = Gateway(book=book)
-    gateway.sessions.restore()
+    gateway.restore()
     stranger = gateway.connect()
     stranger.say(Hello([1], token, welcome.session, 0, "", welcome.incarnation))
     thief = come_back(gateway, welcome, "key:thief")
@@ -264,7 +271,7 @@ async def test_a_client_that_does_not_know_of_restarts_is_told_that_its_session_
 ) -> None:
     welcome = await opened(book)
     gateway = Gateway(book=book)
-    gateway.sessions.restore()
+    gateway.restore()
     client = gateway.connect()
     client.resume(welcome)
     assert client.refusals == ["session_lost"]
@@ -285,7 +292,7 @@ async def test_what_another_daemon_has_numbered_is_of_no_use_to_a_session_that_g
 async def test_a_client_that_does_not_come_back_is_released(book: MemoryBook) -> None:
     welcome = await opened(book)
     gateway = Gateway(book=book)
-    session = gateway.sessions.restore()[welcome.session]
+    session = gateway.restore()[welcome.session]
     session.send(ENDED)
     await asyncio.sleep(TAKEOVER_S - MOMENT_S)
     assert gateway.released == []
@@ -294,10 +301,26 @@ async def test_a_client_that_does_not_come_back_is_released(book: MemoryBook) ->
     assert book.entries() == [] and len(gateway.sessions) == 0
 
 
+async def test_nobody_is_waited_for_before_the_door_is_open(book: MemoryBook) -> None:
+    """Taking over may take longer than one is waited for whose process has ended, or who has ended the session."""
+    one, other = await opened(book), await opened(book)
+    book.put(SessionRecord(one.session, one.token, one.account, over=True), None)
+    dead = find_dead_process()
+    book.put(SessionRecord(other.session, other.token, other.account), dead)
+    os.close(dead)
+    gateway = Gateway(book=book)
+    gateway.sessions.restore()
+    await asyncio.sleep(2 * TAKEOVER_S)
+    assert gateway.released == []
+    gateway.sessions.expect_clients()
+    await asyncio.sleep(GRACE_S - MOMENT_S)
+    await assert_lives(gateway, come_back(gateway, one), come_back(gateway, other))
+
+
 async def test_an_account_that_may_no_longer_be_here_is_not_waited_for(book: MemoryBook) -> None:
     welcome = await opened(book, "key:a")
     gateway = Gateway(book=book)
-    gateway.sessions.restore()
+    gateway.restore()
     gateway.revoked.add("key:a")
     sweeping = asyncio.create_task(gateway.sessions.sweep_forever())
     await asyncio.sleep(2)
@@ -321,7 +344,7 @@ async def test_a_client_whose_process_has_ended_is_not_waited_for(book: MemoryBo
         over.set()
 
     gateway.release = release
-    gateway.sessions.restore()
+    gateway.restore()
     await settle()
     assert gateway.released == []
     client.kill()
@@ -366,7 +389,7 @@ async def test_a_session_that_its_client_has_ended_is_not_waited_for(book: Memor
     await settle()
     client.alive = False
     gateway = Gateway(book=book)
-    gateway.sessions.restore()
+    gateway.restore()
     await asyncio.sleep(GRACE_S + MOMENT_S)
     assert gateway.released == [client.welcome.session]
     assert len(gateway.sessions) == 0
@@ -415,7 +438,7 @@ async def test_the_process_that_has_the_session_now_is_written_down(book: Memory
 async def test_the_sessions_that_nobody_has_come_back_to_end_with_the_others(book: MemoryBook) -> None:
     welcome = await opened(book)
     gateway = Gateway(book=book)
-    gateway.sessions.restore()
+    gateway.restore()
     await gateway.sessions.close()
     assert gateway.released == [welcome.session]
     assert book.entries() == []
