@@ -34,6 +34,7 @@ from tfnz.protocol.messages import (
     NodeBody,
     NodeFrame,
     OpenConnection,
+    ProcessEnded,
     Reply,
     Request,
     RequestBody,
@@ -226,12 +227,19 @@ class Session:
 
     def _go_on(self, answer: Resynced) -> None:
         held, self._unsaid = self._unsaid or [], None
-        known = {one.container for one in answer.containers}
+        containers = {one.container for one in answer.containers}
+        processes = {process.process for one in answer.containers for process in one.processes}
 
         def is_of_the_past(body: NodeBody) -> bool:
-            return isinstance(body, ContainerEnded) and body.container not in known
+            match body:
+                case ContainerEnded():
+                    return body.container not in containers
+                case ProcessEnded():
+                    return body.process not in processes
+                case _:
+                    return False
 
-        # Of a container that the answer does not name, a client that has heard of no end makes one up.
+        # Of what the answer does not name, a client that has heard of no end makes one up.
         for body, when_acknowledged in held:
             if is_of_the_past(body):
                 self.send(body, when_acknowledged)

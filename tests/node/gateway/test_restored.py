@@ -35,6 +35,8 @@ from tfnz.protocol.messages import (
     GetNodeStatus,
     Hello,
     KnownContainer,
+    KnownProcess,
+    ProcessEnded,
     Refused,
     Reply,
     Request,
@@ -141,6 +143,25 @@ async def test_what_is_said_before_the_client_is_back_comes_after_the_answer(boo
     client.channel.received = 1
     say(client, Request(1, "", GetNodeStatus()))
     assert told == [1]
+
+
+async def test_a_process_that_the_answer_does_not_name_has_its_own_end(book: MemoryBook) -> None:
+    """Or the client would make one up, or take that of its container for it."""
+    gateway, owned, client = await restored(book)
+    known = KnownContainer(new_id(), processes=[KnownProcess("p")])
+    answer = Resynced([known])
+
+    async def resync(session: Session, view: Resync) -> Resynced:
+        return answer
+
+    gateway.resync = resync
+    of_known, of_ended = (ProcessEnded(known.container, one, Exit(Cause.EXITED, 3)) for one in ("p", "q"))
+    of_gone = ProcessEnded(ENDED.container, "r", Exit(Cause.EXITED, 4))
+    for body in (of_known, of_ended, of_gone, ENDED):
+        owned.send(body)
+    say(client, RESYNC)
+    await settle()
+    assert client.bodies == [of_ended, of_gone, ENDED, answer, of_known]
 
 
 async def test_a_welcome_that_is_lost_is_given_again(book: MemoryBook) -> None:
