@@ -26,6 +26,8 @@ BACKLOG = 1024
 MAX_QUEUED_FRAMES = 1 << 20
 #: After so many times the silence that ends a session the kernel gives up its connection.
 SILENCES = 2
+#: Linux refuses more, and libzmq then every connection.
+MAX_KEEPALIVE_S = 32767
 #: How long what was sent last may take to leave when a socket is closed.
 LINGER_MS = 100
 
@@ -48,7 +50,8 @@ class TcpDoor:
         self._socket.backlog = BACKLOG
         self._socket.tcp_maxrt = round(SILENCES * silence_s * 1000)
         self._socket.tcp_keepalive = 1
-        self._socket.tcp_keepalive_idle = self._socket.tcp_keepalive_intvl = max(1, round(silence_s))
+        idle_s = min(max(1, round(silence_s)), MAX_KEEPALIVE_S)
+        self._socket.tcp_keepalive_idle = self._socket.tcp_keepalive_intvl = idle_s
         # Credit bounds what is queued for a peer that keeps the rules, far below this mark; for one that does not, such
         # as a peer that asks and never reads, a router at its mark drops frames, and with them the session.
         self._socket.sndhwm = MAX_QUEUED_FRAMES

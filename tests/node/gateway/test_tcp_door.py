@@ -56,8 +56,8 @@ class Hall:
         self.doors: list[TcpDoor] = []
         self.tasks = [asyncio.create_task(self.authenticator.serve())]
 
-    def open(self) -> TcpDoor:
-        door = TcpDoor(self.context, "tcp://127.0.0.1:*", silence_s=120.0)
+    def open(self, *, silence_s: float = 120.0) -> TcpDoor:
+        door = TcpDoor(self.context, "tcp://127.0.0.1:*", silence_s=silence_s)
         door.use_curve(bytes(self.identity.public_key), bytes(self.identity))
         door.bind()
         self.doors.append(door)
@@ -176,6 +176,18 @@ async def test_an_authorised_key_is_its_account(hall: Hall, clients: ClientMaker
     door.send(peer, b"small")
     door.send(peer, b"x" * 100_000)
     assert [await client.receive(), await client.receive()] == [b"small", b"x" * 100_000]
+
+
+@pytest.mark.parametrize("silence_s", [1.0, 86400.0])
+async def test_clients_get_in_however_long_they_may_be_silent(
+    hall: Hall, clients: ClientMaker, silence_s: float
+) -> None:
+    """The kernel does not take every number that the configuration does."""
+    hall.open(silence_s=silence_s)
+    client = clients()
+    hall.connect(client)
+    await client.socket.send(b"hello")
+    assert (await hall.next_frame())[1] == b"hello"
 
 
 async def test_an_unknown_key_is_refused_in_so_many_words(hall: Hall, clients: ClientMaker) -> None:
