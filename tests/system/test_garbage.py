@@ -28,6 +28,8 @@ from tfnz.protocol.messages import (
     ListContainers,
     ListImages,
     NodeEnvelope,
+    Ping,
+    Pong,
     Refused,
     Request,
     SpawnContainer,
@@ -37,6 +39,7 @@ from tfnz.protocol.messages import (
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
+    from tests.system.people import Person
 
 SOON_S = 30.0
 
@@ -206,3 +209,19 @@ def test_questions_without_end(node: RunningNode) -> None:
             while answers < 10_000 and not isinstance(frame := client.hear(), Refused):
                 answers += isinstance(frame, NodeEnvelope)
     assert resident_bytes(node.process.pid) - before < 64 << 20
+
+
+def test_signs_of_life_without_end(node: RunningNode, ada: Person) -> None:
+    """Over TCP the node cannot stop listening, and keeps each answer until it is read: it gives few."""
+    with raw_client(node.tcp, ada.account) as client:
+        client.greet()
+        for _ in range(20_000):
+            client.say(Ping())
+        answers = 0
+        while isinstance(frame := client.hear(), Pong):
+            answers += 1
+        assert isinstance(frame, Refused)
+        assert "whether the node is there" in frame.error.message
+        assert answers < 2_000
+    with ada.location() as location:
+        assert location.containers() == []

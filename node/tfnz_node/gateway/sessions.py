@@ -55,6 +55,10 @@ log = logging.getLogger(__name__)
 
 #: How often silent sessions are looked for.
 SWEEP_S = 1.0
+#: A connection that was refused so often is not heard any more.
+MAX_REFUSALS = 8
+#: So many questions in that time are more than any client has. The answers to one that does not read are kept.
+MAX_PINGS = 100
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class _Seat:
 
     Attributes:
         hello: the number of the client's hello on it.
+        pings: how often the client has asked whether we are there since we last looked after it.
         process: a descriptor of the process that is waited for.
         over: it is of an earlier daemon, and its client had ended it.
     """
@@ -84,6 +89,7 @@ class _Seat:
     doubt: Patience | None = None
     nonce: int = 0
     hello: int = 0
+    pings: int = 0
     process: int | None = None
     over: bool = False
 
@@ -95,7 +101,8 @@ class Sessions:
         send: sends a frame to a peer, now.
         hasten: has what was sent to a peer leave without waiting for more to go with it.
         hang_up: closes the connection of a peer to whom all was said, where that is possible: without a session, all
-            that one may do with a connection is to hold it, and what the node keeps for it.
+            that one may do with a connection is to hold it, and what the node keeps for it. Where it is not possible,
+            a connection that goes on speaking is refused some times and then not heard any more.
         is_closed: whether the kernel is known to have closed the connection of a peer.
         handler: serves the requests.
         offer: the nodes that a client may name.
@@ -150,6 +157,8 @@ class Sessions:
         self._max_sessions_per_account = max_sessions_per_account
         self._seats: dict[str, _Seat] = {}
         self._by_peer: dict[tuple[str, bytes], _Seat] = {}
+        #: By socket and descriptor, of which there are only so many, the routing id and how often it was refused.
+        self._refusals: dict[tuple[str, int], tuple[bytes, int]] = {}
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -207,6 +216,8 @@ class Sessions:
 
     def on_frame(self, peer: Peer, data: FrameBytes) -> None:
         """Handle whatever arrived from `peer`."""
+        if self._refusals and self._count_refusals(peer) >= MAX_REFUSALS:
+            return
         seat = self._by_peer.get((peer.socket, peer.routing_id))
         if seat is None and len(data) > MAX_HELLO:
             self._refuse(peer, SessionLost("this connection has no session: say hello first"))
@@ -236,6 +247,11 @@ class Sessions:
             case Ack():
                 session.channel.acknowledge(frame.received)
             case Ping():
+                seat.pings += 1
+                if seat.pings > MAX_PINGS:
+                    raise ProtocolError(
+                        f"the client has asked more than {MAX_PINGS} times whether the node is there"
+                    )
                 session.channel.acknowledge(frame.received)
                 session.send_loose(Pong(session.channel.received, frame.nonce))
             case Pong():
@@ -341,15 +357,31 @@ class Sessions:
         )
 
     def _refuse(self, peer: Peer, error: TfnzError) -> None:
+        if self._is_closed(
+            peer
+        ):  # nobody hears it, and its end, with which it would be forgotten, has been told
+            return
         info: ErrorInfo = describe(error)
         log.warning("refused %s: %s", peer.account, info.message)
+        count = self._count_refusals(peer) + 1
+        self._refusals[peer.socket, peer.descriptor] = (peer.routing_id, count)
+        if count == MAX_REFUSALS:
+            log.warning(
+                "a connection of %s was refused %d times: it is not heard any more", peer.account, count
+            )
         self._send(peer, encode(Refused(info)))
         self._hang_up(peer)
+
+    def _count_refusals(self, peer: Peer) -> int:
+        """How often this connection was refused; what an earlier one said may be heard after its end."""
+        routing_id, count = self._refusals.get((peer.socket, peer.descriptor), (b"", 0))
+        return count if routing_id == peer.routing_id else 0
 
     # --- doubt, silence and the end
 
     def on_disconnected(self, socket: str, descriptor: int) -> None:
         """The kernel closed a connection; another may have its descriptor by now, so this is only a reason to ask."""
+        self._refusals.pop((socket, descriptor), None)
         for seat in list(self._seats.values()):
             peer = seat.peer
             if peer is not None and peer.socket == socket and peer.descriptor == descriptor:
@@ -397,6 +429,7 @@ class Sessions:
             seat.last_heard = min(seat.last_heard + late_s, _now())
 
     def _sweep(self, seat: _Seat) -> None:
+        seat.pings = 0
         silent_s = _now() - seat.last_heard
         if seat.peer is None:
             if not self._authorised(seat.session.account):
