@@ -368,7 +368,9 @@ class Location(LocationImages, LocationTunnels):
                     self._session.callbacks.post(self._line, self.new_node_callback, node)
 
     def _on_lost(self, error: TfnzError) -> None:
-        self._error = self._error or error
+        # Whoever is leaving loses nothing by it: a node that was restarted meanwhile may have ended the session by now.
+        if self._session is None or not self._session.leaving:
+            self._error = self._error or error
         self._finished.set()
 
     def _on_callback_error(self, error: Exception) -> None:

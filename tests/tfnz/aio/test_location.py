@@ -68,6 +68,24 @@ async def test_a_node_that_does_not_end_the_session_is_left(
     assert container.dead and ends == [0]
 
 
+async def test_a_session_that_is_lost_while_it_is_ended_was_ended(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    """As by a node that was restarted before it could answer, and has ended it."""
+
+    def lose(id: int, body: EndSession) -> None:
+        scripted.forget_session()
+        scripted.break_link()
+
+    scripted.on(EndSession, lose)
+    async with core:
+        running = asyncio.create_task(core.run())
+        await core.node().spawn("busybox")
+        core.complete()
+        async with asyncio.timeout(10):
+            await running
+
+
 async def test_cancelling_disconnect_still_closes(scripted: ScriptedNode, core: aio.Location) -> None:
     scripted.ignore(EndSession)
     await core
