@@ -94,6 +94,7 @@ TOPICS = {
     "restored",
     "resuming",
     "rule_breakers",
+    "shares",
     "traversal",
     "whiteouts",
 }

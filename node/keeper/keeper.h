@@ -10,11 +10,13 @@ enum {
 	NAME_MAX_BYTES = 255,
 	RECORD_MAX_BYTES = 60 * 1024,
 	RECORD_MAX_FDS = 16,
-	RECORDS_MAX = 65536,
+	RECORDS_MAX = 262144,
 	ALL_RECORDS_MAX_BYTES = 256 * 1024 * 1024,
 };
 
 struct record {
+	struct record *before, *after; // in the order in which they came: what is built on another comes after it
+	struct record *chained;
 	char *name; // NUL-terminated, with the bytes behind it in one piece of memory
 	char *bytes;
 	uint32_t hash, size;
@@ -33,6 +35,8 @@ void records_delete(const char *name);
 void records_clear(void);
 
 unsigned records_count(void);
-const struct record *records_at(unsigned index);
+
+// The first in the order of coming, whose `after` leads to the others; NULL when there is none.
+const struct record *records_first(void);
 
 #endif

@@ -34,6 +34,14 @@ struct header {
 	uint32_t name_size;
 };
 
+// The bytes of LISTED: what there is room for, of all records together.
+struct capacity {
+	uint32_t records, descriptors, bytes;
+};
+
+// Of our descriptors, not for records: our own, and those of a record that comes while the one before it is there still.
+enum { OWN_DESCRIPTORS = 16 + RECORD_MAX_FDS };
+
 enum { MESSAGE_MAX_BYTES = (int)sizeof(struct header) + NAME_MAX_BYTES + 1 + RECORD_MAX_BYTES };
 
 static char incoming[MESSAGE_MAX_BYTES + 1];
@@ -61,7 +69,7 @@ static bool send_message(int to, uint32_t kind, uint32_t argument, const struct 
 		char bytes[CMSG_SPACE(RECORD_MAX_FDS * sizeof(int))];
 		struct cmsghdr align;
 	} ancillary = {0};
-	struct header header = {kind, argument, record ? (uint32_t)strlen(record->name) + 1 : 0};
+	struct header header = {kind, argument, record && record->name ? (uint32_t)strlen(record->name) + 1 : 0};
 	struct iovec parts[3] = {{&header, sizeof header}};
 	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 1};
 
@@ -87,12 +95,23 @@ static bool send_message(int to, uint32_t kind, uint32_t argument, const struct 
 	return sent >= 0;
 }
 
+static uint32_t count_descriptors(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur <= OWN_DESCRIPTORS)
+		return 0;
+	return limit.rlim_cur > INT32_MAX ? INT32_MAX : (uint32_t)limit.rlim_cur - OWN_DESCRIPTORS;
+}
+
 static bool list_all(int to)
 {
-	for (unsigned i = 0; i < records_count(); i++)
-		if (!send_message(to, KIND_RECORD, 0, records_at(i), 0))
+	struct capacity capacity = {RECORDS_MAX, count_descriptors(), ALL_RECORDS_MAX_BYTES};
+	struct record last = {.bytes = (char *)&capacity, .size = sizeof capacity};
+
+	for (const struct record *record = records_first(); record; record = record->after)
+		if (!send_message(to, KIND_RECORD, 0, record, 0))
 			return false;
-	return send_message(to, KIND_LISTED, (uint32_t)getpid(), NULL, 0);
+	return send_message(to, KIND_LISTED, (uint32_t)getpid(), &last, 0);
 }
 
 static void close_all(const int *fds, int fd_count)

@@ -4,8 +4,11 @@
 
 #include "keeper.h"
 
-static struct record *records;
-static unsigned count, room;
+enum { BUCKETS = RECORDS_MAX };
+
+static struct record *buckets[BUCKETS];
+static struct record *first, *last;
+static unsigned count;
 static size_t all_bytes;
 
 static uint32_t hash_name(const char *name)
@@ -22,82 +25,111 @@ static void close_all(const int *fds, int fd_count)
 		close(fds[i]);
 }
 
-static struct record *find(const char *name, uint32_t hash)
+// Where the record of this name hangs, or would.
+static struct record **find(const char *name, uint32_t hash)
 {
-	for (unsigned i = 0; i < count; i++)
-		if (records[i].hash == hash && !strcmp(records[i].name, name))
-			return &records[i];
-	return NULL;
+	struct record **link = &buckets[hash % BUCKETS];
+	while (*link && ((*link)->hash != hash || strcmp((*link)->name, name)))
+		link = &(*link)->chained;
+	return link;
 }
 
-static bool make_room(void)
+static bool fill(struct record *record, const char *name, const char *bytes, uint32_t size, const int *fds,
+		 int fd_count)
 {
-	if (count < room)
-		return true;
-	unsigned wanted = room ? 2 * room : 64;
-	struct record *more = reallocarray(records, wanted, sizeof *records);
-	if (!more)
+	size_t length = strlen(name);
+
+	if (!(record->name = malloc(length + 1 + size)))
 		return false;
-	records = more;
-	room = wanted;
+	memcpy(record->name, name, length + 1);
+	record->bytes = record->name + length + 1;
+	if (size)
+		memcpy(record->bytes, bytes, size);
+	if (fd_count)
+		memcpy(record->fds, fds, (size_t)fd_count * sizeof *fds);
+	record->size = size;
+	record->fd_count = fd_count;
+	all_bytes += size;
 	return true;
+}
+
+static void empty(const struct record *record)
+{
+	all_bytes -= record->size;
+	close_all(record->fds, record->fd_count);
+	free(record->name);
+}
+
+static bool replace(struct record *record, const char *name, const char *bytes, uint32_t size, const int *fds,
+		    int fd_count)
+{
+	struct record old = *record;
+
+	if (!fill(record, name, bytes, size, fds, fd_count)) {
+		*record = old;
+		return false;
+	}
+	empty(&old);
+	return true;
+}
+
+static bool add(struct record **link, uint32_t hash, const char *name, const char *bytes, uint32_t size, const int *fds,
+		int fd_count)
+{
+	struct record *record = calloc(1, sizeof *record);
+
+	if (!record || !fill(record, name, bytes, size, fds, fd_count)) {
+		free(record);
+		return false;
+	}
+	record->hash = hash;
+	record->before = last;
+	*(last ? &last->after : &first) = record;
+	last = *link = record;
+	count++;
+	return true;
+}
+
+static void discard(struct record **link)
+{
+	struct record *record = *link;
+
+	*link = record->chained;
+	*(record->before ? &record->before->after : &first) = record->after;
+	*(record->after ? &record->after->before : &last) = record->before;
+	count--;
+	empty(record);
+	free(record);
 }
 
 bool records_put(const char *name, const char *bytes, uint32_t size, const int *fds, int fd_count)
 {
 	uint32_t hash = hash_name(name);
-	struct record *old = find(name, hash);
-	size_t length = strlen(name);
-	struct record new = {.hash = hash, .size = size, .fd_count = fd_count};
-	size_t others_bytes = all_bytes - (old ? old->size : 0);
+	struct record **link = find(name, hash);
+	size_t others_bytes = all_bytes - (*link ? (*link)->size : 0);
+	bool has_room = fd_count <= RECORD_MAX_FDS && others_bytes + size <= ALL_RECORDS_MAX_BYTES &&
+			(*link || count < RECORDS_MAX);
 
-	if (fd_count > RECORD_MAX_FDS || others_bytes + size > ALL_RECORDS_MAX_BYTES || (!old && count == RECORDS_MAX) ||
-	    (!old && !make_room()) || !(new.name = malloc(length + 1 + size))) {
-		close_all(fds, fd_count);
-		records_delete(name);
-		return false;
-	}
-	memcpy(new.name, name, length + 1);
-	new.bytes = new.name + length + 1;
-	if (size)
-		memcpy(new.bytes, bytes, size);
-	if (fd_count)
-		memcpy(new.fds, fds, (size_t)fd_count * sizeof *fds);
-	all_bytes += size;
-	if (!old) {
-		records[count++] = new;
+	if (has_room && (*link ? replace(*link, name, bytes, size, fds, fd_count)
+			       : add(link, hash, name, bytes, size, fds, fd_count)))
 		return true;
-	}
-	struct record before = *old;
-	*old = new;
-	all_bytes -= before.size;
-	close_all(before.fds, before.fd_count);
-	free(before.name);
-	return true;
+	close_all(fds, fd_count);
+	if (*link)
+		discard(link);
+	return false;
 }
 
 void records_delete(const char *name)
 {
-	struct record *old = find(name, hash_name(name));
-	if (!old)
-		return;
-	struct record before = *old;
-	// The order of the others is that in which they came: what is built on another comes after it.
-	memmove(old, old + 1, (size_t)(records + count - old - 1) * sizeof *old);
-	count--;
-	all_bytes -= before.size;
-	close_all(before.fds, before.fd_count);
-	free(before.name);
+	struct record **link = find(name, hash_name(name));
+	if (*link)
+		discard(link);
 }
 
 void records_clear(void)
 {
-	while (count) {
-		struct record *last = &records[--count];
-		all_bytes -= last->size;
-		close_all(last->fds, last->fd_count);
-		free(last->name);
-	}
+	while (last)
+		discard(find(last->name, last->hash));
 }
 
 unsigned records_count(void)
@@ -105,7 +137,7 @@ unsigned records_count(void)
 	return count;
 }
 
-const struct record *records_at(unsigned index)
+const struct record *records_first(void)
 {
-	return &records[index];
+	return first;
 }

@@ -163,8 +163,8 @@ class Keeping:
         """Raises KeeperFailed."""
         self.keeper = self._client = client = open_keeper(data_dir, binary, takeover_s)
         self.ledger = Ledger(client)
-        self.sessions = sessions = KeptSessions(client, client.found)
-        self.estate = read_estate(client, client.found, sessions.ids)
+        self.sessions = sessions = KeptSessions(self.ledger, client.found)
+        self.estate = read_estate(self.ledger, client.found, sessions.ids)
         crash_point("adopt: read")
 
     def name_instance(self, data_dir: Path) -> str:

@@ -64,6 +64,7 @@ from tfnz_node.sandbox.pool import Pool
 from tfnz_node.storage.base import Storage
 from tfnz_node.store.memory import MemoryStore
 from tfnz_node.supervisor import boot, records
+from tfnz_node.supervisor.ledger import Ledger
 from tfnz_node.supervisor.network import Network
 
 pytestmark = pytest.mark.asyncio
@@ -345,7 +346,7 @@ async def test_what_was_taken_over_is_not_kept_for_ever(tmp_path: Path) -> None:
     )
     container = records.ContainerRecord(id="c", session="s", slot=1, pid=1, stage="ended", fds=("spec",))
     first = open_keeper(tmp_path, find_keeper(), 60.0)
-    KeptSessions(first).put(session, None)
+    KeptSessions(Ledger(first)).put(session, None)
     spec = memory_file("spec", records.encode(SPEC))
     first.put("container.c", records.encode(container), [spec])
     first.put("process.c.p", records.encode(process))

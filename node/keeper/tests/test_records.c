@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -22,10 +23,19 @@ static void test_a_record_is_replaced_as_a_whole(void)
 	CHECK(records_put("a", "old", 3, &first, 1));
 	CHECK(records_put("a", "newer", 5, &second, 1));
 	CHECK(records_count() == 1);
-	CHECK(records_at(0)->size == 5 && !memcmp(records_at(0)->bytes, "newer", 5));
+	CHECK(records_first()->size == 5 && !memcmp(records_first()->bytes, "newer", 5));
 	CHECK(!is_open(first) && is_open(second));
 	records_delete("a");
 	CHECK(!is_open(second) && records_count() == 0);
+}
+
+// Whether there are records with these names of one letter, and no others.
+static bool are_in_order(const char *names)
+{
+	const struct record *record = records_first();
+	for (; record && record->name[0] == *names; record = record->after)
+		names++;
+	return !record && !*names;
 }
 
 static void test_records_keep_their_order(void)
@@ -33,9 +43,14 @@ static void test_records_keep_their_order(void)
 	CHECK(records_put("a", "", 0, NULL, 0) && records_put("b", "", 0, NULL, 0) && records_put("c", "", 0, NULL, 0));
 	records_delete("b");
 	records_delete("nobody");
-	CHECK(records_count() == 2 && !strcmp(records_at(0)->name, "a") && !strcmp(records_at(1)->name, "c"));
+	CHECK(records_put("b", "", 0, NULL, 0) && records_put("a", "again", 5, NULL, 0));
+	CHECK(are_in_order("acb"));
+	records_delete("b");
+	CHECK(are_in_order("ac"));
 	records_delete("a");
+	CHECK(are_in_order("c"));
 	records_delete("c");
+	CHECK(are_in_order(""));
 }
 
 static void test_what_has_no_room_is_closed_and_the_old_with_it(void)
@@ -67,6 +82,46 @@ static void test_there_is_an_end_to_it(void)
 		records_delete(name);
 	}
 	free(bytes);
+	for (unsigned i = 0; i < RECORDS_MAX; i++) {
+		snprintf(name, sizeof name, "%u", i);
+		CHECK(records_put(name, "", 0, NULL, 0));
+	}
+	CHECK(!records_put("another", "", 0, NULL, 0) && records_put("0", "", 0, NULL, 0));
+	records_clear();
+}
+
+static long now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+// What a record costs when there are many is told, for whoever reads it.
+static void test_many(void)
+{
+	enum { MANY = 200000 };
+	char name[64];
+	long begun = now_us(), put, replaced;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof name, "permission.%u.%u", i % 1000, i);
+		CHECK(records_put(name, "some bytes", 10, NULL, 0));
+	}
+	put = now_us();
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof name, "permission.%u.%u", i % 1000, i);
+		CHECK(records_put(name, "other bytes", 11, NULL, 0));
+	}
+	replaced = now_us();
+	for (unsigned i = 0; i < MANY; i++) {
+		unsigned which = (i * 7919u) % MANY; // in no order
+		snprintf(name, sizeof name, "permission.%u.%u", which % 1000, which);
+		records_delete(name);
+	}
+	CHECK(records_count() == 0);
+	printf("  %d records: %ld ns to put one, %ld to replace it, %ld to delete it\n", MANY, (put - begun) * 1000 / MANY,
+	       (replaced - put) * 1000 / MANY, (now_us() - replaced) * 1000 / MANY);
 }
 
 static void test_all_are_forgotten_at_once(void)
@@ -90,5 +145,6 @@ int main(void)
 	test_what_has_no_room_is_closed_and_the_old_with_it();
 	test_there_is_an_end_to_it();
 	test_all_are_forgotten_at_once();
+	test_many();
 	return 0;
 }

@@ -49,6 +49,7 @@ class SessionBook(Protocol):
 
         Raises:
             NoCapacity: the book is full.
+            QuotaExceeded: the account has as much in it as it may. A session that is in it may be entered again.
         """
 
     def delete(self, id: str) -> None:

@@ -190,7 +190,7 @@ class Sessions:
                 asyncio.get_running_loop().add_reader(seat.process, self._on_process_ended, seat)
 
     def _enter(self, seat: _Seat, peer: Peer, *, over: bool = False) -> None:
-        """Write a session into the book, with the process that is its client now. Raises NoCapacity."""
+        """Write a session into the book, with the process that is its client now. Raises as that does."""
         session = seat.session
         process = self._find_process(peer)
         try:
@@ -304,7 +304,7 @@ class Sessions:
         if hello.number < seat.hello:  # the network had kept it back
             raise SessionLost("the client is at a later connection already")
         restarted = self._is_of_another(seat, hello)
-        with contextlib.suppress(NoCapacity):  # it is in the book, with the process that it had before
+        with contextlib.suppress(NoCapacity, QuotaExceeded):  # it is in the book, with its process of before
             self._enter(seat, peer)
         if restarted:
             seat.session.begin_again()
@@ -481,7 +481,7 @@ class Sessions:
         """Everything of the session has been released at its client's request; once that is answered it can go."""
         if (seat := self._seats.get(session.id)) is not None:
             if seat.peer is not None:
-                with contextlib.suppress(NoCapacity):  # it is in the book, as one that goes on
+                with contextlib.suppress(NoCapacity, QuotaExceeded):  # it is in the book, as one that goes on
                     self._enter(seat, seat.peer, over=True)
             Patience(self._grace_s, partial(self._end, seat, "closed by the client"))
 

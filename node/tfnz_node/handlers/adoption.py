@@ -15,11 +15,12 @@ from tfnz.protocol.exits import Cause
 from tfnz_node.core.access import Permission
 from tfnz_node.crash_points import crash_point
 from tfnz_node.gateway.session import Session
-from tfnz_node.keeper.base import Keeper, Kept
+from tfnz_node.keeper.base import Kept
 from tfnz_node.sandbox.departed import Departed
 from tfnz_node.sandbox.spool import Spools
 from tfnz_node.supervisor import ledger
 from tfnz_node.supervisor.container import Container
+from tfnz_node.supervisor.ledger import Ledger
 from tfnz_node.supervisor.records import (
     ContainerRecord,
     EgressRecord,
@@ -80,10 +81,11 @@ class Estate:
         return [left for left in self.containers.values() if left.lives]
 
 
-def read_estate(keeper: Keeper, found: Iterable[Kept], sessions: set[str]) -> Estate:
+def read_estate(into: Ledger, found: Iterable[Kept], sessions: set[str]) -> Estate:
     """Understand what was found. What cannot be, or is nobody's, is given up, and ends with that.
 
     Args:
+        into: where what is understood goes on.
         sessions: those that may still come back.
     """
     estate = Estate()
@@ -91,52 +93,60 @@ def read_estate(keeper: Keeper, found: Iterable[Kept], sessions: set[str]) -> Es
     for kept in sorted(found, key=lambda kept: not kept.name.startswith(f"{ledger.CONTAINER}.")):
         kind = kept.name.partition(".")[0]
         try:
-            understood = _read(estate, kind, kept, sessions)
+            account = _read(estate, kind, kept, sessions)
         except UnreadableRecord as exc:
             log.error("%s cannot be taken over, and ends: %s", kept.name, exc)
-            understood = False
-        if not understood:
+            account = None
+        if account is None:
             kept.close()
-            keeper.delete(kept.name)
+            into.delete(kept.name)
+        elif kind != ledger.SESSION:
+            into.adopt(kept, account)
     for left in estate.containers.values():
         if not left.lives:
             _end_init(left.fds)
     return estate
 
 
-def _read(estate: Estate, kind: str, kept: Kept, sessions: set[str]) -> bool:
+def _read(estate: Estate, kind: str, kept: Kept, sessions: set[str]) -> str | None:
+    """The account whose it is, if it is anybody's. Raises UnreadableRecord."""
     match kind:
-        case "session":
-            return True
+        case ledger.SESSION:  # the book has it
+            return ""
         case ledger.NODE:
             estate.node = decode(kept.record, NodeRecord)
+            return ""
         case ledger.CONTAINER:
             record = decode(kept.record, ContainerRecord)
             fds = _name(record.fds, kept)
             if record.session not in sessions or "spec" not in fds:
                 _end_init(fds)
-                return False
+                return None
             spec = decode(_read_all(fds["spec"]), Spec)
             estate.containers[record.id] = Left(record, spec, fds)
+            return spec.account
         case ledger.PROCESS:
             process = decode(kept.record, ProcessRecord)
             left = estate.containers.get(process.container)
             if left is None:
-                return False
+                return None
             left.processes.append((process, _name(process.fds, kept)))
+            return left.spec.account
         case ledger.EGRESS:
             egress = decode(kept.record, EgressRecord)
-            if egress.container not in estate.containers:
-                return False
+            left = estate.containers.get(egress.container)
+            if left is None:
+                return None
             estate.egress[egress.container] = egress
+            return left.spec.account
         case ledger.PERMISSION:
             permission = decode(kept.record, PermissionRecord).permission
             if not estate.containers.keys() >= set(permission.pair):
-                return False
+                return None
             estate.permissions.append(permission)
+            return permission.server.account
         case _:
             raise UnreadableRecord("nothing that this daemon knows")
-    return True
 
 
 def _name(names: tuple[str, ...], kept: Kept) -> Fds:

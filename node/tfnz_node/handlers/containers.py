@@ -33,6 +33,7 @@ from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
 from tfnz_node.sandbox.cgroups import CgroupLimits
 from tfnz_node.supervisor.container import Container
+from tfnz_node.supervisor.ledger import name_container
 from tfnz_node.supervisor.spec import Spec
 
 from .context import Node
@@ -50,9 +51,12 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     )
     # Before anything is waited for: many requests could wait, each with files of its own.
     node.registry.keep_files(session.account, spec.files_bytes)
+    kept = name_container(spec.id)
     try:
+        node.host.ledger.claim(kept, session.account)
         container = await _make(node, session, request, spec, image)
     except BaseException:
+        node.host.ledger.renounce(kept)
         node.registry.drop_files(session.account, spec.files_bytes)
         raise
     live(node, container)

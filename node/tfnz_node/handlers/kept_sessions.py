@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from tfnz_node.gateway.book import Booked, SessionRecord
-from tfnz_node.keeper.base import Keeper, KeeperGone, Kept
-
-PREFIX = "session."
-VERSION = b"\x01"
+from tfnz_node.keeper.base import Kept
+from tfnz_node.supervisor.ledger import SESSION, Ledger, name_session
+from tfnz_node.supervisor.records import UnreadableRecord, decode
 
 
 class KeptSessions:
@@ -20,34 +17,27 @@ class KeptSessions:
         found: what a former daemon has left; what is a session is taken over.
     """
 
-    def __init__(self, keeper: Keeper, found: Iterable[Kept] = ()) -> None:
-        self._keeper = keeper
+    def __init__(self, ledger: Ledger, found: Iterable[Kept] = ()) -> None:
+        self._ledger = ledger
         self._found: dict[str, Booked] = {}
         for kept in found:
-            if not kept.name.startswith(PREFIX):
+            if not kept.name.startswith(f"{SESSION}."):
                 continue
             try:
-                if kept.record[:1] != VERSION:
-                    raise msgspec.DecodeError("another version")
-                record = msgspec.msgpack.decode(kept.record[1:], type=SessionRecord)
-            except msgspec.MsgspecError:
+                record = decode(kept.record, SessionRecord)
+            except UnreadableRecord:
                 kept.close()
-                keeper.delete(kept.name)
+                ledger.delete(kept.name)
                 continue
+            ledger.adopt(kept, record.account)
             self._found[record.id] = Booked(record, kept.fds[0] if kept.fds else None)
 
     def put(self, record: SessionRecord, process: int | None) -> None:
-        fds = () if process is None else (process,)
-        try:
-            self._keeper.put(PREFIX + record.id, VERSION + msgspec.msgpack.encode(record), fds)
-        except KeeperGone:  # which the ledger has said: the node serves on, and nothing outlives it
-            return
+        self._ledger.claim(name_session(record.id), record.account)
+        self._ledger.put_session(record.id, record.account, record, () if process is None else (process,))
 
     def delete(self, id: str) -> None:
-        try:
-            self._keeper.delete(PREFIX + id)
-        except KeeperGone:
-            return
+        self._ledger.delete(name_session(id))
 
     def entries(self) -> list[Booked]:
         """Once: whoever asks has the descriptors."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tfnz_node.core.shares import NOTHING, Amount
+
 #: What the keeper takes at the most; more of a record is to be put into a memory file, whose descriptor it holds.
 MAX_RECORD_BYTES = 60 * 1024
 MAX_RECORD_FDS = 16
@@ -32,6 +34,8 @@ class Keeper(Protocol):
 
     #: Whether anything outlives the daemon.
     lasting: bool
+    #: What there is room for, of all records together.
+    capacity: Amount
 
     def put(self, name: str, record: bytes, fds: Sequence[int] = ()) -> None:
         """Keep a record with copies of these descriptors, in place of what has the name. The descriptors stay ours.
@@ -56,6 +60,7 @@ class NoKeeper:
     """For nodes that end with all their containers: remembers nothing."""
 
     lasting = False
+    capacity = NOTHING
 
     def put(self, name: str, record: bytes, fds: Sequence[int] = ()) -> None:
         check(name, record, fds)

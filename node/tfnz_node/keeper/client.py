@@ -17,6 +17,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tfnz_node.core.shares import NOTHING, Amount
+
 from .base import MAX_RECORD_BYTES, MAX_RECORD_FDS, Keeper, KeeperGone, Kept, check
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ SOCKET = "keeper"
 PATIENCE_S = 30.0
 
 _HEADER = struct.Struct("<III")
+_CAPACITY = struct.Struct("<III")
 _PUT, _DELETE, _LIST, _END = 1, 2, 3, 4
 _RECORD, _LISTED, _REFUSED = 101, 102, 103
 _MOST_BYTES = _HEADER.size + 256 + MAX_RECORD_BYTES
@@ -40,6 +43,7 @@ class KeeperClient(Keeper):
 
     Attributes:
         pid: its process id.
+        capacity: what it has room for.
         found: what it has for us, in the order in which it was first put.
     """
 
@@ -51,6 +55,7 @@ class KeeperClient(Keeper):
         self._send(_LIST, argument=max(1, int(takeover_s * 1000)))
         self.found: list[Kept] = []
         self.pid = 0
+        self.capacity = NOTHING
         try:
             while not self.pid:
                 kind, argument, kept = self._receive()
@@ -58,6 +63,7 @@ class KeeperClient(Keeper):
                     self.found.append(kept)
                 elif kind == _LISTED:
                     self.pid = argument
+                    self.capacity = _read_capacity(kept.record)
         except BaseException:
             for kept in self.found:
                 kept.close()
@@ -162,6 +168,12 @@ class KeeperClient(Keeper):
         kind, argument, name_size = _HEADER.unpack_from(data)
         name, record = data[_HEADER.size :][:name_size], data[_HEADER.size + name_size :]
         return kind, argument, Kept(name.rstrip(b"\0").decode(), record, tuple(fds))
+
+
+def _read_capacity(record: bytes) -> Amount:
+    if len(record) != _CAPACITY.size:
+        raise OSError(errno.EPROTO, "it is of another release: end it, and all containers with it")
+    return Amount(*_CAPACITY.unpack(record))
 
 
 def open_keeper(data_dir: Path, binary: Path, takeover_s: float) -> KeeperClient:

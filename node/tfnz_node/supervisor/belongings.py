@@ -80,7 +80,8 @@ class Belongings:
                 record = msgspec.structs.replace(record, pid=init.pid)
             if main is not None:
                 fds |= main.fds()
-        self._ledger.put_container(msgspec.structs.replace(record, fds=tuple(fds)), fds)
+        record = msgspec.structs.replace(record, fds=tuple(fds))
+        self._ledger.put_container(record, self._spec.account, fds)
 
     def _drop_files(self) -> None:
         """It is not booted again: what was to be in its files is not kept until its owner has heard of the end."""

@@ -107,7 +107,9 @@ class Container:
         self.spec = spec
         self.gone = asyncio.Event()
         self.watchers: dict[str, Callable[[Event], None]] = {}
-        self.processes = Processes(spec.id, sandbox, self._say, session=spec.session, ledger=host.ledger)
+        self.processes = Processes(
+            spec.id, sandbox, self._say, session=spec.session, account=spec.account, ledger=host.ledger
+        )
         self.connections = Connections(spec.id, sandbox, host.places)
         self._host = host
         self._sandbox = sandbox

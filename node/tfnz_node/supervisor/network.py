@@ -123,6 +123,7 @@ class Network:
         change = self._access.allow(permission)
         if change:
             self._check_quota(permission.server.account)
+            self._ledger.check_room(permission.server.account)
         await self._apply(change)
         self._access.commit_allow(permission)
         self._ledger.put_permission(permission)
@@ -146,13 +147,16 @@ class Network:
 
         Raises:
             ObjectDead: it has ended.
+            QuotaExceeded: the account may not have another list; to close it, or open it to all, is always possible.
         """
         if self.lan is not None:
             await self._see_through(self._set_egress(party, egress))
 
     async def _set_egress(self, party: Party, egress: Egress) -> None:
         self._check_alive(party)
-        self._ledger.put_egress(EgressRecord(container=party.id, egress=egress))
+        if egress.networks or egress.names:
+            self._ledger.check_room(party.account)
+        self._ledger.put_egress(EgressRecord(container=party.id, egress=egress), party.account)
         await self._apply(self._access.set_egress(party.address, egress))
         self._access.commit_egress(party.address, egress)
 
@@ -193,7 +197,8 @@ class Network:
         self._access.commit_answer(party.address, change)
         if change:
             answers = tuple(self._access.answers_of(party.address))
-            self._ledger.put_egress(EgressRecord(container=party.id, egress=egress, answers=answers))
+            record = EgressRecord(container=party.id, egress=egress, answers=answers)
+            self._ledger.put_egress(record, party.account)
         return True
 
     # --- of a former daemon

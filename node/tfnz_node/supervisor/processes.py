@@ -28,7 +28,7 @@ from tfnz_node.sandbox.wire import WireError
 from .clock import now_s
 from .failures import explain_start
 from .joining import Rejoined, join_streams, late_streams, leave_streams
-from .ledger import Ledger
+from .ledger import Ledger, name_process
 from .process import NO_SPOOLS, ProcessStreams, RunningProcess
 from .records import ProcessRecord
 
@@ -76,12 +76,14 @@ class Processes:
         tell: Tell,
         *,
         session: str = "",
+        account: str = "",
         ledger: Ledger | None = None,
     ) -> None:
         self._container_id = container_id
         self._sandbox = sandbox
         self._tell = tell
         self._session = session
+        self._account = account
         self._ledger = ledger or Ledger()
         #: Those that clients may name by their ids, and those that nobody but us can name by their numbers.
         self._entries: dict[str | int, _Entry] = {}
@@ -106,7 +108,25 @@ class Processes:
         Raises:
             StartFailed, CommandNotFound, ...: it could not be started.
             ObjectDead: the container has ended.
+            QuotaExceeded: the next daemon could not go on with more of the account.
         """
+        name = name_process(self._container_id, process_id)
+        self._ledger.claim(name, self._account)
+        try:
+            await self._start(process_id, plan, streams, terminal=terminal, timeout_s=timeout_s)
+        except BaseException:
+            self._ledger.renounce(name)
+            raise
+
+    async def _start(
+        self,
+        process_id: str,
+        plan: ProcessPlan,
+        streams: ProcessStreams,
+        *,
+        terminal: Terminal | None,
+        timeout_s: float | None,
+    ) -> None:
         try:
             oom_before = self._sandbox.oom_kills()
             spools = streams.make_spools(terminal=terminal is not None)
@@ -194,7 +214,7 @@ class Processes:
             cause=entry.cause,
             exit=entry.exit if entry.judged else None,
         )
-        self._ledger.put_process(record, fds)
+        self._ledger.put_process(record, self._account, fds)
 
     async def run(self, plan: ProcessPlan, streams: ProcessStreams, *, timeout_s: float | None) -> Exit:
         """Run a process to its end; its streams have ended then. When cancelled, it is killed.

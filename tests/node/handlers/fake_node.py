@@ -20,6 +20,7 @@ from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.record import ImageConfig, ImageRecord
 from tfnz_node.store.memory import MemoryStore
 from tfnz_node.supervisor.container import Container
+from tfnz_node.supervisor.ledger import Ledger
 from tfnz_node.supervisor.network import Network
 
 Heard = TypeVar("Heard", bound=NodeBody)
@@ -90,6 +91,7 @@ class FakeNode:
         containers_quota: int = 0,
         files_quota: int = 0,
         network: Network | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.storage = FakeStorage(directory)
         self.pool = FakePool(network)
@@ -102,7 +104,7 @@ class FakeNode:
             name="node-1",
             find_version=lambda: "2.0",
             cgroups="v2",
-            host=make_host(self.storage, executor, self.pool, network),
+            host=make_host(self.storage, executor, self.pool, network, ledger),
             registry=self.registry,
             catalogue=self.catalogue,
             import_limits=ImportLimits(),

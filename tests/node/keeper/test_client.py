@@ -269,6 +269,30 @@ def test_a_keeper_that_does_not_read_keeps_nothing(directory: Path, size: int) -
     again.close()
 
 
+def test_it_says_what_it_has_room_for(directory: Path) -> None:
+    """As long as that is kept to nothing is refused."""
+    keeper = open_one(directory)
+    fd_limit, _ = resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE)
+    assert keeper.capacity.records == 262_144
+    assert keeper.capacity.size_bytes == 256 << 20
+    assert fd_limit - 40 < keeper.capacity.descriptors < fd_limit
+    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (200, fd_limit))
+    leave(keeper)
+    again = open_one(directory)
+    assert again.capacity.descriptors < 200
+    count, rest = divmod(again.capacity.descriptors, MAX_RECORD_FDS)
+    for number in range(count):
+        again.put(str(number), b"", [0] * MAX_RECORD_FDS)
+    again.put("rest", b"", [0] * rest)
+    again.put("0", b"", [0] * MAX_RECORD_FDS)
+    leave(again)
+    last = open_one(directory)
+    assert sum(len(kept.fds) for kept in last.found) == again.capacity.descriptors
+    for kept in last.found:
+        kept.close()
+    last.close()
+
+
 def test_others_are_not_served(directory: Path) -> None:
     """Whoever has not its user id is sent away, also when the file's mode would let them in."""
     keeper = open_one(directory)

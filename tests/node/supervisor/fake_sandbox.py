@@ -28,6 +28,7 @@ from tfnz_node.sandbox.memory import Content
 from tfnz_node.sandbox.pool import Pool, Sandbox
 from tfnz_node.sandbox.roots import ReadyRoot, RootKind
 from tfnz_node.storage.base import Storage
+from tfnz_node.supervisor.ledger import Ledger
 from tfnz_node.supervisor.network import Network
 from tfnz_node.supervisor.spec import Host
 
@@ -42,6 +43,7 @@ class FakeInit:
     """Runs `FakeProcess`es. `refusal` is raised at the next request to run something."""
 
     userns_fd = -1
+    pid = 0
     alive = True
 
     def __init__(self) -> None:
@@ -143,6 +145,9 @@ class FakeInit:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def fds(self) -> dict[str, int]:
+        return {}
 
     def _check_alive(self) -> None:
         if not self.alive:
@@ -265,7 +270,11 @@ class FakePool:
 
 
 def make_host(
-    storage: FakeStorage, executor: Executor, pool: FakePool | None = None, network: Network | None = None
+    storage: FakeStorage,
+    executor: Executor,
+    pool: FakePool | None = None,
+    network: Network | None = None,
+    ledger: Ledger | None = None,
 ) -> Host:
     """A host of which nothing is real but its threads; a sealed secret is its content backwards."""
     return Host(
@@ -274,7 +283,8 @@ def make_host(
         storage.root / "staging",
         executor,
         lambda box: box[::-1],
-        network or Network(None, NoLinks(), MemoryFirewall(), executor),
+        network or Network(None, NoLinks(), MemoryFirewall(), executor, ledger=ledger),
+        ledger=ledger or Ledger(),
     )
 
 
