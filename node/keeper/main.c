@@ -134,7 +134,8 @@ static int take_fds(struct msghdr *message, int *fds)
 }
 
 // A daemon that does not read must not hold us up, or each waits for the other to read. It does not know then what it
-// has lost, so nothing of it may be taken over.
+// has lost, so nothing of it may be taken over. One that has died needs not be told, and what it had said before that
+// is still to be read.
 static bool refuse(int daemon, const char *name)
 {
 	char copy[NAME_MAX_BYTES + 1];
@@ -142,7 +143,7 @@ static bool refuse(int daemon, const char *name)
 	if (send_message(daemon, KIND_REFUSED, 0, &(struct record){.name = copy, .bytes = copy}, MSG_DONTWAIT))
 		return true;
 	told_to_end = errno == EAGAIN;
-	return false;
+	return errno == EPIPE || errno == ECONNRESET;
 }
 
 // Without all of its descriptors, which we may have had no room for, a record is none.
@@ -174,9 +175,10 @@ static bool serve_message(int daemon)
 	int fds[RECORD_MAX_FDS];
 	ssize_t size;
 
+	// A daemon that dies and has not read what we said is reported once, before what it had sent (ECONNRESET).
 	do
 		size = recvmsg(daemon, &message, MSG_CMSG_CLOEXEC);
-	while (size < 0 && errno == EINTR);
+	while (size < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (size <= 0)
 		return false;
 	int fd_count = take_fds(&message, fds);

@@ -210,6 +210,31 @@ def test_whoever_does_not_read_what_is_refused_is_not_waited_for(directory: Path
     again.close()
 
 
+@pytest.mark.parametrize("when", ["before it dies", "afterwards"])
+def test_a_refusal_that_nobody_reads_is_no_reason_not_to_read_on(directory: Path, when: str) -> None:
+    """The daemon is killed meanwhile; what it said after that is done all the same."""
+    keeper = open_one(directory)
+    reading, writing = os.pipe()
+    keeper.put("withdrawn", b"", [writing])
+    os.close(writing)
+    with few_descriptors(keeper.pid, 0):
+        if when == "before it dies":
+            keeper.put("refused", b"", [0])
+            assert select.select([keeper.fileno()], [], [], SOON_S)[0]
+        os.kill(keeper.pid, signal.SIGSTOP)
+        if when == "afterwards":
+            keeper.put("refused", b"", [0])
+        keeper.put("last", b"record")
+        keeper.delete("withdrawn")
+        leave(keeper)
+        os.kill(keeper.pid, signal.SIGCONT)
+        assert select.select([reading], [], [], SOON_S)[0] == [reading]
+    os.close(reading)
+    again = open_one(directory)
+    assert [(kept.name, kept.record) for kept in again.found] == [("last", b"record")]
+    again.close()
+
+
 def test_what_cannot_all_be_opened_stays_for_the_next(directory: Path) -> None:
     first = open_one(directory)
     first.put("a", b"", [0])
