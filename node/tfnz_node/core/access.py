@@ -25,6 +25,8 @@ PORT_SETS: Final[dict[str, SetName]] = {"tcp": "tcp_ports", "udp": "udp_ports", 
 #: Of an account's own making, so there is an end to it.
 MAX_NETWORKS: Final = 256
 MAX_NAMES: Final = 256
+#: A policy has to fit into one record, with all answers.
+MAX_NAMES_BYTES: Final = 32 * 1024
 #: What a container's names may stand for at once; the oldest answer goes when there are more.
 MAX_ANSWERS: Final = 1024
 
@@ -297,6 +299,9 @@ def plan_egress(
         raise InvalidArgument(
             f"egress has {len(networks)} networks and {len(names)} names: at most {MAX_NETWORKS} and {MAX_NAMES}"
         )
+    size = sum(map(len, names))
+    if size > MAX_NAMES_BYTES:
+        raise InvalidArgument(f"the names of egress have {size} bytes together: at most {MAX_NAMES_BYTES}")
     # Neighbours are joined, and what is inside another left out: the kernel wants no overlaps.
     return Egress(networks=tuple(collapse_addresses(networks)), names=tuple(dict.fromkeys(names)))
 

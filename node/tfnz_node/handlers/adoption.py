@@ -239,10 +239,7 @@ async def _take_over(node: Node, container: LeftContainer, left: Left, estate: E
     if left.lives:
         network = node.host.network
         await node.host.pool.work(network.adopt, container.slot, left.fds["net"])
-        known = estate.egress.get(container.id)
-        await network.restore(
-            container.party,
-            left.spec.egress if known is None else known.egress,
-            () if known is None else known.answers,
-        )
+        if (known := estate.egress.get(container.id)) is None:
+            raise UnreadableRecord("nobody knows what it may reach outside")
+        await network.restore(container.party, known.egress, known.answers)
     container.take_over(left.processes)

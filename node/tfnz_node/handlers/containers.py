@@ -80,8 +80,9 @@ async def _make(
         )
         try:
             node.registry.add(container)
-            container.keep("creating")
+            container.keep_first()
         except BaseException:
+            node.registry.remove(container)
             container.let_go()
             raise
         crash_point("create: kept")

@@ -57,7 +57,7 @@ from .connections import Connections
 from .joining import Rejoined, join_streams, leave_streams
 from .process import ProcessStreams, RunningProcess
 from .processes import MAIN_NUMBER, Processes, Tell, run_plan
-from .records import Stage
+from .records import EgressRecord, Stage
 from .spec import Host, Spec
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,11 @@ class Container:
     def keep(self, stage: Stage, **changes: Any) -> None:
         """Write down where it is, for a daemon that comes after this one."""
         self._kept.write_down(stage, self._sandbox.init, self._job, **changes)
+
+    def keep_first(self) -> None:
+        """Write down that it is to be, and before that what it may reach."""
+        self._ledger.put_egress(EgressRecord(container=self.id, egress=self.spec.egress), self.account)
+        self.keep("creating")
 
     # --- its client, which may be away while a daemon follows another
 
@@ -457,7 +462,8 @@ class Container:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close what it has of its own: it has ended, or never began."""
+        """Give back what it has of its own: it has ended, or never began."""
+        self._ledger.delete_egress(self.id)
         self._kept.close()
 
     def _delete_scratch(self) -> None:

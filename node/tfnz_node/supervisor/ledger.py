@@ -30,8 +30,6 @@ class Ledger:
         self._keeper: Keeper = keeper or NoKeeper()
         self._shares = Shares(self._keeper.capacity)
         self.lasting = self._keeper.lasting
-        #: Containers whose egress is not kept, and which are not kept therefore.
-        self._without_egress: set[str] = set()
         #: Ends that clients have perhaps not heard of, by session.
         self._untold: dict[str, dict[str, None]] = {}
 
@@ -42,15 +40,8 @@ class Ledger:
         self.lasting = False
 
     def lose(self, name: str) -> None:
-        """There was no room for a record, and none of its name is left.
-
-        Without it a container might reach outside what it may not any more, so that one does not outlive us either.
-        """
+        """There was no room for a record, and none of its name is left."""
         self._shares.delete(name)
-        kind, _, id = name.partition(".")
-        if kind == EGRESS:
-            self._without_egress.add(id)
-            self.delete(name_container(id))
 
     # --- shares
 
@@ -114,7 +105,7 @@ class Ledger:
 
     def put_container(self, record: ContainerRecord, account: str, fds: Mapping[str, int]) -> None:
         """`record.fds` says in which order."""
-        if self.lasting and record.id not in self._without_egress:
+        if self.lasting:
             name = name_container(record.id)
             self._put(name, account, record, [fds[one] for one in record.fds])
             if record.exit is not None:
@@ -158,11 +149,9 @@ class Ledger:
         self.delete(_name_permission(permission))
 
     def put_egress(self, record: EgressRecord, account: str) -> None:
-        self._without_egress.discard(record.container)
         self._put(_name_egress(record.container), account, record)
 
     def delete_egress(self, container: str) -> None:
-        self._without_egress.discard(container)
         self.delete(_name_egress(container))
 
 

@@ -100,7 +100,6 @@ class Network:
     async def _leave(self, party: Party) -> None:
         for permission in self._access.permissions_of(party.id):
             self._ledger.delete_permission(permission)
-        self._ledger.delete_egress(party.id)
         await self._apply(self._access.forget(party))
         self._access.commit_forget(party)
         del self._members[party.address]

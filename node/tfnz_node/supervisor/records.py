@@ -86,7 +86,11 @@ class NodeRecord(Struct, frozen=True, kw_only=True):
 
 
 class EgressRecord(Struct, frozen=True, kw_only=True):
-    """What a container may reach outside, and what its names stood for."""
+    """What a container may reach outside, and what its names stood for.
+
+    Each container has one before it has its own record. One that has none does not outlive the daemon: the keeper has
+    refused it, and what was before may have been more.
+    """
 
     container: str
     egress: Egress

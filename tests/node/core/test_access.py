@@ -218,6 +218,7 @@ def test_a_policy_is_planned(asked: list[str], expected: Egress) -> None:
         (["ä.org"], "use"),
         (["a" * 64], "use"),
         ([f"a{number}.org" for number in range(257)], "at most"),
+        ([f"{number:063}.{'a' * 63}.{'b' * 63}.org" for number in range(200)], "bytes together"),
     ],
 )
 def test_a_policy_that_cannot_be(asked: list[str], message: str) -> None:

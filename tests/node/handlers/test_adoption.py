@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
+import pytest_asyncio
 
+from tests.node.handlers.fake_node import FakeNode
 from tests.node.supervisor.fake_keeper import FakeKeeper
 from tests.node.supervisor.test_container import SPEC
 from tfnz.protocol.errors import QuotaExceeded
-from tfnz_node.core.access import CLOSED, Party, Permission
+from tfnz.protocol.exits import Cause
+from tfnz.protocol.messages import ContainerEnded, ContainerView, SpawnContainer, Streams, StreamsView
+from tfnz_node.core.access import CLOSED, Element, Party, Permission
+from tfnz_node.core.lan import Lan
 from tfnz_node.core.shares import Amount
+from tfnz_node.firewall.base import MemoryFirewall
 from tfnz_node.gateway.book import SessionRecord
-from tfnz_node.handlers.adoption import read_estate
+from tfnz_node.handlers.adoption import adopt, read_estate
+from tfnz_node.handlers.containers import release
 from tfnz_node.handlers.kept_sessions import KeptSessions
 from tfnz_node.keeper.base import Kept
+from tfnz_node.links.base import NoLinks
 from tfnz_node.sandbox.memory import memory_file
+from tfnz_node.sandbox.spool import OutputSpool, Spools, make_spool
+from tfnz_node.supervisor.joining import Rejoined
 from tfnz_node.supervisor.ledger import Ledger
+from tfnz_node.supervisor.network import Network
+from tfnz_node.supervisor.processes import MAIN_NUMBER
 from tfnz_node.supervisor.records import (
     ContainerRecord,
     EgressRecord,
@@ -76,3 +95,110 @@ def test_what_is_taken_over_is_of_the_share_of_its_account() -> None:
     sessions.put(SessionRecord("s", "t", "owner"), None)
     sessions.put(SessionRecord("another", "t", "other"), None)
     assert keeper.kept.keys() == {"session.s", "session.another"}
+
+
+LAN = Lan(IPv4Network("10.200.0.0/16"))
+
+
+class Remains:
+    """What a former daemon has left of containers that run, and the node of the next daemon."""
+
+    def __init__(self, directory: Path, executor: ThreadPoolExecutor) -> None:
+        self.keeper = FakeKeeper()
+        self.ledger = Ledger(self.keeper)
+        self.firewall = MemoryFirewall()
+        network = Network(LAN, NoLinks(), self.firewall, executor, ledger=self.ledger)
+        self.fake = FakeNode(directory, executor, network=network, ledger=self.ledger)
+        self.client = self.fake.client()
+        self._found: list[Kept] = []
+
+    def add(self, name: str, record: object, fds: Iterable[int] = ()) -> None:
+        self.keeper.put(name, encode(record))
+        self._found.append(Kept(name, encode(record), tuple(fds)))
+
+    def add_container(
+        self, id: str, slot: int, *, processes: Iterable[str] = (), egress: bool = True
+    ) -> None:
+        spec = dataclasses.replace(SPEC, id=id, account="a", session="a1", files=[])
+        with subprocess.Popen(["true"]) as init:
+            fds = {
+                "spec": memory_file("spec", encode(spec)),
+                "pid": os.pidfd_open(init.pid),
+                **{name: os.open("/dev/null", os.O_RDWR) for name in ("control", "user", "net")},
+                **make_pipes(),
+            }
+        record = ContainerRecord(
+            id=id, session="a1", slot=slot, pid=1, stage="running", ready=True, scratch=id, fds=tuple(fds)
+        )
+        self.add(f"container.{id}", record, fds.values())
+        if egress:
+            self.add(f"egress.{id}", EgressRecord(container=id, egress=CLOSED))
+        for number, process in enumerate(processes, MAIN_NUMBER + 1):
+            fds = make_pipes()
+            kept = ProcessRecord(id=process, container=id, session="a1", number=number, fds=tuple(fds))
+            self.add(f"process.{id}.{process}", kept, fds.values())
+
+    def add_permission(self, server: str, client: str) -> None:
+        parties = {id: Party(id, IPv4Address(f"10.200.0.{number}"), "a") for number, id in enumerate("cd", 1)}
+        permission = Permission(parties[server], parties[client], None)
+        self.add(f"permission.{server}.{client}.all", PermissionRecord(permission=permission))
+
+    async def adopt(self) -> None:
+        estate = read_estate(self.ledger, self._found, {"a1"})
+        await adopt(self.fake.node, estate, {"a1": self.client.session})
+
+    def join(self, id: str) -> None:
+        """The client comes back to a container; it wants nothing of what is said."""
+        [container] = [one for one in self.fake.registry if one.id == id]
+        session = cast(Rejoined, self.client.session)
+        container.join(session, ContainerView(id, True, StreamsView(Streams())))
+
+    async def release(self) -> None:
+        """The client goes, with all that it has."""
+        await release(self.fake.node, self.client.session, cause=Cause.SESSION_GONE)
+        await asyncio.gather(*self.fake.node.tasks)
+
+
+def make_pipes() -> dict[str, int]:
+    """Of a process that is not there any more."""
+    inside, stdin = os.pipe()
+    stdout, outside = os.pipe()
+    os.close(inside)
+    os.close(outside)
+    os.set_blocking(stdin, False)
+    os.set_blocking(stdout, False)
+    return {"stdin": stdin, "stdout": stdout, **Spools(stdout=OutputSpool(make_spool("stdout"))).fds()}
+
+
+def count_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest_asyncio.fixture
+async def remains(tmp_path: Path) -> AsyncIterator[Remains]:
+    with ThreadPoolExecutor(2) as executor:
+        yield Remains(tmp_path, executor)
+
+
+@pytest.mark.asyncio
+async def test_a_container_of_which_nobody_knows_what_it_may_reach_ends(remains: Remains) -> None:
+    """What it was to reach at first may be more than it may now, of which the record was refused."""
+    remains.add_container("c", 1)
+    remains.add_container("d", 2, egress=False)
+    await remains.adopt()
+    remains.join("d")
+    ended = await remains.client.hear_of(ContainerEnded)
+    assert (ended.container, ended.exit.cause) == ("d", Cause.NODE_LOST)
+    own = "10.200.0.1"
+    assert remains.firewall.elements == {Element("members", (own, own))}
+    await remains.release()
+
+
+@pytest.mark.asyncio
+async def test_what_it_may_reach_is_known_from_the_beginning(remains: Remains) -> None:
+    remains.fake.add_image("busybox")
+    await remains.client.call(SpawnContainer("busybox", Streams(), pty=False))
+    [container, egress] = sorted(remains.keeper.kept)
+    assert list(remains.keeper.kept) == [egress, container]
+    await remains.release()
+    assert not remains.keeper.kept

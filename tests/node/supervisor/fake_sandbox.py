@@ -6,10 +6,10 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeVar, cast
 
 from tests.node.supervisor.fake_jobs import FakeProcess
 from tfnz.protocol.messages import (
@@ -31,6 +31,8 @@ from tfnz_node.storage.base import Storage
 from tfnz_node.supervisor.ledger import Ledger
 from tfnz_node.supervisor.network import Network
 from tfnz_node.supervisor.spec import Host
+
+T = TypeVar("T")
 
 KILLED = 9
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=1.0)
@@ -154,6 +156,34 @@ class FakeInit:
             raise InitGone("init ended")
 
 
+class FormerInit(FakeInit):
+    """Answers what there is of old when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listing: asyncio.Future[tuple[set[int], set[int]]] = asyncio.get_running_loop().create_future()
+        self.forgotten: list[int] = []
+
+    def resync(self) -> asyncio.Future[tuple[set[int], set[int]]]:
+        return self.listing
+
+    def adopt_job(self, number: int, fds: Mapping[str, int]) -> Job:
+        process = self.running.setdefault(number, FakeProcess(number=number))
+        if fds:
+            process.job.close()
+            process.job.adopt(fds)
+        return process.job
+
+    def kill_and_forget(self, number: int) -> None:
+        self.kill_job(number)
+        self.forgotten.append(number)
+
+    def kill(self) -> None:
+        super().kill()
+        if not self.listing.done():
+            self.listing.set_exception(InitGone("it was killed"))
+
+
 class FakeSandbox:
     """A slot with a `FakeInit` in it."""
 
@@ -260,10 +290,26 @@ class FakePool:
         sandbox = FakeSandbox()
         if self._network is not None:
             number = len(self.taken) + 1
-            sandbox.slot = Slot(number, 1_000_000, f"10.200.0.{number}")
+            sandbox.slot = self.find_slot(number)
             self._network.connect(sandbox.slot, -1)
         self.taken.append(sandbox)
         return cast(Sandbox, self.taken[-1])
+
+    def adopt(self, number: int, limits: CgroupLimits, fds: Mapping[str, int], *, pid: int) -> Sandbox:
+        if self.failure is not None:
+            raise self.failure
+        for name in ("control", "pid", "user", "net"):  # an init that is none needs none of them
+            os.close(fds[name])
+        sandbox = FakeSandbox()
+        sandbox.slot, sandbox.init, sandbox.limits = self.find_slot(number), FormerInit(), limits
+        self.taken.append(sandbox)
+        return cast(Sandbox, sandbox)
+
+    def find_slot(self, number: int) -> Slot:
+        return Slot(number, 1_000_000, f"10.200.0.{number}")
+
+    async def work(self, function: Callable[..., T], *args: object) -> T:
+        return function(*args)
 
     async def forget(self, image: str) -> None:
         self.forgotten.append(image)

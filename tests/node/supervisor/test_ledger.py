@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 import pytest
@@ -11,31 +12,22 @@ import pytest
 from tests.node.supervisor.fake_keeper import PLENTY, FakeKeeper
 from tfnz.protocol.errors import QuotaExceeded
 from tfnz.protocol.exits import Cause, Exit
-from tfnz_node.core.access import CLOSED, OPEN
+from tfnz_node.core.access import MAX_ANSWERS, MAX_NAMES, MAX_NAMES_BYTES, MAX_NETWORKS, OPEN, Egress
 from tfnz_node.core.shares import Amount
-from tfnz_node.keeper.base import KeeperGone, Kept
+from tfnz_node.keeper.base import MAX_RECORD_BYTES, KeeperGone, Kept
 from tfnz_node.supervisor.ledger import Ledger, name_process, name_session
-from tfnz_node.supervisor.records import ContainerRecord, EgressRecord, ProcessRecord
+from tfnz_node.supervisor.records import ContainerRecord, EgressRecord, ProcessRecord, encode
 
 RECORD = ContainerRecord(id="c", session="s", slot=1, pid=1, stage="running", fds=())
 
 
-def test_a_container_whose_egress_is_not_kept_is_not_kept() -> None:
-    """The next daemon would let it out to where it might go at first."""
-    names = FakeKeeper()
-    ledger = Ledger(names)
-    ledger.put_container(RECORD, "a", {})
-    names.delete("egress.c")
-    ledger.lose("egress.c")
-    assert not names.kept
-    ledger.put_container(RECORD, "a", {})
-    assert not names.kept
-    ledger.put_egress(EgressRecord(container="c", egress=CLOSED), "a")
-    ledger.put_container(RECORD, "a", {})
-    assert names.kept.keys() == {"egress.c", "container.c"}
-    for name in ("permission.c.d.80", "process.c.p", "session.s"):
-        ledger.lose(name)
-    assert names.kept.keys() == {"egress.c", "container.c"}
+def test_the_largest_egress_fits_into_a_record() -> None:
+    names = tuple("a" * (MAX_NAMES_BYTES // MAX_NAMES) for _ in range(MAX_NAMES))
+    networks = tuple(IPv4Network(f"203.113.{number}.128/25") for number in range(MAX_NETWORKS))
+    answers = tuple(IPv4Address("203.113.100.0") + number for number in range(MAX_ANSWERS))
+    egress = Egress(networks=networks, names=names)
+    record = EgressRecord(container="c" * 64, egress=egress, answers=answers)
+    assert len(encode(record)) <= MAX_RECORD_BYTES
 
 
 class Failing:

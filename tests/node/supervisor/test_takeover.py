@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -13,14 +13,21 @@ import pytest
 import pytest_asyncio
 
 from tests.node.supervisor.fake_jobs import FakeProcess, settle
-from tests.node.supervisor.fake_sandbox import Answer, FakeInit, FakeSandbox, FakeStorage, Told, make_host
+from tests.node.supervisor.fake_sandbox import (
+    Answer,
+    FakeInit,
+    FakeSandbox,
+    FakeStorage,
+    FormerInit,
+    Told,
+    make_host,
+)
 from tests.node.supervisor.test_container import PROCESS, SPEC
 from tfnz.protocol.errors import ObjectDead
 from tfnz.protocol.exits import Cause
 from tfnz.protocol.messages import ContainerRunning, ContainerView, Streams, StreamsView
 from tfnz_node.core.lifecycle import State
 from tfnz_node.sandbox.control import InitGone
-from tfnz_node.sandbox.jobs import Job
 from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.spool import Spools
 from tfnz_node.supervisor import boot as boot_module
@@ -33,31 +40,6 @@ from tfnz_node.supervisor.records import ContainerRecord, Stage
 from tfnz_node.supervisor.takeover import LeftContainer
 
 pytestmark = pytest.mark.asyncio
-
-
-class FormerInit(FakeInit):
-    """Answers what there is of old when the test lets it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.listing: asyncio.Future[tuple[set[int], set[int]]] = asyncio.get_running_loop().create_future()
-        self.forgotten: list[int] = []
-
-    def resync(self) -> asyncio.Future[tuple[set[int], set[int]]]:
-        return self.listing
-
-    def adopt_job(self, number: int, fds: Mapping[str, int]) -> Job:
-        self.running.setdefault(number, FakeProcess(number=number))
-        return self.running[number].job
-
-    def kill_and_forget(self, number: int) -> None:
-        self.kill_job(number)
-        self.forgotten.append(number)
-
-    def kill(self) -> None:
-        super().kill()
-        if not self.listing.done():
-            self.listing.set_exception(InitGone("it was killed"))
 
 
 class Rest:
