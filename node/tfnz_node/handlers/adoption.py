@@ -179,8 +179,7 @@ async def adopt(node: Node, estate: Estate, sessions: Mapping[str, Session]) -> 
             containers[id] = _make(node, left, sessions[left.record.session])
         except Exception:
             log.exception("container %s cannot be taken over, and ends", id)
-            _end_init(left.fds)
-            node.host.ledger.delete_container(left.record.session, id)
+            _give_back(node.host.ledger, left)
             del estate.containers[id]
     taken = await asyncio.gather(
         *(_take_over(node, containers[id], left, estate) for id, left in estate.containers.items()),
@@ -207,15 +206,36 @@ async def _restore_permissions(
     node: Node, permissions: Iterable[Permission], containers: Mapping[str, Container]
 ) -> None:
     parties = {id: container.party for id, container in containers.items()}
-    ours = [
-        Permission(parties[one.server.id], parties[one.client.id], one.port, one.names)
-        for one in permissions
-        if parties.keys() >= set(one.pair)
-    ]
+    ours = []
+    for one in permissions:
+        if parties.keys() >= set(one.pair):
+            ours.append(Permission(parties[one.server.id], parties[one.client.id], one.port, one.names))
+        else:
+            node.host.ledger.delete_permission(one)
     try:
         await node.host.network.restore_permissions(ours)
     except Exception:
         log.exception("%d permissions were not taken over", len(ours))
+        for one in ours:
+            node.host.ledger.delete_permission(one)
+
+
+def _give_back(ledger: Ledger, left: Left) -> None:
+    """Nobody has what is left of a container: all of it is closed and forgotten."""
+    record = left.record
+    _end_init(left.fds)
+    _close_all(left.fds)
+    ledger.delete_container(record.session, record.id)
+    ledger.delete_egress(record.id)
+    for process, fds in left.processes:
+        _close_all(fds)
+        ledger.delete_process(process.session, record.id, process.id)
+
+
+def _close_all(fds: Fds) -> None:
+    for fd in fds.values():
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _make(node: Node, left: Left, session: Session) -> LeftContainer:
@@ -236,10 +256,16 @@ def _make(node: Node, left: Left, session: Session) -> LeftContainer:
 
 
 async def _take_over(node: Node, container: LeftContainer, left: Left, estate: Estate) -> None:
-    if left.lives:
-        network = node.host.network
-        await node.host.pool.work(network.adopt, container.slot, left.fds["net"])
-        if (known := estate.egress.get(container.id)) is None:
-            raise UnreadableRecord("nobody knows what it may reach outside")
-        await network.restore(container.party, known.egress, known.answers)
-    container.take_over(left.processes)
+    try:
+        if left.lives:
+            await _connect(node, container, left, estate)
+    finally:  # also of one that ends: what there is of it, and is to be told, is its own
+        container.take_over(left.processes)
+
+
+async def _connect(node: Node, container: LeftContainer, left: Left, estate: Estate) -> None:
+    network = node.host.network
+    await node.host.pool.work(network.adopt, container.slot, left.fds["net"])
+    if (known := estate.egress.get(container.id)) is None:
+        raise UnreadableRecord("nobody knows what it may reach outside")
+    await network.restore(container.party, known.egress, known.answers)

@@ -236,6 +236,7 @@ class Network:
                 self._check_alive(permission.server, permission.client)
             except ObjectDead as exc:
                 log.error("a permission for %s was not taken over: %s", permission.server.id, exc)
+                self._ledger.delete_permission(permission)
             else:
                 known.append(permission)
         changes = map(self._access.allow, known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -83,10 +84,18 @@ class LeftContainer(Container):
         if self._conclusion.done() or stage in ("creating", "rebooting"):
             self.processes.container_ends(abandon=False)
         for record, its_fds in processes:
-            job = init.adopt_job(record.number, its_fds)
-            spools = {name: fd for name, fd in its_fds.items() if "." in name}
-            self.processes.adopt(record, Spools.adopt(spools), job)
-        self._taken_over = {record.number for record, _ in processes if record.exit is None}
+            try:
+                spools = Spools.adopt({name: fd for name, fd in its_fds.items() if "." in name})
+            except (KeyError, OSError):
+                # Its init is told to end it, as whatever was not taken over.
+                log.exception("process %s of container %s cannot be taken over, and ends", record.id, self.id)
+                for fd in its_fds.values():
+                    os.close(fd)
+                self._ledger.delete_process(record.session, self.id, record.id)
+                continue
+            self.processes.adopt(record, spools, init.adopt_job(record.number, its_fds))
+            if record.exit is None:
+                self._taken_over.add(record.number)
         # After the others: they have not all ended because the container has.
         if stage not in ("creating", "starting", "sleeping"):
             self._taken_over.add(MAIN_NUMBER)

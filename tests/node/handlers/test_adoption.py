@@ -6,11 +6,11 @@ import asyncio
 import dataclasses
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -21,7 +21,14 @@ from tests.node.supervisor.fake_keeper import FakeKeeper
 from tests.node.supervisor.test_container import SPEC
 from tfnz.protocol.errors import QuotaExceeded
 from tfnz.protocol.exits import Cause
-from tfnz.protocol.messages import ContainerEnded, ContainerView, SpawnContainer, Streams, StreamsView
+from tfnz.protocol.messages import (
+    ContainerEnded,
+    ContainerView,
+    GetNodeStatus,
+    SpawnContainer,
+    Streams,
+    StreamsView,
+)
 from tfnz_node.core.access import CLOSED, Element, Party, Permission
 from tfnz_node.core.lan import Lan
 from tfnz_node.core.shares import Amount
@@ -33,6 +40,7 @@ from tfnz_node.handlers.kept_sessions import KeptSessions
 from tfnz_node.keeper.base import Kept
 from tfnz_node.links.base import NoLinks
 from tfnz_node.sandbox.memory import memory_file
+from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.spool import OutputSpool, Spools, make_spool
 from tfnz_node.supervisor.joining import Rejoined
 from tfnz_node.supervisor.ledger import Ledger
@@ -44,6 +52,7 @@ from tfnz_node.supervisor.records import (
     NodeRecord,
     PermissionRecord,
     ProcessRecord,
+    decode,
     encode,
 )
 
@@ -110,11 +119,11 @@ class Remains:
         network = Network(LAN, NoLinks(), self.firewall, executor, ledger=self.ledger)
         self.fake = FakeNode(directory, executor, network=network, ledger=self.ledger)
         self.client = self.fake.client()
-        self._found: list[Kept] = []
+        self.found: list[Kept] = []
 
     def add(self, name: str, record: object, fds: Iterable[int] = ()) -> None:
         self.keeper.put(name, encode(record))
-        self._found.append(Kept(name, encode(record), tuple(fds)))
+        self.found.append(Kept(name, encode(record), tuple(fds)))
 
     def add_container(
         self, id: str, slot: int, *, processes: Iterable[str] = (), egress: bool = True
@@ -144,7 +153,7 @@ class Remains:
         self.add(f"permission.{server}.{client}.all", PermissionRecord(permission=permission))
 
     async def adopt(self) -> None:
-        estate = read_estate(self.ledger, self._found, {"a1"})
+        estate = read_estate(self.ledger, self.found, {"a1"})
         await adopt(self.fake.node, estate, {"a1": self.client.session})
 
     def join(self, id: str) -> None:
@@ -202,3 +211,56 @@ async def test_what_it_may_reach_is_known_from_the_beginning(remains: Remains) -
     assert list(remains.keeper.kept) == [egress, container]
     await remains.release()
     assert not remains.keeper.kept
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("failing", ["the sandbox", "its network", "a process"])
+async def test_of_what_cannot_be_taken_over_nothing_stays(
+    remains: Remains, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Descriptors and records would, for as long as the keeper lives, and be of the account's share."""
+    before = count_descriptors()
+    network, pool = remains.fake.node.host.network, remains.fake.pool
+    restore, adopt_sandbox, adopt_spools = network.restore, pool.adopt, Spools.adopt
+
+    async def restore_some(party: Party, *rest: Any) -> None:
+        if failing == "its network" and party.id == "d":
+            raise OSError("no wire")
+        await restore(party, *rest)
+
+    def adopt_some(number: int, *rest: Any, **others: Any) -> Sandbox:
+        if failing == "the sandbox" and number == 2:
+            raise OSError("no sandbox")
+        return adopt_sandbox(number, *rest, **others)
+
+    def understand_some(fds: Mapping[str, int]) -> Spools:
+        if failing == "a process" and fds == spools_of_q:
+            raise KeyError("file")
+        return adopt_spools(fds)
+
+    monkeypatch.setattr(network, "restore", restore_some)
+    monkeypatch.setattr(pool, "adopt", adopt_some)
+    monkeypatch.setattr(Spools, "adopt", understand_some)
+    remains.add_container("c", 1, processes=["p"])
+    remains.add_container("d", 2, processes=["q", "r"])
+    remains.add_permission("c", "d")
+    [q] = [kept for kept in remains.found if kept.name == "process.d.q"]
+    names = decode(q.record, ProcessRecord).fds
+    spools_of_q = {name: fd for name, fd in zip(names, q.fds, strict=True) if "." in name}
+    await remains.adopt()
+    remains.join("c")
+    here = {one.id for one in remains.fake.registry}
+    assert here == ({"c"} if failing == "the sandbox" else {"c", "d"})
+    if failing == "a process":
+        assert "process.d.q" not in remains.keeper.kept
+        assert "process.d.r" in remains.keeper.kept
+    else:
+        if failing == "its network":
+            remains.join("d")
+            await remains.client.hear_of(ContainerEnded)
+            # What is said is acknowledged with the next that the client says.
+            await remains.client.call(GetNodeStatus())
+        assert {name for name in remains.keeper.kept if ".d" in name} == set()
+    await remains.release()
+    assert not remains.keeper.kept
+    assert count_descriptors() == before

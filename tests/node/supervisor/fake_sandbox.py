@@ -182,6 +182,7 @@ class FormerInit(FakeInit):
         super().kill()
         if not self.listing.done():
             self.listing.set_exception(InitGone("it was killed"))
+            self.listing.exception()  # nobody has to ask
 
 
 class FakeSandbox:
