@@ -35,6 +35,9 @@ Point: TypeAlias = Literal[
     "destroy: ended",
     "destroy: end kept",
     "destroy: told",
+    "destroy: disconnected",
+    "destroy: deleted",
+    "destroy: removed",
     "session: released",
 ]
 

@@ -456,7 +456,9 @@ class Container:
         try:
             # Before another can have its address.
             await self._host.network.leave(self.party)
+            crash_point("destroy: disconnected")
             await self._sandbox.close(finish=self._delete_scratch)
+            crash_point("destroy: removed")
         except Exception:
             log.exception("container %s: its sandbox could not be removed", self.id)
         self.let_go()
@@ -469,6 +471,7 @@ class Container:
     def _delete_scratch(self) -> None:
         try:
             self._host.storage.delete_scratch(self._scratch.name)
+            crash_point("destroy: deleted")
         except Exception as exc:
             if is_shortage(exc):
                 raise  # it is tried again
