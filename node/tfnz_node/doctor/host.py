@@ -19,8 +19,9 @@ CAP_SYS_ADMIN: Final = 21
 #: By tool, its Debian package. The first two are only needed to make and keep a btrfs.
 BTRFS_TOOLS: Final = {"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs"}
 TOOLS: Final = {"mount": "mount"}
-#: A container costs the daemon about six descriptors: control socket, pipes, pidfd, namespaces.
-FDS_PER_CONTAINER: Final = 6
+#: A container costs the daemon, and the keeper, about twelve descriptors: control socket, pidfd, namespaces, its
+#: terminal or pipes, and those of its spools.
+FDS_PER_CONTAINER: Final = 12
 FEW_FDS: Final = 512
 SOME_FDS: Final = 4096
 LITTLE_SPACE: Final = 1 << 30
@@ -120,7 +121,7 @@ def find_existing(path: Path) -> Path:
 def judge_fds(hard: int) -> Finding:
     if hard == resource.RLIM_INFINITY:
         return ok("open files", "no limit")
-    what = f"at most {hard}, enough for about {hard // FDS_PER_CONTAINER} containers"
+    what = f"at most {hard}, enough for about {hard // FDS_PER_CONTAINER} containers, half of them of one account"
     remedy = "raise it: LimitNOFILE= in the unit, or ulimit -Hn in the shell"
     if hard < FEW_FDS:
         return fail("open files", what, remedy)
