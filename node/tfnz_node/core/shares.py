@@ -33,8 +33,8 @@ NOTHING = Amount()
 class Shares:
     """What each account has, by names, of what has room for so much.
 
-    An account may have more only while what it has is less than what is free for everybody. So one comes to the half of
-    it all, the next to half of what that one has left, and whoever comes finds room.
+    An account may have more only while what it has is less than twice what is free for everybody. So one comes to two
+    thirds of it all, the next to two thirds of what that one has left, and whoever comes finds room.
     """
 
     def __init__(self, capacity: Amount) -> None:
@@ -48,7 +48,7 @@ class Shares:
 
     def has_room(self, account: str) -> bool:
         """Whether it may have more."""
-        return all(own < free for own, free in zip(self.own(account), self._free, strict=True))
+        return all(own < 2 * free for own, free in zip(self.own(account), self._free, strict=True))
 
     def __contains__(self, name: str) -> bool:
         return name in self._things

@@ -121,7 +121,7 @@ def find_existing(path: Path) -> Path:
 def judge_fds(hard: int) -> Finding:
     if hard == resource.RLIM_INFINITY:
         return ok("open files", "no limit")
-    what = f"at most {hard}, enough for about {hard // FDS_PER_CONTAINER} containers, half of them of one account"
+    what = f"at most {hard}, enough for about {hard // FDS_PER_CONTAINER} containers, two thirds of them of one account"
     remedy = "raise it: LimitNOFILE= in the unit, or ulimit -Hn in the shell"
     if hard < FEW_FDS:
         return fail("open files", what, remedy)

@@ -19,14 +19,14 @@ def fill(shares: Shares, account: str) -> int:
     return count
 
 
-def test_each_that_comes_finds_half_of_what_is_left() -> None:
+def test_each_that_comes_finds_two_thirds_of_what_is_left() -> None:
     shares = Shares(MANY)
-    assert [fill(shares, account) for account in "abcdefg"] == [50, 25, 13, 6, 3, 2, 1]
+    assert [fill(shares, account) for account in "abcde"] == [67, 22, 8, 2, 1]
 
 
 @pytest.mark.parametrize(
     ("capacity", "most"),
-    [(Amount(10, 1000, 10_000), 5), (Amount(100, 20, 10_000), 5), (Amount(100, 1000, 100), 5)],
+    [(Amount(9, 1000, 10_000), 6), (Amount(100, 18, 10_000), 6), (Amount(100, 1000, 90), 6)],
 )
 def test_what_is_scarcest_counts(capacity: Amount, most: int) -> None:
     assert fill(Shares(capacity), "a") == most
@@ -42,7 +42,7 @@ def test_what_is_replaced_counts_once_and_what_is_deleted_no_more() -> None:
     shares.delete("x")
     assert "x" not in shares
     assert shares.own("a") == NOTHING
-    assert fill(shares, "b") == 50
+    assert fill(shares, "b") == 67
 
 
 def test_one_that_has_too_much_for_what_others_have_now_gets_nothing_more() -> None:

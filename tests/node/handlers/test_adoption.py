@@ -93,7 +93,7 @@ def test_what_is_taken_over_is_of_the_share_of_its_account() -> None:
         Kept("session.s", encode(SessionRecord("s", "t", "owner"))),
         Kept("process.x.p", encode(ProcessRecord(id="p", container="x", session="s", number=2, fds=()))),
     ]
-    keeper = FakeKeeper(Amount(12, 100, 1 << 20))
+    keeper = FakeKeeper(Amount(9, 100, 1 << 20))
     ledger = Ledger(keeper)
     sessions = KeptSessions(ledger, found)
     read_estate(ledger, found, sessions.ids)

@@ -56,7 +56,7 @@ class KeptNode:
 
     def fill(self, account: str) -> None:
         """The account has its share from now on."""
-        for number in range(500):
+        for number in range(667):
             self.ledger.adopt(Kept(f"of {account} {number}", b""), account)
 
 

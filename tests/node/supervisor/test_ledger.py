@@ -87,10 +87,10 @@ def end_processes(ledger: Ledger, account: str, session: str) -> int:
 
 def test_one_account_leaves_room_for_the_others() -> None:
     ledger = Ledger(FakeKeeper(Amount(100, 10_000, 1 << 20)))
-    assert end_processes(ledger, "a", "s1") == 50
+    assert end_processes(ledger, "a", "s1") == 67
     assert end_processes(ledger, "a", "s2") == 0
     ledger.claim(name_session("s3"), "b")
-    assert end_processes(ledger, "b", "s3") == 24
+    assert end_processes(ledger, "b", "s3") == 21
     # What has begun goes on, and what ends makes room.
     ledger.claim(name_process("c", "s1-0"), "a")
     ledger.put_container(RECORD, "a", {})
@@ -100,7 +100,7 @@ def test_one_account_leaves_room_for_the_others() -> None:
 
 
 def test_what_is_begun_counts_before_it_is_there() -> None:
-    ledger = Ledger(FakeKeeper(Amount(1000, 64, 1 << 20)))
+    ledger = Ledger(FakeKeeper(Amount(1000, 48, 1 << 20)))
     for number in range(2):
         ledger.claim(name_process("c", str(number)), "a")
     with pytest.raises(QuotaExceeded):
@@ -113,7 +113,7 @@ def test_what_is_begun_counts_before_it_is_there() -> None:
 
 
 def test_what_a_former_daemon_has_left_counts() -> None:
-    ledger = Ledger(FakeKeeper(Amount(10, 10, 1000)))
+    ledger = Ledger(FakeKeeper(Amount(7, 10, 1000)))
     for number in range(5):
         ledger.adopt(Kept(f"process.c.{number}", b""), "a")
     with pytest.raises(QuotaExceeded):
