@@ -58,11 +58,10 @@ class Catalogue:
         known = self._records.get(record.digest)
         names = list(dict.fromkeys([*(known.names if known else []), *map(parse_name, record.names)]))
         record = msgspec.structs.replace(record, names=names)
+        losers = {self._by_name[name] for name in names if name in self._by_name} - {record.digest}
         with self._store.transaction():
-            for name in names:
-                owner = self._by_name.get(name, record.digest)
-                if owner != record.digest:
-                    self._save(_without_name(self._records[owner], name))
+            for digest in sorted(losers):
+                self._save(_without_names(self._records[digest], set(names)))
             self._save(record)
         return record
 
@@ -117,7 +116,7 @@ class Catalogue:
             self._forget(removal.deleted)
         else:
             (name,) = removal.names
-            self._save(_without_name(self.get(name), name))
+            self._save(_without_names(self.get(name), {name}))
         return removal
 
     def layer_path(self, layer: str) -> Path:
@@ -198,8 +197,8 @@ class Catalogue:
                 del self._by_name[name]
 
 
-def _without_name(record: ImageRecord, name: str) -> ImageRecord:
-    return msgspec.structs.replace(record, names=[each for each in record.names if each != name])
+def _without_names(record: ImageRecord, names: set[str]) -> ImageRecord:
+    return msgspec.structs.replace(record, names=[name for name in record.names if name not in names])
 
 
 def _is_opaque(path: Path) -> bool:

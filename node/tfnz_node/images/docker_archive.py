@@ -39,6 +39,9 @@ def find_saved_images(archive: Archive, limits: ImportLimits) -> list[PlannedIma
         raise ImageInvalid(f"{MANIFEST} names no image")
     if len(saved) > limits.images:
         raise exceeded("images", limits.images, f"{MANIFEST} names {len(saved)} images, which is more")
+    tags = sum(len(image.repo_tags or []) for image in saved)
+    if tags > limits.names:
+        raise exceeded("names", limits.names, f"{MANIFEST} has {tags} RepoTags, which is more")
     return [_plan(archive, image, limits) for image in saved]
 
 

@@ -26,6 +26,8 @@ class ImportLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Layers of one image."""
     images: int = 256
     """Images in one archive."""
+    names: int = 256
+    """Names of all images in one archive."""
     document_bytes: int = 4 * MIB
     """One JSON document: a configuration, a manifest, an index."""
 

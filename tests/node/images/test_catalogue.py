@@ -16,6 +16,18 @@ from tfnz_node.store.memory import MemoryStore
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
+class WatchedStore(MemoryStore):
+    """Notes what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def put(self, kind: str, key: str, value: bytes) -> None:
+        super().put(kind, key, value)
+        self.written.append(key)
+
+
 def record(digits: str, *names: str, layers: tuple[str, ...] = (A,), created_s: float = 0) -> ImageRecord:
     return ImageRecord(
         digest=f"sha256:{digits.ljust(64, '0')}",
@@ -28,12 +40,12 @@ def record(digits: str, *names: str, layers: tuple[str, ...] = (A,), created_s: 
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
+def store() -> WatchedStore:
+    return WatchedStore()
 
 
 @pytest.fixture
-def catalogue(store: MemoryStore, storage: Storage) -> Catalogue:
+def catalogue(store: WatchedStore, storage: Storage) -> Catalogue:
     for layer in (A, B, C):
         (storage.root / "layers" / layer / "deep").mkdir(parents=True)
     return Catalogue(store, storage.root)
@@ -78,13 +90,25 @@ def test_a_name_moves_to_the_newest_image(catalogue: Catalogue) -> None:
     assert catalogue.find("app:1") == catalogue.get(old.digest)
 
 
+def test_however_many_names_move_each_image_is_written_once(
+    catalogue: Catalogue, store: WatchedStore
+) -> None:
+    names = [f"app:{number}" for number in range(20)]
+    one = catalogue.add(record("1", *names[:10]))
+    two = catalogue.add(record("2", *names[10:], "two"))
+    store.written.clear()
+    new = catalogue.add(record("3", *names))
+    assert store.written == [one.digest, two.digest, new.digest]
+    assert [image.names for image in catalogue.images()] == [[], ["two:latest"], names]
+
+
 def test_an_image_imported_again_keeps_its_other_names(catalogue: Catalogue) -> None:
     catalogue.add(record("1", "app:1"))
     assert catalogue.add(record("1", "app:2")).names == ["app:1", "app:2"]
 
 
 def test_everything_is_there_again_after_a_restart(
-    catalogue: Catalogue, store: MemoryStore, storage: Storage
+    catalogue: Catalogue, store: WatchedStore, storage: Storage
 ) -> None:
     catalogue.add(record("2", "b", created_s=2))
     catalogue.add(record("1", "a", "b", created_s=1))
@@ -112,7 +136,7 @@ def test_removing_one_of_several_names_leaves_the_image(catalogue: Catalogue) ->
 
 @pytest.mark.parametrize("by_digest", [True, False])
 def test_removing_the_last_name_or_the_digest_removes_the_image(
-    catalogue: Catalogue, store: MemoryStore, storage: Storage, by_digest: bool
+    catalogue: Catalogue, store: WatchedStore, storage: Storage, by_digest: bool
 ) -> None:
     image = catalogue.add(record("1", "app:1", *(["app:2"] if by_digest else [])))
     reference = image.digest if by_digest else "app:1"
@@ -152,7 +176,7 @@ def test_layers_are_given_highest_first(catalogue: Catalogue, storage: Storage) 
     assert catalogue.layer_paths(image) == [layers / C, layers / B, layers / A]
 
 
-def test_a_layer_with_an_opaque_root_hides_all_below(storage: Storage, store: MemoryStore) -> None:
+def test_a_layer_with_an_opaque_root_hides_all_below(storage: Storage, store: WatchedStore) -> None:
     top = storage.unpack(Tar().file(".wh..wh..opq").file("new").bytes()).name
     below: Path = storage.unpack(Tar().file("old").bytes())
     catalogue = Catalogue(store, storage.root)

@@ -99,6 +99,23 @@ def test_an_archive_of_layers_with_absurdly_many_members_is_refused(storage: Sto
         storage.load(tar.bytes())
 
 
+def test_more_names_than_anybody_needs_are_refused(storage: Storage) -> None:
+    layer = Tar().file("a").bytes()
+    first, second = (
+        docker_files([layer], tags=[f"{name}:{number}" for number in range(3)], config={"Cmd": [name]})
+        for name in ("one", "two")
+    )
+    manifest = first["manifest.json"][:-1] + b"," + second["manifest.json"][1:]
+    archive = pack({**first, **second, "manifest.json": manifest})
+    with pytest.raises(
+        ImageInvalid,
+        match="has 6 RepoTags, which is more than this node allows: the limit names is 5",
+    ):
+        storage.load(archive, limits=ImportLimits(names=5))
+    assert storage.layers() == []
+    assert len(storage.load(archive, limits=ImportLimits(names=6)).images) == 2
+
+
 def test_a_full_disk_is_told_from_a_bad_archive(tmp_path: Path) -> None:
     """The storage is a file system of 2 MiB, mounted in a namespace that ends with the worker."""
     place = tmp_path / "small"
