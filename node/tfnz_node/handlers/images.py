@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tfnz.protocol.errors import Disconnected, ImageInUse, QuotaExceeded
 from tfnz.protocol.messages import (
@@ -17,12 +18,16 @@ from tfnz.protocol.messages import (
     ListImages,
     RemoveImage,
 )
+from tfnz_node.core.flow import SinkStopped, Source
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
 
 from .containers import find_image
 from .context import Node
 from .describe import describe_config
+
+if TYPE_CHECKING:
+    from tfnz_node.images.importer import ImageImport
 
 #: How many images an account may import at once.
 IMPORTS_PER_ACCOUNT = 4
@@ -38,10 +43,10 @@ async def import_archive(node: Node, session: Session, request: ImportImage) -> 
         raise Disconnected("the session has ended")
     with _counted(node, session.account), node.catalogue.importing():
         running = await start_import(node.host.storage.root, request.name, node.import_limits)
+        # One that ends before the archive has refused it: nobody waits for a slow client then.
+        running.call_when_ended(source.stop)
         try:
-            while data := await source.read():
-                await running.write(data)
-                source.consumed(len(data))
+            await _feed(running, source)
             result = await running.finish()
         except BaseException:
             await asyncio.shield(running.cancel())
@@ -51,6 +56,17 @@ async def import_archive(node: Node, session: Session, request: ImportImage) -> 
         records = [node.catalogue.add(record) for record in result.images]
     await node.catalogue.delete_unused_layers()
     return ImageList([_describe(record) for record in records])
+
+
+async def _feed(running: ImageImport, source: Source) -> None:
+    """Pass on the archive, to its end or to that of the worker."""
+    try:
+        while data := await source.read():
+            await running.write(data)
+            source.consumed(len(data))
+    except SinkStopped:
+        if not running.has_ended:  # the session is over
+            raise
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import signal
 import sys
 import uuid
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 
 import msgspec
@@ -37,6 +37,15 @@ class ImageImport:
         self._scratch = scratch
         # Reads from the start, so that a worker which fails early is never stuck with its answer.
         self._ended = asyncio.create_task(self._end())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the worker has: `result` says at once what became of the archive."""
+        return self._ended.done()
+
+    def call_when_ended(self, function: Callable[[], None]) -> None:
+        """Call `function` when the worker has ended, also if that was by itself and before the archive's end."""
+        self._ended.add_done_callback(lambda _: function())
 
     async def write(self, data: bytes) -> None:
         """Pass on a piece of the archive, as soon as the worker has taken enough of what came before.
@@ -82,6 +91,9 @@ class ImageImport:
         await asyncio.shield(self._ended)
 
     def _kill(self) -> None:
+        # Once it has been waited for, its number is anybody's.
+        if self._process.returncode is not None:
+            return
         # The process group: the worker may have started another process to unpack a layer.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,8 @@ class FakeImport:
         self.failure: Exception | None = None
         self.cancelled = False
         self.fed = asyncio.Event()
+        self.has_ended = False
+        self._when_ended: Callable[[], None] = lambda: None
 
     async def start(self, root: Path, name: str | None, limits: ImportLimits | None = None) -> FakeImport:
         self.name = name
@@ -126,7 +129,17 @@ class FakeImport:
         self.archive += data
         self.fed.set()
 
+    def call_when_ended(self, function: Callable[[], None]) -> None:
+        self._when_ended = function
+
+    def end(self, failure: Exception) -> None:
+        self.failure = failure
+        self.has_ended = True
+        self._when_ended()
+
     async def finish(self) -> ImportResult:
+        if self.failure is not None:
+            raise self.failure
         return ImportResult([NEW], skipped=0)
 
     async def cancel(self) -> None:
@@ -194,6 +207,17 @@ async def test_an_archive_that_is_refused_stops_the_stream(fake: FakeNode, worke
     assert worker.cancelled
     assert Stop(5) in client.heard
     assert getattr(answer, "error", None) == ErrorInfo("image_invalid", "entry 3 leaves the image")
+
+
+async def test_a_refusal_is_told_before_more_is_sent(fake: FakeNode, worker: FakeImport) -> None:
+    client = fake.client()
+    number = client.post(ImportImage(5))
+    client.send(Data(5, b"garbage"))
+    await worker.fed.wait()
+    worker.end(ImageInvalid("this is not an image archive"))
+    answer = await asyncio.wait_for(client.answer(number), 10)
+    assert getattr(answer, "error", None) == ErrorInfo("image_invalid", "this is not an image archive")
+    assert Stop(5) in client.heard
 
 
 async def test_a_client_that_cannot_send_it_all_leaves_nothing(fake: FakeNode, worker: FakeImport) -> None:

@@ -103,6 +103,34 @@ async def test_a_cancelled_import_leaves_nothing(storage: Storage) -> None:
 
 
 @pytest.mark.asyncio
+async def test_the_end_of_a_worker_is_told(storage: Storage) -> None:
+    """Who sends slowly, or nothing more, hears of a refusal all the same."""
+    running = await start_import(storage.root, "app")
+    ended = asyncio.Event()
+    running.call_when_ended(ended.set)
+    await running.write(b"no archive" * 100)
+    await ended.wait()
+    assert running.has_ended
+    with pytest.raises(ImageInvalid, match="this is not an image archive"):
+        await running.finish()
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_has_ended_is_not_killed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then its number may be that of another process, and of its group."""
+    running = await start_import(storage.root, "app")
+    await running.write(b"no archive" * 100)
+    with pytest.raises(ImageInvalid):
+        await running.result()
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "killpg", lambda group, signum: killed.append((group, signum)))
+    await running.cancel()
+    assert killed == []
+
+
+@pytest.mark.asyncio
 async def test_a_source_that_fails_ends_the_import(storage: Storage) -> None:
     async def failing() -> AsyncIterator[bytes]:
         yield LAYER[:100_000]
