@@ -11,6 +11,7 @@ import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -47,14 +48,15 @@ from tfnz.protocol.messages import (
     Welcome,
 )
 from tfnz_node.accounts import Accounts
-from tfnz_node.assembly import Keeping, gateway, make_node, sweep_storage
+from tfnz_node.assembly import Keeping, gateway, make_node, sweep_layers, sweep_storage
 from tfnz_node.config import NodeConfig
 from tfnz_node.firewall.base import MemoryFirewall
 from tfnz_node.gateway.book import SessionRecord
 from tfnz_node.gateway.zap import Authenticator
-from tfnz_node.handlers.adoption import Estate
+from tfnz_node.handlers.adoption import Estate, Left
 from tfnz_node.handlers.context import Node
 from tfnz_node.handlers.kept_sessions import KeptSessions
+from tfnz_node.images.catalogue import Catalogue
 from tfnz_node.init_binary import find_keeper
 from tfnz_node.keeper.client import KeeperClient, open_keeper
 from tfnz_node.keys import load_keys
@@ -372,3 +374,19 @@ async def test_what_an_earlier_daemon_left_is_removed(tmp_path: Path) -> None:
     storage.scratches = {"one": 1, "two": 2}
     sweep_storage(cast(Storage, storage), Estate())
     assert storage.scratches == {}
+
+
+async def test_layers_of_containers_that_go_on_stay(tmp_path: Path) -> None:
+    """Whatever the database knows of their image."""
+    catalogue = Catalogue(MemoryStore(), tmp_path)
+    layers = [catalogue.layer_path(digit * 64) for digit in "123"]
+    for layer in layers:
+        layer.mkdir(parents=True)
+    estate = Estate()
+    stages: tuple[records.Stage, ...] = ("running", "sleeping", "ended")
+    for layer, stage in zip(layers, stages, strict=True):
+        record = records.ContainerRecord(id=stage, session="s", slot=1, pid=1, stage=stage, fds=())
+        fds = dict.fromkeys(("control", "pid", "user", "net"), -1)
+        estate.containers[stage] = Left(record, replace(SPEC, layers=[layer]), fds)
+    await sweep_layers(catalogue, estate)
+    assert [layer.exists() for layer in layers] == [True, True, False]

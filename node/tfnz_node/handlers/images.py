@@ -54,7 +54,7 @@ async def import_archive(node: Node, session: Session, request: ImportImage) -> 
         finally:
             source.stop()
         records = [node.catalogue.add(record) for record in result.images]
-    await node.catalogue.delete_unused_layers()
+    await _delete_unused_layers(node)
     return ImageList([_describe(record) for record in records])
 
 
@@ -109,8 +109,14 @@ async def remove(node: Node, session: Session, request: RemoveImage) -> Done:
     node.catalogue.remove(request.image)
     if removal.deleted is not None:
         await node.host.pool.forget(removal.deleted.digest)
-    await node.catalogue.delete_unused_layers()
+    await _delete_unused_layers(node)
     return Done()
+
+
+async def _delete_unused_layers(node: Node) -> None:
+    await node.catalogue.delete_unused_layers(
+        layer for container in node.registry for layer in container.spec.layers
+    )
 
 
 def _describe(record: ImageRecord) -> ImageInfo:

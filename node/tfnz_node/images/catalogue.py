@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,10 +59,10 @@ class Catalogue:
         names = list(dict.fromkeys([*(known.names if known else []), *map(parse_name, record.names)]))
         record = msgspec.structs.replace(record, names=names)
         losers = {self._by_name[name] for name in names if name in self._by_name} - {record.digest}
-        with self._store.transaction():
-            for digest in sorted(losers):
-                self._save(_without_names(self._records[digest], set(names)))
-            self._save(record)
+        self._save(
+            *(_without_names(self._records[digest], set(names)) for digest in sorted(losers)),
+            record,
+        )
         return record
 
     def find(self, reference: str) -> ImageRecord | None:
@@ -145,21 +145,24 @@ class Catalogue:
         finally:
             self._imports -= 1
 
-    async def delete_unused_layers(self) -> int:
+    async def delete_unused_layers(self, in_use: Iterable[Path]) -> int:
         """Delete layers that no image has, also those of imports that were cut off; return how many.
 
         While an import is under way nothing happens; call it again when one ends.
+
+        Args:
+            in_use: those of containers, which stay: their image may be missing from the store, if that was lost.
         """
-        trash = self._set_aside_unused_layers()
+        trash = self._set_aside_unused_layers({path.name for path in in_use})
         for path in trash:
             await asyncio.to_thread(remove_tree, path)
         return len(trash)
 
-    def _set_aside_unused_layers(self) -> list[Path]:
+    def _set_aside_unused_layers(self, in_use: set[str]) -> list[Path]:
         """Move unused layers to tmp/, where a restarted node deletes whatever it finds."""
         if self._imports:
             return []
-        used = {layer for record in self._records.values() for layer in record.layers}
+        used = in_use.union(*(record.layers for record in self._records.values()))
         layers, trash = self._root / "layers", self._root / "tmp"
         moved = []
         for path in sorted(layers.iterdir()) if layers.exists() else []:
@@ -182,13 +185,17 @@ class Catalogue:
             raise InvalidArgument(f"{prefix!r} begins the digests of {len(found)} images; write more of it")
         return found[0] if found else None
 
-    def _save(self, record: ImageRecord) -> None:
-        self._store.put(KIND, record.digest, msgspec.json.encode(record))
-        known = self._records.get(record.digest)
-        if known is not None:
-            self._forget(known)
-        self._records[record.digest] = record
-        self._by_name.update(dict.fromkeys(record.names, record.digest))
+    def _save(self, *records: ImageRecord) -> None:
+        with self._store.transaction():
+            for record in records:
+                self._store.put(KIND, record.digest, msgspec.json.encode(record))
+        # Only now: that the disk is full may show when a transaction is made good, and then nothing has changed.
+        for record in records:
+            known = self._records.get(record.digest)
+            if known is not None:
+                self._forget(known)
+            self._records[record.digest] = record
+            self._by_name.update(dict.fromkeys(record.names, record.digest))
 
     def _forget(self, record: ImageRecord) -> None:
         del self._records[record.digest]

@@ -99,6 +99,18 @@ async def test_an_image_in_use_stays_and_whose_it_is_is_not_told(fake: FakeNode)
     assert await other.call(RemoveImage("busybox")) == Done()
 
 
+async def test_layers_of_a_container_stay_without_its_image(fake: FakeNode) -> None:
+    """As when the node's database was lost, and its containers were not."""
+    await fake.client().call(SpawnContainer("busybox", Streams()))
+    fake.catalogue.remove("busybox")
+    unused = fake.catalogue.layer_path("1" * 64)
+    unused.mkdir()
+    fake.add_image("other", digest=NEW.digest)
+    assert await fake.client("a2").call(RemoveImage("other")) == Done()
+    assert not unused.exists()
+    assert fake.catalogue.layer_path(fake_node.LAYER).exists()
+
+
 async def test_one_of_two_names_may_go_while_the_image_is_in_use(fake: FakeNode) -> None:
     fake.add_image("box")
     await fake.client().call(SpawnContainer("busybox", Streams()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,26 @@ from tests.node.images.storage import Storage
 from tfnz.protocol.errors import ImageNotFound, InternalError, InvalidArgument
 from tfnz_node.images.catalogue import Catalogue
 from tfnz_node.images.record import ImageConfig, ImageRecord
+from tfnz_node.store.base import StoreFull
 from tfnz_node.store.memory import MemoryStore
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
 class WatchedStore(MemoryStore):
-    """Notes what is written."""
+    """Notes what is written, and may be full, which shows when a transaction is to be made good."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written: list[str] = []
+        self.full = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with super().transaction():
+            yield
+            if self.full:
+                raise StoreFull("no room")
 
     def put(self, kind: str, key: str, value: bytes) -> None:
         super().put(kind, key, value)
@@ -102,6 +113,18 @@ def test_however_many_names_move_each_image_is_written_once(
     assert [image.names for image in catalogue.images()] == [[], ["two:latest"], names]
 
 
+def test_what_the_store_has_no_room_for_is_not_there(
+    catalogue: Catalogue, store: WatchedStore, storage: Storage
+) -> None:
+    old = catalogue.add(record("1", "app", "app:1"))
+    store.full = True
+    with pytest.raises(StoreFull):
+        catalogue.add(record("2", "app", "app:2"))
+    assert catalogue.images() == Catalogue(store, storage.root).images() == [old]
+    assert catalogue.find("app") == old
+    assert catalogue.find("app:2") is None
+
+
 def test_an_image_imported_again_keeps_its_other_names(catalogue: Catalogue) -> None:
     catalogue.add(record("1", "app:1"))
     assert catalogue.add(record("1", "app:2")).names == ["app:1", "app:2"]
@@ -152,11 +175,20 @@ def test_removing_the_last_name_or_the_digest_removes_the_image(
 async def test_only_layers_that_no_image_has_are_deleted(catalogue: Catalogue, storage: Storage) -> None:
     catalogue.add(record("1", "one", layers=(A, B)))
     catalogue.add(record("2", "two", layers=(A, C)))
-    assert await catalogue.delete_unused_layers() == 0
+    assert await catalogue.delete_unused_layers([]) == 0
     catalogue.remove("one")
-    assert await catalogue.delete_unused_layers() == 1
+    assert await catalogue.delete_unused_layers([]) == 1
     assert storage.layers() == [A, C]
     assert list((storage.root / "tmp").iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_layers_of_containers_stay_whatever_the_store_says(
+    catalogue: Catalogue, storage: Storage
+) -> None:
+    in_use = [catalogue.layer_path(layer) for layer in (B, C)]
+    assert await catalogue.delete_unused_layers(in_use) == 1
+    assert storage.layers() == [B, C]
 
 
 @pytest.mark.asyncio
@@ -164,9 +196,9 @@ async def test_nothing_is_deleted_while_an_import_may_count_on_it(
     catalogue: Catalogue, storage: Storage
 ) -> None:
     with catalogue.importing():
-        assert await catalogue.delete_unused_layers() == 0
+        assert await catalogue.delete_unused_layers([]) == 0
         catalogue.add(record("1", layers=(A,)))
-    assert await catalogue.delete_unused_layers() == 2
+    assert await catalogue.delete_unused_layers([]) == 2
     assert storage.layers() == [A]
 
 
