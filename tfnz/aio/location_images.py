@@ -33,7 +33,7 @@ class LocationImages:
     _entry: str
 
     async def images(self, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> list[ImageInfo]:
-        """The images that the node has."""
+        """The images that the node has, without their configurations; `image` tells one."""
         return expect(ImageList, await self._request(ListImages(), "a list of images", timeout_s)).images
 
     async def image(self, name: str, *, timeout_s: float | None = REQUEST_TIMEOUT_S) -> ImageInfo:

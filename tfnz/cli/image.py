@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
+import msgspec
 
+from tfnz.protocol.messages import ImageInfo
 from tfnz.protocol.sizes import format_size
 
 from .archives import import_with_progress
@@ -64,7 +67,7 @@ def import_(settings: Settings, path: str, name: str | None, as_json: bool) -> N
     name="ls",
     epilog="""\b
 An image with several names has a line for each. --json prints an array of objects with the keys digest, names,
-size_bytes, created_s (seconds since 1970), layers (how many) and config.
+size_bytes, created_s (seconds since 1970) and layers (how many).
 """,
 )
 @json_option
@@ -76,7 +79,7 @@ def list_(settings: Settings, as_json: bool) -> None:
     with settings.open() as location:
         images = location.images()
     if as_json:
-        print_json(images)
+        print_json([_without_config(found) for found in images])
         return
     rows = [
         (
@@ -113,3 +116,7 @@ def remove(settings: Settings, names: tuple[str, ...], as_json: bool) -> None:
                 click.echo(name)
     if as_json:
         print_json({"removed": list(names)})
+
+
+def _without_config(found: ImageInfo) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(found).items() if name != "config"}

@@ -381,6 +381,8 @@ class ProcessDone(Struct, frozen=True, tag="process.done"):
 
 
 class ImageInfo(Struct, frozen=True):
+    """An image; `config` is empty in lists of all."""
+
     digest: str
     names: list[str]
     size_bytes: int

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfnz.protocol.errors import Disconnected, ImageInUse, QuotaExceeded
 from tfnz.protocol.messages import (
@@ -55,7 +55,7 @@ async def import_archive(node: Node, session: Session, request: ImportImage) -> 
             source.stop()
         records = [node.catalogue.add(record) for record in result.images]
     await _delete_unused_layers(node)
-    return ImageList([_describe(record) for record in records])
+    return ImageList([_describe(record, describe_config(record.config)) for record in records])
 
 
 async def _feed(running: ImageImport, source: Source) -> None:
@@ -85,11 +85,13 @@ def _counted(node: Node, account: str) -> Iterator[None]:
 
 
 async def list_all(node: Node, session: Session, request: ListImages) -> ImageList:
-    return ImageList([_describe(record) for record in node.catalogue.images()])
+    """All images, without their configurations, which may be large."""
+    return ImageList([_describe(record, {}) for record in node.catalogue.images()])
 
 
 async def inspect(node: Node, session: Session, request: InspectImage) -> ImageList:
-    return ImageList([_describe(find_image(node, request.image))])
+    image = find_image(node, request.image)
+    return ImageList([_describe(image, describe_config(image.config))])
 
 
 async def remove(node: Node, session: Session, request: RemoveImage) -> Done:
@@ -119,12 +121,12 @@ async def _delete_unused_layers(node: Node) -> None:
     )
 
 
-def _describe(record: ImageRecord) -> ImageInfo:
+def _describe(record: ImageRecord, config: dict[str, Any]) -> ImageInfo:
     return ImageInfo(
         digest=record.digest,
         names=record.names,
         size_bytes=record.size_bytes,
         created_s=record.created_s,
         layers=len(record.layers),
-        config=describe_config(record.config),
+        config=config,
     )

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from tfnz.protocol.errors import ImageNotFound, InternalError, InvalidArgument
+from tfnz.protocol.errors import ImageNotFound, InternalError, InvalidArgument, NoCapacity
 from tfnz_node.images.names import is_digest, parse_digest_prefix, parse_name
-from tfnz_node.images.record import ImageRecord
+from tfnz_node.images.record import ImageRecord, check_size
 from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.store.base import Store
 
 KIND = "image"
+#: All of them are told of in one answer, with their names, which has to fit a frame.
+MAX_IMAGES = 4096
+MAX_NAMES = 16384
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -51,6 +54,10 @@ class Catalogue:
         """Remember an image whose layers are stored; its names move here from the images that had them.
 
         An image that is known already keeps its other names. Returns the record as it is now.
+
+        Raises:
+            ImageInvalid: with those it is too much to be remembered.
+            NoCapacity: there are as many images, or names, as there may be.
         """
         for layer in record.layers:
             if not self.layer_path(layer).is_dir():
@@ -58,6 +65,13 @@ class Catalogue:
         known = self._records.get(record.digest)
         names = list(dict.fromkeys([*(known.names if known else []), *map(parse_name, record.names)]))
         record = msgspec.structs.replace(record, names=names)
+        check_size(record)
+        if known is None and len(self._records) >= MAX_IMAGES:
+            raise NoCapacity(f"this node has {len(self._records)} images, as many as it may: remove some")
+        if len(self._by_name.keys() | names) > MAX_NAMES:
+            raise NoCapacity(
+                f"this node's images have {len(self._by_name)} names, and may have {MAX_NAMES}: remove some"
+            )
         losers = {self._by_name[name] for name in names if name in self._by_name} - {record.digest}
         self._save(
             *(_without_names(self._records[digest], set(names)) for digest in sorted(losers)),

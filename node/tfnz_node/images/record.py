@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from tfnz.protocol.errors import ImageInvalid
+
+#: What is remembered of one image. All of an archive are told of in one answer, which has to fit a frame.
+MAX_RECORD_BYTES = 128 * 1024
+
 
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How an image wants its containers started; every value has been checked."""
@@ -35,3 +40,13 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_s: float
     """When it was imported here, in seconds since 1970."""
     config: ImageConfig
+
+
+def check_size(record: ImageRecord) -> None:
+    """Raises ImageInvalid when it is too much to be remembered."""
+    size = len(msgspec.json.encode(record))
+    if size > MAX_RECORD_BYTES:
+        raise ImageInvalid(
+            f"the configuration and the names of image {record.digest} have {size} bytes, and this node remembers "
+            f"{MAX_RECORD_BYTES} of an image: make them shorter"
+        )

@@ -32,7 +32,7 @@ from tfnz_node.images.layers import LayerStore, StoredLayer, storage_error
 from tfnz_node.images.limits import Budget, ImportLimits, exceeded
 from tfnz_node.images.oci_layout import find_oci_images, is_oci_layout
 from tfnz_node.images.planned import PlannedImage
-from tfnz_node.images.record import ImageRecord
+from tfnz_node.images.record import ImageRecord, check_size
 from tfnz_node.kernel.remove_tree import remove_tree
 
 
@@ -162,6 +162,7 @@ def _store(
         created_s=time.time(),
         config=parsed.config,
     )
+    check_size(record)
     return record, layers
 
 

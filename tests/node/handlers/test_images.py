@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.node.gateway.fake_client import settle
 from tests.node.handlers import fake_node
 from tests.node.handlers.fake_node import DIGEST, FakeNode
 from tfnz.protocol.errors import DiskFull, ErrorInfo, ImageInUse, ImageInvalid, ImageNotFound, QuotaExceeded
+from tfnz.protocol.frames import encode
 from tfnz.protocol.messages import (
     ContainerCreated,
     ContainerEnded,
@@ -25,6 +27,7 @@ from tfnz.protocol.messages import (
     ImportImage,
     InspectImage,
     ListImages,
+    NodeEnvelope,
     RemoveImage,
     Reply,
     SpawnContainer,
@@ -33,8 +36,9 @@ from tfnz.protocol.messages import (
 )
 from tfnz_node.handlers.images import IMPORTS_PER_ACCOUNT
 from tfnz_node.images import importer
+from tfnz_node.images.catalogue import MAX_IMAGES, MAX_NAMES
 from tfnz_node.images.limits import ImportLimits
-from tfnz_node.images.record import ImageConfig, ImageRecord
+from tfnz_node.images.record import MAX_RECORD_BYTES, ImageConfig, ImageRecord
 from tfnz_node.images.worker import ImportResult
 
 pytestmark = pytest.mark.asyncio
@@ -59,7 +63,27 @@ NEW = ImageRecord(
 
 async def test_images_are_listed_for_everybody(fake: FakeNode) -> None:
     for client in (fake.client(), fake.client("b1", "b")):
-        assert await client.call(ListImages()) == ImageList([BUSYBOX])
+        assert await client.call(ListImages()) == ImageList([msgspec.structs.replace(BUSYBOX, config={})])
+
+
+async def test_a_list_has_room_for_as_many_images_as_there_may_be(
+    fake: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in their configurations, and however long their names are."""
+    config = ImageConfig(cmd=["x" * 65000])
+    names = [f"{number:0255}" for number in range(MAX_NAMES // MAX_IMAGES)]
+    images = [
+        msgspec.structs.replace(NEW, digest=f"sha256:{number:064}", names=names, config=config)
+        for number in range(MAX_IMAGES)
+    ]
+    monkeypatch.setattr(fake.catalogue, "images", lambda: images)
+    listed = await fake.client().call(ListImages())
+    assert isinstance(listed, ImageList) and len(listed.images) == MAX_IMAGES
+
+
+async def test_an_answer_has_room_for_all_that_one_archive_holds() -> None:
+    image = msgspec.structs.replace(BUSYBOX, names=[], config={"Cmd": ["x" * MAX_RECORD_BYTES]})
+    encode(NodeEnvelope(1, 1, Reply(1, ImageList([image] * ImportLimits().images))))
 
 
 @pytest.mark.parametrize("name", ["busybox", "busybox:latest", DIGEST, DIGEST[7:19]])

@@ -10,9 +10,10 @@ import pytest
 
 from tests.node.images.archives import Tar
 from tests.node.images.storage import Storage
-from tfnz.protocol.errors import ImageNotFound, InternalError, InvalidArgument
+from tfnz.protocol.errors import ImageInvalid, ImageNotFound, InternalError, InvalidArgument, NoCapacity
+from tfnz_node.images import catalogue as catalogue_module
 from tfnz_node.images.catalogue import Catalogue
-from tfnz_node.images.record import ImageConfig, ImageRecord
+from tfnz_node.images.record import MAX_RECORD_BYTES, ImageConfig, ImageRecord
 from tfnz_node.store.base import StoreFull
 from tfnz_node.store.memory import MemoryStore
 
@@ -123,6 +124,25 @@ def test_what_the_store_has_no_room_for_is_not_there(
     assert catalogue.images() == Catalogue(store, storage.root).images() == [old]
     assert catalogue.find("app") == old
     assert catalogue.find("app:2") is None
+
+
+def test_a_node_has_so_many_images_and_names(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue_module, "MAX_IMAGES", 2)
+    monkeypatch.setattr(catalogue_module, "MAX_NAMES", 3)
+    catalogue.add(record("1", "a", "b"))
+    catalogue.add(record("2", "c"))
+    with pytest.raises(NoCapacity, match="this node has 2 images, as many as it may: remove some"):
+        catalogue.add(record("3"))
+    with pytest.raises(NoCapacity, match="this node's images have 3 names, and may have 3: remove some"):
+        catalogue.add(record("2", "d"))
+    assert catalogue.add(record("2", "a")).names == ["c:latest", "a:latest"]
+
+
+def test_the_names_of_an_image_do_not_grow_without_end(catalogue: Catalogue) -> None:
+    catalogue.add(record("1", *(f"{number:0250}" for number in range(500))))
+    with pytest.raises(ImageInvalid, match=f"this node remembers {MAX_RECORD_BYTES} of an image"):
+        catalogue.add(record("1", *(f"{number:0249}" for number in range(500))))
+    assert len(catalogue.images()[0].names) == 500
 
 
 def test_an_image_imported_again_keeps_its_other_names(catalogue: Catalogue) -> None:

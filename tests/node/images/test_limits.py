@@ -17,6 +17,7 @@ from tests.node.images.archives import Tar, docker_files, new_layout, pack
 from tests.node.images.storage import Storage
 from tfnz.protocol.errors import ImageInvalid
 from tfnz_node.images.limits import ImportLimits
+from tfnz_node.images.record import MAX_RECORD_BYTES
 from tfnz_node.images.worker import Answer, Arguments
 
 MIB = 1 << 20
@@ -114,6 +115,18 @@ def test_more_names_than_anybody_needs_are_refused(storage: Storage) -> None:
         storage.load(archive, limits=ImportLimits(names=5))
     assert storage.layers() == []
     assert len(storage.load(archive, limits=ImportLimits(names=6)).images) == 2
+
+
+def test_a_configuration_that_is_too_much_to_be_remembered_is_refused(storage: Storage) -> None:
+    long = "x" * 60_000
+    archive = pack(
+        docker_files(
+            [Tar().file("a").bytes()], config={"Cmd": [long], "Env": [f"A={long}"], "Labels": {"a": long}}
+        )
+    )
+    with pytest.raises(ImageInvalid, match=f"this node remembers {MAX_RECORD_BYTES} of an image"):
+        storage.load(archive)
+    assert storage.layers() == []
 
 
 def test_a_full_disk_is_told_from_a_bad_archive(tmp_path: Path) -> None:
