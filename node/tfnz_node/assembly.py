@@ -134,7 +134,8 @@ async def start_node(
         executor=executor,
         ledger=ledger,
     )
-    await sweep_layers(node.catalogue, keeping.estate)
+    stack.push_async_callback(node.catalogue.close)
+    sweep_layers(node.catalogue, keeping.estate)
     stack.push_async_callback(pool.close)
     endpoint = await stack.enter_async_context(
         gateway(config, node, Accounts(store), keys, failed=failed, embedded=embedded, keeping=keeping)
@@ -219,9 +220,9 @@ def sweep_storage(storage: Storage, estate: Estate) -> None:
     storage.sweep()
 
 
-async def sweep_layers(catalogue: Catalogue, estate: Estate) -> None:
+def sweep_layers(catalogue: Catalogue, estate: Estate) -> None:
     """Remove the layers that nobody uses, neither an image nor a container that goes on."""
-    await catalogue.delete_unused_layers(layer for left in estate.living() for layer in left.spec.layers)
+    catalogue.discard_unused_layers(layer for left in estate.living() for layer in left.spec.layers)
 
 
 async def open_network(

@@ -388,5 +388,6 @@ async def test_layers_of_containers_that_go_on_stay(tmp_path: Path) -> None:
         record = records.ContainerRecord(id=stage, session="s", slot=1, pid=1, stage=stage, fds=())
         fds = dict.fromkeys(("control", "pid", "user", "net"), -1)
         estate.containers[stage] = Left(record, replace(SPEC, layers=[layer]), fds)
-    await sweep_layers(catalogue, estate)
+    sweep_layers(catalogue, estate)
+    await catalogue.close()
     assert [layer.exists() for layer in layers] == [True, True, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,10 @@ import msgspec
 from tfnz.protocol.errors import ImageNotFound, InternalError, InvalidArgument, NoCapacity
 from tfnz_node.images.names import is_digest, parse_digest_prefix, parse_name
 from tfnz_node.images.record import ImageRecord, check_size
-from tfnz_node.kernel.remove_tree import remove_tree
+from tfnz_node.images.trash import Trash
 from tfnz_node.store.base import Store
+
+log = logging.getLogger(__name__)
 
 KIND = "image"
 #: All of them are told of in one answer, with their names, which has to fit a frame.
@@ -35,9 +38,13 @@ class Catalogue:
 
     Methods belong to the event loop's thread; only deletion of files happens elsewhere. Layers are deleted when no
     image has them, and never while an import is under way, which may be counting on one.
+
+    Attributes:
+        trash: where deletion happens.
     """
 
     def __init__(self, store: Store, root: Path) -> None:
+        self.trash = Trash()
         self._store = store
         self._root = root
         self._imports = 0
@@ -160,31 +167,47 @@ class Catalogue:
             self._imports -= 1
 
     async def delete_unused_layers(self, in_use: Iterable[Path]) -> int:
-        """Delete layers that no image has, also those of imports that were cut off; return how many.
+        """Discard layers as `discard_unused_layers` does, wait until they are deleted, and return how many.
+
+        Deletion goes on when the caller is cancelled.
+        """
+        deletions = self.discard_unused_layers(in_use)
+        if deletions:
+            await asyncio.wait(deletions)
+        return len(deletions)
+
+    def discard_unused_layers(self, in_use: Iterable[Path]) -> list[asyncio.Task[None]]:
+        """Begin to delete layers that no image has, also those of imports that were cut off; return what does it.
 
         While an import is under way nothing happens; call it again when one ends.
 
         Args:
             in_use: those of containers, which stay: their image may be missing from the store, if that was lost.
         """
-        trash = self._set_aside_unused_layers({path.name for path in in_use})
-        for path in trash:
-            await asyncio.to_thread(remove_tree, path)
-        return len(trash)
-
-    def _set_aside_unused_layers(self, in_use: set[str]) -> list[Path]:
-        """Move unused layers to tmp/, where a restarted node deletes whatever it finds."""
         if self._imports:
             return []
-        used = in_use.union(*(record.layers for record in self._records.values()))
-        layers, trash = self._root / "layers", self._root / "tmp"
+        used = {path.name for path in in_use}.union(*(record.layers for record in self._records.values()))
+        layers = self._root / "layers"
+        unused = [path for path in layers.iterdir() if path.name not in used] if layers.exists() else []
+        return [self.trash.discard(path) for path in self._set_aside(unused)]
+
+    def _set_aside(self, layers: list[Path]) -> list[Path]:
+        """Move layers to tmp/: what is half deleted must not be found, and what stays is deleted by the next daemon."""
         moved = []
-        for path in sorted(layers.iterdir()) if layers.exists() else []:
-            if path.name not in used:
-                trash.mkdir(exist_ok=True)
-                os.rename(path, target := trash / f"layer-{uuid.uuid4().hex}")
+        for path in layers:
+            target = self._root / "tmp" / f"layer-{uuid.uuid4().hex}"
+            try:
+                target.parent.mkdir(exist_ok=True)
+                path.rename(target)
+            except OSError:
+                log.exception("layer %s could not be set aside, and stays for now", path.name)
+            else:
                 moved.append(target)
         return moved
+
+    async def close(self) -> None:
+        """Return when no layer is being deleted any more."""
+        await self.trash.close()
 
     def _find_named(self, reference: str) -> ImageRecord | None:
         try:

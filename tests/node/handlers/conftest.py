@@ -30,3 +30,4 @@ async def fake(tmp_path: Path) -> AsyncIterator[FakeNode]:
         yield fake
         await asyncio.gather(*(container.end(Cause.DESTROYED) for container in fake.registry))
         await asyncio.gather(*fake.node.tasks)
+        await fake.catalogue.close()

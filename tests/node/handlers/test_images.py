@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.node.handlers.fake_node import DIGEST, FakeNode
 from tfnz.protocol.errors import DiskFull, ErrorInfo, ImageInUse, ImageInvalid, ImageNotFound, QuotaExceeded
 from tfnz.protocol.frames import encode
 from tfnz.protocol.messages import (
+    Cancel,
     ContainerCreated,
     ContainerEnded,
     Credit,
@@ -35,7 +37,7 @@ from tfnz.protocol.messages import (
     Streams,
 )
 from tfnz_node.handlers.images import IMPORTS_PER_ACCOUNT
-from tfnz_node.images import importer
+from tfnz_node.images import importer, trash
 from tfnz_node.images.catalogue import MAX_IMAGES, MAX_NAMES
 from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.record import MAX_RECORD_BYTES, ImageConfig, ImageRecord
@@ -133,6 +135,31 @@ async def test_layers_of_a_container_stay_without_its_image(fake: FakeNode) -> N
     assert await fake.client("a2").call(RemoveImage("other")) == Done()
     assert not unused.exists()
     assert fake.catalogue.layer_path(fake_node.LAYER).exists()
+
+
+async def test_a_removal_that_is_given_up_is_seen_through(
+    fake: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for digit in "123":
+        fake.catalogue.layer_path(digit * 64).mkdir()
+    loop, reached, gate = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    deleted: list[Path] = []
+
+    def delete(path: Path) -> None:
+        loop.call_soon_threadsafe(reached.set)
+        gate.wait()
+        deleted.append(path)
+
+    monkeypatch.setattr(trash, "remove_tree", delete)
+    client = fake.client()
+    number = client.post(RemoveImage("busybox"))
+    await reached.wait()
+    client.send(Cancel(number))
+    await settle()
+    deletions = list(fake.catalogue.trash._deletions)
+    gate.set()
+    await asyncio.gather(*deletions)
+    assert len(deleted) == 4
 
 
 async def test_one_of_two_names_may_go_while_the_image_is_in_use(fake: FakeNode) -> None:
