@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfnz.protocol.errors import Disconnected, ImageInUse, QuotaExceeded
@@ -41,20 +42,23 @@ async def import_archive(node: Node, session: Session, request: ImportImage) -> 
     source = session.input(request.stream)
     if source is None:
         raise Disconnected("the session has ended")
-    with _counted(node, session.account), node.catalogue.importing():
+    with _counted(node, session.account):
         running = await start_import(node.host.storage.root, request.name, node.import_limits)
         # One that ends before the archive has refused it: nobody waits for a slow client then.
         running.call_when_ended(source.stop)
         try:
             await _feed(running, source)
-            result = await running.finish()
+            # Not before: what is stored the worker looks at once it has all of the archive.
+            with node.catalogue.importing():
+                result = await running.finish()
+                records = [node.catalogue.add(record) for record in result.images]
         except BaseException:
             await asyncio.shield(running.cancel())
             raise
         finally:
             source.stop()
-        records = [node.catalogue.add(record) for record in result.images]
-    await _delete_unused_layers(node)
+            # Also what others have left to be deleted while it counted on layers, or what it has stored in vain.
+            node.catalogue.discard_unused_layers(_layers_in_use(node))
     return ImageList([_describe(record, describe_config(record.config)) for record in records])
 
 
@@ -111,14 +115,12 @@ async def remove(node: Node, session: Session, request: RemoveImage) -> Done:
     node.catalogue.remove(request.image)
     if removal.deleted is not None:
         await node.host.pool.forget(removal.deleted.digest)
-    await _delete_unused_layers(node)
+    await node.catalogue.delete_unused_layers(_layers_in_use(node))
     return Done()
 
 
-async def _delete_unused_layers(node: Node) -> None:
-    await node.catalogue.delete_unused_layers(
-        layer for container in node.registry for layer in container.spec.layers
-    )
+def _layers_in_use(node: Node) -> Iterator[Path]:
+    return (layer for container in node.registry for layer in container.spec.layers)
 
 
 def _describe(record: ImageRecord, config: dict[str, Any]) -> ImageInfo:

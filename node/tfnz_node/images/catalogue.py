@@ -37,7 +37,7 @@ class Catalogue:
     """All images; the one writer of their records.
 
     Methods belong to the event loop's thread; only deletion of files happens elsewhere. Layers are deleted when no
-    image has them, and never while an import is under way, which may be counting on one.
+    image has them, and never while an import may be counting on one.
 
     Attributes:
         trash: where deletion happens.
@@ -159,7 +159,10 @@ class Catalogue:
 
     @contextmanager
     def importing(self) -> Iterator[None]:
-        """Keep every layer that is stored until the import inside is over and its record added."""
+        """Keep every layer that is stored until the import inside is over and its record added.
+
+        To be entered before a worker is told that it has the whole archive, which it reads before it looks at layers.
+        """
         self._imports += 1
         try:
             yield
@@ -179,7 +182,7 @@ class Catalogue:
     def discard_unused_layers(self, in_use: Iterable[Path]) -> list[asyncio.Task[None]]:
         """Begin to delete layers that no image has, also those of imports that were cut off; return what does it.
 
-        While an import is under way nothing happens; call it again when one ends.
+        While an import may count on one nothing happens; call it again when one ends.
 
         Args:
             in_use: those of containers, which stay: their image may be missing from the store, if that was lost.

@@ -24,6 +24,7 @@ from tfnz.protocol.messages import (
     DestroyContainer,
     Done,
     End,
+    Failure,
     ImageInfo,
     ImageList,
     ImportImage,
@@ -180,6 +181,9 @@ class FakeImport:
         self.cancelled = False
         self.fed = asyncio.Event()
         self.has_ended = False
+        self.finishing = asyncio.Event()
+        self.may_finish = asyncio.Event()
+        self.may_finish.set()
         self._when_ended: Callable[[], None] = lambda: None
 
     async def start(self, root: Path, name: str | None, limits: ImportLimits | None = None) -> FakeImport:
@@ -201,6 +205,8 @@ class FakeImport:
         self._when_ended()
 
     async def finish(self) -> ImportResult:
+        self.finishing.set()
+        await self.may_finish.wait()
         if self.failure is not None:
             raise self.failure
         return ImportResult([NEW], skipped=0)
@@ -281,6 +287,45 @@ async def test_a_refusal_is_told_before_more_is_sent(fake: FakeNode, worker: Fak
     answer = await asyncio.wait_for(client.answer(number), 10)
     assert getattr(answer, "error", None) == ErrorInfo("image_invalid", "this is not an image archive")
     assert Stop(5) in client.heard
+
+
+async def test_an_import_that_nothing_comes_for_does_not_keep_layers(
+    fake: FakeNode, worker: FakeImport
+) -> None:
+    client = fake.client()
+    client.post(ImportImage(5))
+    client.send(Data(5, b"half"))
+    await worker.fed.wait()
+    assert await fake.client("b1", "b").call(RemoveImage("busybox")) == Done()
+    assert not fake.catalogue.layer_path(fake_node.LAYER).exists()
+
+
+async def test_an_import_whose_worker_looks_at_layers_keeps_them(fake: FakeNode, worker: FakeImport) -> None:
+    worker.may_finish.clear()
+    client = fake.client()
+    number = client.post(ImportImage(5))
+    client.send(End(5))
+    await worker.finishing.wait()
+    assert await fake.client("b1", "b").call(RemoveImage("busybox")) == Done()
+    assert fake.catalogue.layer_path(fake_node.LAYER).exists()
+    worker.may_finish.set()
+    assert isinstance(await client.answer(number), Reply)
+    assert fake.catalogue.find("new") is not None
+
+
+async def test_layers_that_were_waited_with_go_also_after_an_import_that_failed(
+    fake: FakeNode, worker: FakeImport
+) -> None:
+    worker.may_finish.clear()
+    client = fake.client()
+    number = client.post(ImportImage(5))
+    client.send(End(5))
+    await worker.finishing.wait()
+    assert await fake.client("b1", "b").call(RemoveImage("busybox")) == Done()
+    worker.failure = ImageInvalid("layer 1 lies")
+    worker.may_finish.set()
+    assert isinstance(await client.answer(number), Failure)
+    assert not fake.catalogue.layer_path(fake_node.LAYER).exists()
 
 
 async def test_a_client_that_cannot_send_it_all_leaves_nothing(fake: FakeNode, worker: FakeImport) -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
+import gzip
+import lzma
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+import zstandard
 
 from tests.node.images.archives import Tar, docker_files, pack, sha256
-from tests.node.images.storage import Storage
+from tests.node.images.storage import InPieces, Storage
 from tfnz.protocol.errors import ImageInvalid, InternalError, InvalidArgument
+from tfnz_node.images.archive import spool
 from tfnz_node.images.importer import import_image, start_import
-from tfnz_node.images.limits import ImportLimits
+from tfnz_node.images.limits import Budget, ImportLimits
 from tfnz_node.images.worker import Arguments
 
 LAYER = Tar().file("large", bytes(range(256)) * 8192).file("small", b"x").bytes()
@@ -100,6 +105,36 @@ async def test_a_cancelled_import_leaves_nothing(storage: Storage) -> None:
     with pytest.raises(InternalError, match=r"ended without an answer \(exit code -9\)"):
         await running.result()
     assert (storage.layers(), left_over(storage)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "pack_up",
+    [
+        bytes,
+        gzip.compress,
+        lambda data: gzip.compress(data) + bytes(512),
+        bz2.compress,
+        lzma.compress,
+        zstandard.ZstdCompressor().compress,
+    ],
+    ids=["plain", "gzip", "padded", "bzip2", "xz", "zstd"],
+)
+def test_an_archive_is_read_to_its_end_before_anything_else(
+    storage: Storage, pack_up: Callable[[bytes], bytes]
+) -> None:
+    """Or the worker would count on layers that are stored while the daemon does not know yet."""
+    ended = False
+    source = InPieces(pack_up(LAYER))
+
+    class Watched:
+        def read(self, size: int, /) -> bytes:
+            nonlocal ended
+            data = source.read(size)
+            ended = not data
+            return data
+
+    spool(Watched(), storage.root / "archive", Budget(ImportLimits()))
+    assert ended
 
 
 @pytest.mark.asyncio
