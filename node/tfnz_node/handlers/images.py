@@ -43,7 +43,9 @@ async def import_archive(node: Node, session: Session, request: ImportImage) -> 
     if source is None:
         raise Disconnected("the session has ended")
     with _counted(node, session.account):
-        running = await start_import(node.host.storage.root, request.name, node.import_limits)
+        running = await start_import(
+            node.host.storage.root, request.name, trash=node.catalogue.trash, limits=node.import_limits
+        )
         # One that ends before the archive has refused it: nobody waits for a slow client then.
         running.call_when_ended(source.stop)
         try:

@@ -10,7 +10,7 @@ import signal
 import sys
 import uuid
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,8 +18,8 @@ import msgspec
 from tfnz.protocol.errors import InternalError, restore_error
 from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.names import parse_name
+from tfnz_node.images.trash import Trash
 from tfnz_node.images.worker import Answer, Arguments, ImportResult
-from tfnz_node.kernel.remove_tree import remove_tree
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,12 @@ MAX_LOG_BYTES = 64 << 10
 class ImageImport:
     """One import under way. Feed it with `write` and `finish`, then await `result`; or `cancel` it."""
 
-    def __init__(self, process: Process, scratch: Path) -> None:
+    def __init__(self, process: Process, scratch: Path, trash: Trash) -> None:
         assert process.stdin is not None
         self.stdin = process.stdin
         self._process = process
         self._scratch = scratch
+        self._trash = trash
         # Reads from the start, so that a worker which fails early is never stuck with its answer.
         self._ended = asyncio.create_task(self._end())
 
@@ -86,7 +87,7 @@ class ImageImport:
         raise restore_error(answer.error)
 
     async def cancel(self) -> None:
-        """End the import, whatever it is doing; nothing of it stays."""
+        """End the import, whatever it is doing; what it has made is deleted later, for that may take long."""
         self._kill()
         await asyncio.shield(self._ended)
 
@@ -99,7 +100,7 @@ class ImageImport:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _end(self) -> bytes:
-        """Collect what the worker says until it and the processes it started have ended, then clean up."""
+        """Collect what the worker says until it and the processes it started have ended."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         try:
@@ -113,18 +114,23 @@ class ImageImport:
             raise
         finally:
             self.stdin.close()
-            await asyncio.shield(asyncio.to_thread(remove_tree, self._scratch))
+        # Most workers have deleted it; this one may have been killed.
+        if self._scratch.exists():
+            self._trash.discard(self._scratch)
         if log:
             logger.error("image import, process %d: %s", self._process.pid, log.decode(errors="replace"))
         return output
 
 
-async def start_import(root: Path, name: str | None, limits: ImportLimits | None = None) -> ImageImport:
+async def start_import(
+    root: Path, name: str | None, *, trash: Trash, limits: ImportLimits | None = None
+) -> ImageImport:
     """Start a worker that waits for an archive.
 
     Args:
         root: The storage's directory, which holds layers/ and tmp/.
         name: What the image is to be called; None keeps the names in the archive.
+        trash: Where goes what a worker leaves that is killed.
         limits: What the import may consume.
 
     Raises:
@@ -156,21 +162,7 @@ async def start_import(root: Path, name: str | None, limits: ImportLimits | None
         # A group of its own, to be ended whole; the terminal's interrupt is not for it either.
         start_new_session=True,
     )
-    return ImageImport(process, scratch)
-
-
-async def import_image(
-    pieces: AsyncIterable[bytes], *, root: Path, name: str | None, limits: ImportLimits | None = None
-) -> ImportResult:
-    """Import an archive that arrives as pieces; see `start_import` and `ImageImport.result`."""
-    running = await start_import(root, name, limits)
-    try:
-        async for piece in pieces:
-            await running.write(piece)
-        return await running.finish()
-    except BaseException:
-        await running.cancel()
-        raise
+    return ImageImport(process, scratch, trash)
 
 
 async def _read_bounded(stream: asyncio.StreamReader, limit: int) -> bytes:

@@ -42,6 +42,7 @@ from tfnz_node.images import importer, trash
 from tfnz_node.images.catalogue import MAX_IMAGES, MAX_NAMES
 from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.record import MAX_RECORD_BYTES, ImageConfig, ImageRecord
+from tfnz_node.images.trash import Trash
 from tfnz_node.images.worker import ImportResult
 
 pytestmark = pytest.mark.asyncio
@@ -186,7 +187,9 @@ class FakeImport:
         self.may_finish.set()
         self._when_ended: Callable[[], None] = lambda: None
 
-    async def start(self, root: Path, name: str | None, limits: ImportLimits | None = None) -> FakeImport:
+    async def start(
+        self, root: Path, name: str | None, *, trash: Trash, limits: ImportLimits | None = None
+    ) -> FakeImport:
         self.name = name
         return self
 

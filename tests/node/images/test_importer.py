@@ -11,7 +11,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -21,10 +22,13 @@ import zstandard
 from tests.node.images.archives import Tar, docker_files, pack, sha256
 from tests.node.images.storage import InPieces, Storage
 from tfnz.protocol.errors import ImageInvalid, InternalError, InvalidArgument
+from tfnz_node.images import trash as trash_module
 from tfnz_node.images.archive import spool
-from tfnz_node.images.importer import import_image, start_import
+from tfnz_node.images.importer import start_import
 from tfnz_node.images.limits import Budget, ImportLimits
-from tfnz_node.images.worker import Arguments
+from tfnz_node.images.trash import Trash
+from tfnz_node.images.worker import Arguments, ImportResult
+from tfnz_node.kernel.remove_tree import remove_tree
 
 LAYER = Tar().file("large", bytes(range(256)) * 8192).file("small", b"x").bytes()
 
@@ -32,6 +36,23 @@ LAYER = Tar().file("large", bytes(range(256)) * 8192).file("small", b"x").bytes(
 async def pieces(archive: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
     for start in range(0, len(archive), size):
         yield archive[start : start + size]
+
+
+async def import_image(
+    pieces: AsyncIterable[bytes], *, root: Path, name: str | None, limits: ImportLimits | None = None
+) -> ImportResult:
+    """Import an archive that arrives as pieces, and delete what is left of it."""
+    trash = Trash()
+    running = await start_import(root, name, trash=trash, limits=limits)
+    try:
+        async for piece in pieces:
+            await running.write(piece)
+        return await running.finish()
+    except BaseException:
+        await running.cancel()
+        raise
+    finally:
+        await trash.close()
 
 
 def left_over(storage: Storage) -> list[Path]:
@@ -62,7 +83,7 @@ async def test_concurrent_imports_of_one_layer(storage: Storage) -> None:
 @pytest.mark.asyncio
 async def test_a_bad_name_is_refused_before_anything_starts(storage: Storage) -> None:
     with pytest.raises(InvalidArgument, match="'A B' is not an image name"):
-        await start_import(storage.root, "A B")
+        await start_import(storage.root, "A B", trash=Trash())
 
 
 @pytest.mark.asyncio
@@ -74,7 +95,7 @@ async def test_a_truncated_archive_is_refused(storage: Storage) -> None:
 
 @pytest.mark.asyncio
 async def test_the_writer_hears_of_a_refusal_while_it_writes(storage: Storage) -> None:
-    running = await start_import(storage.root, "app", ImportLimits(archive_bytes=1000))
+    running = await start_import(storage.root, "app", trash=Trash(), limits=ImportLimits(archive_bytes=1000))
     with pytest.raises(ImageInvalid, match="the limit archive_bytes is 1000"):
         while True:
             await running.write(LAYER)
@@ -84,7 +105,8 @@ async def test_the_writer_hears_of_a_refusal_while_it_writes(storage: Storage) -
 @pytest.mark.asyncio
 async def test_a_stopped_worker_stops_the_writer(storage: Storage) -> None:
     """What has been written and not read is bounded by the pipe and one buffer."""
-    running = await start_import(storage.root, "app")
+    trash = Trash()
+    running = await start_import(storage.root, "app", trash=trash)
     os.kill(running._process.pid, signal.SIGSTOP)
     written = 0
     with pytest.raises(TimeoutError):
@@ -94,17 +116,43 @@ async def test_a_stopped_worker_stops_the_writer(storage: Storage) -> None:
                 written += 65536
     assert written < 1 << 20
     await running.cancel()
+    await trash.close()
     assert left_over(storage) == []
 
 
 @pytest.mark.asyncio
 async def test_a_cancelled_import_leaves_nothing(storage: Storage) -> None:
-    running = await start_import(storage.root, "app")
+    trash = Trash()
+    running = await start_import(storage.root, "app", trash=trash)
     await running.write(LAYER[:500_000])
     await running.cancel()
     with pytest.raises(InternalError, match=r"ended without an answer \(exit code -9\)"):
         await running.result()
+    await trash.close()
     assert (storage.layers(), left_over(storage)) == ([], [])
+
+
+@pytest.mark.asyncio
+async def test_who_cancels_does_not_wait_for_the_deletion(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else that a client has left waits for that, such as its containers."""
+    gate = threading.Event()
+
+    def delete(path: Path) -> None:
+        gate.wait()
+        remove_tree(path)
+
+    monkeypatch.setattr(trash_module, "remove_tree", delete)
+    trash = Trash()
+    running = await start_import(storage.root, "app", trash=trash)
+    while not left_over(storage):
+        await running.write(LAYER[:100_000])
+    await asyncio.wait_for(running.cancel(), 20)
+    assert len(left_over(storage)) == 1
+    gate.set()
+    await trash.close()
+    assert left_over(storage) == []
 
 
 @pytest.mark.parametrize(
@@ -140,7 +188,7 @@ def test_an_archive_is_read_to_its_end_before_anything_else(
 @pytest.mark.asyncio
 async def test_the_end_of_a_worker_is_told(storage: Storage) -> None:
     """Who sends slowly, or nothing more, hears of a refusal all the same."""
-    running = await start_import(storage.root, "app")
+    running = await start_import(storage.root, "app", trash=Trash())
     ended = asyncio.Event()
     running.call_when_ended(ended.set)
     await running.write(b"no archive" * 100)
@@ -155,7 +203,7 @@ async def test_a_worker_that_has_ended_is_not_killed(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By then its number may be that of another process, and of its group."""
-    running = await start_import(storage.root, "app")
+    running = await start_import(storage.root, "app", trash=Trash())
     await running.write(b"no archive" * 100)
     with pytest.raises(ImageInvalid):
         await running.result()
@@ -183,8 +231,9 @@ def test_a_worker_dies_with_the_daemon(storage: Storage) -> None:
         "import asyncio, os, signal, sys\n"
         "from pathlib import Path\n"
         "from tfnz_node.images.importer import start_import\n"
+        "from tfnz_node.images.trash import Trash\n"
         "async def main():\n"
-        "    running = await start_import(Path(sys.argv[1]), None)\n"
+        "    running = await start_import(Path(sys.argv[1]), None, trash=Trash())\n"
         "    await running.write(bytes(10))\n"
         "    print(running._process.pid, flush=True)\n"
         "    await asyncio.Event().wait()\n"
