@@ -170,20 +170,20 @@ def parse_signal(name: str) -> int:
 
 
 async def start(node: Node, session: Session, request: StartContainer) -> Done:
-    await _see_through(node.container(session, request.container).start())
+    await see_through(node.container(session, request.container).start())
     return Done()
 
 
 async def reboot(node: Node, session: Session, request: RebootContainer) -> Done:
     container = node.container(session, request.container)
-    await _see_through(container.reboot(reset_filesystem=request.reset_filesystem))
+    await see_through(container.reboot(reset_filesystem=request.reset_filesystem))
     return Done()
 
 
-async def _see_through(change: Coroutine[Any, Any, None]) -> None:
-    """A client that gives up must not leave its container halfway: the change goes on without it."""
+async def see_through(change: Coroutine[Any, Any, None]) -> None:
+    """A client that gives up must not leave anything halfway: the change goes on without it."""
     changing = asyncio.ensure_future(change)
-    # The container itself tells of a change that fails, whoever is still there to hear the answer.
+    # A container itself tells of a change that fails, whoever is still there to hear the answer.
     changing.add_done_callback(lambda done: done.cancelled() or done.exception())
     await asyncio.shield(changing)
 

@@ -23,7 +23,7 @@ from tfnz_node.core.flow import SinkStopped, Source
 from tfnz_node.gateway.session import Session
 from tfnz_node.images.record import ImageRecord
 
-from .containers import find_image
+from .containers import find_image, see_through
 from .context import Node
 from .describe import describe_config
 
@@ -116,9 +116,16 @@ async def remove(node: Node, session: Session, request: RemoveImage) -> Done:
             raise ImageInUse(f"image {request.image!r} is in use by {containers}: end what uses it first")
     node.catalogue.remove(request.image)
     if removal.deleted is not None:
-        await node.host.pool.forget(removal.deleted.digest)
-    await node.catalogue.delete_unused_layers(_layers_in_use(node))
+        await see_through(_clear(node, removal.deleted))
     return Done()
+
+
+async def _clear(node: Node, image: ImageRecord) -> None:
+    """Delete what is there of an image that is nobody's any more: roots made in advance, and then layers."""
+    try:
+        await node.host.pool.forget(image.digest)
+    finally:
+        await node.catalogue.delete_unused_layers(_layers_in_use(node))
 
 
 def _layers_in_use(node: Node) -> Iterator[Path]:

@@ -164,6 +164,31 @@ async def test_a_removal_that_is_given_up_is_seen_through(
     assert len(deleted) == 4
 
 
+async def test_a_removal_that_is_given_up_early_is_seen_through_too(
+    fake: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Roots that the pool has of the image must go with its layers, or the next to import it would get them."""
+    reached, gate = asyncio.Event(), asyncio.Event()
+    forget = fake.pool.forget
+
+    async def forget_slowly(image: str) -> None:
+        reached.set()
+        await gate.wait()
+        await forget(image)
+
+    monkeypatch.setattr(fake.pool, "forget", forget_slowly)
+    client = fake.client()
+    number = client.post(RemoveImage("busybox"))
+    await reached.wait()
+    client.send(Cancel(number))
+    await settle()
+    assert fake.catalogue.layer_path(fake_node.LAYER).exists()
+    gate.set()
+    await settle()
+    assert fake.pool.forgotten == [DIGEST]
+    assert not fake.catalogue.layer_path(fake_node.LAYER).exists()
+
+
 async def test_one_of_two_names_may_go_while_the_image_is_in_use(fake: FakeNode) -> None:
     fake.add_image("box")
     await fake.client().call(SpawnContainer("busybox", Streams()))
