@@ -16,6 +16,7 @@ from functools import partial
 from importlib import import_module
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import NoReturn
 
 import zmq.asyncio
 
@@ -81,23 +82,50 @@ WORKERS = 8
 LAUNCHERS = 6
 
 
+#: How long questions for names go unanswered after they could not be.
+RESOLVER_RETRY_S = 5.0
+
 Failed = Callable[[BaseException], None]
+Leave = Callable[[BaseException], NoReturn]
 
 
 async def start_node(
-    config: NodeConfig, stack: contextlib.AsyncExitStack, *, failed: Failed, embedded: bool
+    config: NodeConfig,
+    stack: contextlib.AsyncExitStack,
+    *,
+    failed: Failed,
+    leave: Leave,
+    embedded: bool,
 ) -> str:
     """Start everything; `stack` ends it. Returns the endpoint for users of this machine.
 
     Args:
         failed: called when a part of the node ends by itself, so that the node is of no more use.
+        leave: called when the node cannot be started, and has found what a former daemon has left. It ends this process
+            as if it had been killed: whatever `stack` would end, or a task that is cancelled, containers may live by.
 
     Raises:
         TfnzError, ToolFailed, StoreError, KeyDamaged, OSError: the node cannot be started on this host.
     """
+    keeping = Keeping()
+    try:
+        return await _start(config, stack, keeping, failed=failed, embedded=embedded)
+    except BaseException as exc:
+        if keeping.has_found:
+            leave(exc)
+        raise
+
+
+async def _start(
+    config: NodeConfig,
+    stack: contextlib.AsyncExitStack,
+    keeping: Keeping,
+    *,
+    failed: Failed,
+    embedded: bool,
+) -> str:
     data_dir = config.data_dir
     stack.callback(os.close, lock_data_dir(data_dir))
-    keeping = Keeping()
     stack.callback(keeping.close)
     executor = stack.enter_context(open_workers(WORKERS, "work"))
     asyncio.get_running_loop().set_default_executor(open_workers(LAUNCHERS, "launch"))
@@ -142,8 +170,8 @@ async def start_node(
     )
     keeping.serves()
     # Not before: those who were here before the daemon come first.
-    if keeping.open_resolver is not None:
-        await keeping.open_resolver()
+    if keeping.start_resolver is not None:
+        await keeping.start_resolver()
     pool.start()
     return endpoint
 
@@ -156,7 +184,7 @@ class Keeping:
         self.ledger = Ledger()
         self.sessions: SessionBook = NoBook()
         self.estate = Estate()
-        self.open_resolver: Callable[[], Awaitable[None]] | None = None
+        self.start_resolver: Callable[[], Awaitable[None]] | None = None
         self._client: KeeperClient | None = None
         self._serves = False
 
@@ -177,15 +205,20 @@ class Keeping:
         """The keeper's process id, if there is one."""
         return None if self._client is None else self._client.pid
 
+    @property
+    def has_found(self) -> bool:
+        """Whether a former daemon has left something that does not go on yet."""
+        return self._client is not None and bool(self._client.found)
+
     def serves(self) -> None:
         """What was found goes on. From now on, an end of ours that is no accident is the end of everything."""
+        if (client := self._client) is not None:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(client.fileno(), client.listen, self._lost, self.ledger.lose)
+            client.found.clear()
         self._serves = True
         # Containers have of it what they need; the rest, such as the files that others began with, may go with them.
         self.estate = Estate()
-        if (client := self._client) is not None:
-            client.found.clear()
-            loop = asyncio.get_running_loop()
-            loop.add_reader(client.fileno(), client.listen, self._lost, self.ledger.lose)
 
     def _lost(self) -> None:
         assert self._client is not None
@@ -193,13 +226,11 @@ class Keeping:
         self.ledger.give_up()
 
     def close(self) -> None:
-        """A daemon that could not begin leaves to the next one what it has found."""
-        if self._client is not None:
-            if self._serves:
-                with contextlib.suppress(RuntimeError):  # the loop is closed already
-                    asyncio.get_running_loop().remove_reader(self._client.fileno())
-            if self._serves or not self._client.found:
-                self.keeper.close()
+        """Have everything forgotten."""
+        if self._client is not None and self._serves:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                asyncio.get_running_loop().remove_reader(self._client.fileno())
+        self.keeper.close()
 
 
 def sweep_slots(cgroups: Cgroups, estate: Estate) -> None:
@@ -247,15 +278,46 @@ async def open_network(
     stack.callback(executor.shutdown)
     monitor = Monitor(links, executor)
     stack.push_async_callback(monitor.close)
-    keeping.open_resolver = partial(open_resolver, config, network, links, stack)
+    keeping.start_resolver = partial(start_resolver, config, network, links, stack)
     log.info("containers have addresses of %s", links.lan.network)
     return network
 
 
-async def open_resolver(
+async def start_resolver(
     config: NodeConfig, network: Network, links: RoutedLinks, stack: contextlib.AsyncExitStack
 ) -> None:
-    """Who answers containers' questions for names: in a namespace of its own, on a wire as containers have it."""
+    """Have containers' questions for names answered: from when this returns, or as soon as the host has room for it.
+
+    What they have besides, such as those that have just been taken over, must not end for want of it.
+    """
+    tried = asyncio.Event()
+    answering = asyncio.create_task(_answer_names(partial(resolving, config, network, links), tried))
+    stack.push_async_callback(_cancel, answering)
+    await tried.wait()
+
+
+async def _answer_names(
+    resolving: Callable[[], contextlib.AbstractAsyncContextManager[None]], tried: asyncio.Event
+) -> None:
+    while True:
+        try:
+            async with resolving():
+                tried.set()
+                await asyncio.Event().wait()  # until it is cancelled
+        except Exception as exc:
+            fault = None if isinstance(exc, OSError) else exc
+            log.error("containers' questions for names are not answered yet: %s", exc, exc_info=fault)
+        tried.set()
+        await asyncio.sleep(RESOLVER_RETRY_S)
+
+
+@contextlib.asynccontextmanager
+async def resolving(config: NodeConfig, network: Network, links: RoutedLinks) -> AsyncIterator[None]:
+    """Who answers containers' questions for names: in a namespace of its own, on a wire as containers have it.
+
+    Raises:
+        OSError: the host has no room for it.
+    """
     # It takes its time, and those who are here already are not to wait for it.
     await asyncio.to_thread(import_module, "tfnz_node.resolver.server")
     from .resolver.server import serving
@@ -263,10 +325,17 @@ async def open_resolver(
 
     address = links.lan.resolver
     netns = await asyncio.to_thread(make_netns)
-    stack.callback(os.close, netns)
-    await asyncio.to_thread(links.connect, address, netns)
-    upstream = Upstream([str(server) for server in config.resolvers])
-    await stack.enter_async_context(serving(address, netns, network, upstream))
+    try:
+        await asyncio.to_thread(links.connect, address, netns)
+        try:
+            upstream = Upstream([str(server) for server in config.resolvers])
+            async with serving(address, netns, network, upstream):
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # the end of all links has it as well
+                await asyncio.to_thread(links.disconnect, address)
+    finally:
+        os.close(netns)
 
 
 def find_free_network(

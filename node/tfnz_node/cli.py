@@ -19,16 +19,11 @@ from tfnz.protocol.errors import StartFailed, TfnzError
 
 from .accounts import Accounts
 from .config import ConfigError, NodeConfig, find_config
-from .daemon import run_daemon
-from .kernel.tools import ToolFailed
-from .keys import IDENTITY_FILE, SEAL_FILE, KeyDamaged, load_keys
+from .daemon import HOST_ERRORS, run_daemon
+from .keys import IDENTITY_FILE, SEAL_FILE, load_keys
 from .loop_watch import watch_loops
 from .notify import tell_parent_failed
-from .store.base import StoreError
 from .store.sqlite import open_store
-
-#: What can be wrong with a host or its files: told in one line, without a traceback.
-HOST_ERRORS = (TfnzError, ConfigError, StoreError, KeyDamaged, ToolFailed, OSError)
 
 
 class Fatal(click.ClickException):

@@ -11,15 +11,22 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-from tfnz.protocol.errors import InternalError
+from tfnz.protocol.errors import InternalError, TfnzError
 
 from .assembly import start_node
-from .config import NodeConfig
+from .config import ConfigError, NodeConfig
 from .kernel.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+from .kernel.tools import ToolFailed
+from .keys import KeyDamaged
 from .notify import notify_systemd, tell_parent_ready
+from .store.base import StoreError
 
 log = logging.getLogger(__name__)
+
+#: What can be wrong with a host or its files: told in one line, without a traceback.
+HOST_ERRORS = (TfnzError, ConfigError, StoreError, KeyDamaged, ToolFailed, OSError)
 
 
 def run_daemon(config: NodeConfig, *, embedded: bool) -> None:
@@ -82,7 +89,7 @@ async def _serve(config: NodeConfig, *, embedded: bool) -> None:
     if embedded:
         loop.add_reader(sys.stdin.fileno(), _watch_parent, stop)
     async with contextlib.AsyncExitStack() as stack:
-        endpoint = await start_node(config, stack, failed=fail, embedded=embedded)
+        endpoint = await start_node(config, stack, failed=fail, leave=_leave, embedded=embedded)
         log.info("the node is ready on %s", endpoint)
         notify_systemd("READY=1")
         if embedded:
@@ -98,6 +105,17 @@ def _step_aside() -> None:
     """Leave everything to the next daemon, as if this one had been killed; without a keeper that is the end of it."""
     log.info("the node steps aside")
     os._exit(0)
+
+
+def _leave(exc: BaseException) -> NoReturn:
+    """The same for one that could not begin: nothing is undone, since others may live by it."""
+    fault = None if isinstance(exc, HOST_ERRORS) else exc
+    log.error(
+        "the node cannot start, and leaves its containers to the next daemon: %s\nTry: tfnz-node doctor",
+        exc,
+        exc_info=fault,
+    )
+    os._exit(1)
 
 
 def _watch_parent(stop: asyncio.Event) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import os
 import socket
 import stat
 import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import cast
 
@@ -47,9 +49,11 @@ from tfnz.protocol.messages import (
     Streams,
     Welcome,
 )
+from tfnz_node import assembly
 from tfnz_node.accounts import Accounts
 from tfnz_node.assembly import Keeping, gateway, make_node, sweep_layers, sweep_storage
 from tfnz_node.config import NodeConfig
+from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.base import MemoryFirewall
 from tfnz_node.gateway.book import SessionRecord
 from tfnz_node.gateway.zap import Authenticator
@@ -61,6 +65,8 @@ from tfnz_node.init_binary import find_keeper
 from tfnz_node.keeper.client import KeeperClient, open_keeper
 from tfnz_node.keys import load_keys
 from tfnz_node.links.base import NoLinks
+from tfnz_node.links.routed import RoutedLinks
+from tfnz_node.resolver import server
 from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.pool import Pool
 from tfnz_node.storage.base import Storage
@@ -367,6 +373,59 @@ async def test_what_was_taken_over_is_not_kept_for_ever(tmp_path: Path) -> None:
     assert isinstance(keeping.keeper, KeeperClient) and keeping.keeper.found == []
     keeping.close()
     open_keeper(tmp_path, find_keeper(), 60.0).close()
+
+
+class ResolverLinks:
+    """Links to which the resolver alone is connected."""
+
+    lan = Lan(IPv4Network("10.200.0.0/16"))
+
+    def __init__(self) -> None:
+        self.connected: dict[IPv4Address, int] = {}
+
+    def connect(self, address: IPv4Address, netns_fd: int) -> None:
+        self.connected[address] = netns_fd
+
+    def disconnect(self, address: IPv4Address) -> None:
+        del self.connected[address]
+
+
+async def test_a_node_serves_without_answers_for_names_until_the_host_has_room_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A daemon that ended for want of a resolver would take all containers along."""
+    made: list[int] = []
+    served = asyncio.Event()
+
+    def make_netns() -> int:
+        if not made:
+            made.append(-1)
+            raise OSError(errno.ENOSPC, "no more namespaces")
+        made.append(os.open("/dev/null", os.O_RDONLY))
+        return made[-1]
+
+    @asynccontextmanager
+    async def serving(address: IPv4Address, netns_fd: int, *_: object) -> AsyncIterator[None]:
+        assert links.connected == {address: netns_fd}
+        served.set()
+        yield
+
+    monkeypatch.setattr(assembly, "make_netns", make_netns)
+    monkeypatch.setattr(assembly, "RESOLVER_RETRY_S", 0.0)
+    monkeypatch.setattr(server, "serving", serving)
+    links = ResolverLinks()
+    with ThreadPoolExecutor(1) as executor:
+        network = Network(None, NoLinks(), MemoryFirewall(), executor)
+        async with AsyncExitStack() as stack:
+            await assembly.start_resolver(
+                NodeConfig(data_dir=tmp_path), network, cast(RoutedLinks, links), stack
+            )
+            assert "no more namespaces" in caplog.text
+            async with asyncio.timeout(PATIENCE_S):
+                await served.wait()
+    assert links.connected == {}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.close(made[-1])
 
 
 async def test_what_an_earlier_daemon_left_is_removed(tmp_path: Path) -> None:

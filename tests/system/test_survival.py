@@ -6,6 +6,7 @@ import ast
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -323,6 +324,56 @@ def test_it_steps_aside_for_the_next(own: RunningNode) -> None:
         assert own.process.wait(SOON_S) == 0
         own.start()
         assert container.run("echo here").stdout == b"here\n"
+
+
+def test_a_start_that_fails_leaves_all_to_the_next(own: RunningNode) -> None:
+    """It has found containers, and ends before it serves."""
+    with own.location() as location:
+        server = location.node().spawn("busybox", ["sh", "-c", "while :; do echo served | nc -l -p 80; done"])
+        told, of_process = Told(), Told()
+        container = location.node().spawn(
+            "busybox", ["cat"], pty=False, stdout_callback=told.say, termination_callback=told.end
+        )
+        container.wait_until_ready()
+        server.wait_until_ready()
+        server.allow_connection_from(container)
+        container.put("/file", b"kept")
+        process = container.spawn(
+            "cat; exit 4", data_callback=of_process.say, termination_callback=of_process.end
+        )
+        container.stdin(b"before\n")
+        process.stdin(b"1\n")
+        wait_for(lambda: told.output == b"before\n" and of_process.output == b"1\n", SOON_S, "it is silent")
+        own.crash()
+        with taken_port(own.tcp), pytest.raises(AssertionError, match="did not start"):
+            own.start()
+        assert own.process is not None
+        assert own.process.wait(SOON_S) == 1
+        assert f"cannot listen on {own.tcp}" in own.log
+        own.start()
+        container.stdin(b"after\n")
+        process.stdin(b"2\n")
+        process.close_stdin()
+        wait_for(lambda: told.output == b"before\nafter\n", SOON_S, "the output is not whole")
+        assert of_process.wait_for_end() == 4
+        assert of_process.output == b"1\n2\n"
+        assert container.run("cat /file").stdout == b"kept"
+        ask = f"nc -w 2 {server.ip} 80 </dev/null"
+        wait_for(lambda: container.run(ask).stdout == b"served\n", SOON_S, "it is not let in any more")
+        assert told.ends == []
+        container.destroy()
+        assert len(told.ends) == 1
+
+
+@contextlib.contextmanager
+def taken_port(endpoint: str) -> Iterator[None]:
+    """Within the context, nobody else can listen there."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    with contextlib.closing(socket.socket()) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((host, int(port)))
+        taken.listen()
+        yield
 
 
 def test_without_a_keeper_everything_ends_with_the_daemon(tmp_path: Path) -> None:
