@@ -22,6 +22,10 @@ WORK = "w"
 # delete anything.
 RESERVE_BYTES = 16 << 20
 
+#: How long a full disk may take to give back what was deleted, and how often to ask.
+RECLAIM_S = 5.0
+RECLAIM_PAUSE_S = 0.02
+
 _SCRATCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _OUT_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -50,7 +54,10 @@ class Storage(Protocol):
         """
 
     def delete_scratch(self, name: str) -> None:
-        """Delete a scratch, also while it is mounted; nothing happens when there is none."""
+        """Delete a scratch, also while it is mounted; nothing happens when there is none.
+
+        It is out of sight, and the name is free, when this returns; what it takes of the disk is given back soon.
+        """
 
     def list_scratch(self) -> list[str]:
         """The names of all scratches, those included that an earlier daemon left."""
@@ -59,10 +66,13 @@ class Storage(Protocol):
         """How much can still be written."""
 
     def sweep(self) -> None:
-        """Finish what an earlier daemon left unfinished: tmp/ and what belongs to deleted scratches."""
+        """Finish what an earlier daemon left unfinished: tmp/ and what belongs to deleted scratches.
+
+        To be called before anything else has something in tmp/.
+        """
 
     def close(self) -> None:
-        """Unmount what was mounted."""
+        """Unmount what was mounted, and finish what is being deleted."""
 
 
 def make_room_directories(root: Path) -> None:

@@ -16,6 +16,8 @@ from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.storage import disk_image
 from tfnz_node.storage.ballast import Ballast
 from tfnz_node.storage.base import (
+    RECLAIM_PAUSE_S,
+    RECLAIM_S,
     RESERVE_BYTES,
     SCRATCH,
     TMP,
@@ -33,9 +35,6 @@ from tfnz_node.storage.stale_groups import StaleGroups
 
 DISK = "disk"
 IMAGE = "disk.btrfs"
-#: How long a full disk may take to give back what was deleted, and how often to ask.
-RECLAIM_S = 5.0
-_RECLAIM_PAUSE_S = 0.02
 #: A container that begins pays no more often than this for looking after the quota groups; one that ends always does.
 TEND_S = 1.0
 
@@ -193,7 +192,7 @@ class BtrfsStorage:
             if not waiting:
                 return
             self._stale.remove_all()
-            time.sleep(_RECLAIM_PAUSE_S)
+            time.sleep(RECLAIM_PAUSE_S)
 
     def _create(self, name: str, quota_bytes: int) -> Path:
         scratch = self._scratch / name

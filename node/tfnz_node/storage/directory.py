@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from pathlib import Path
 from typing import Literal
 
+from tfnz.protocol.errors import DiskFull
 from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.storage.base import (
+    RECLAIM_PAUSE_S,
+    RECLAIM_S,
     SCRATCH,
     TMP,
     check_quota,
@@ -19,6 +23,7 @@ from tfnz_node.storage.base import (
     make_room_directories,
     translated_disk_full,
 )
+from tfnz_node.storage.remover import Remover
 
 _log = logging.getLogger(__name__)
 
@@ -43,38 +48,35 @@ class DirectoryStorage:
         self.root = root
         self._scratch = root / SCRATCH
         self._tmp = root / TMP
+        self._remover = Remover()
 
     def create_scratch(self, name: str, quota_bytes: int) -> Path:
         check_scratch_name(name)
         check_quota(quota_bytes)
-        check_room(self, f"create scratch {name}")
-        with translated_disk_full(self, f"create scratch {name}"):
-            return self._create(name)
+        return self._create_when_there_is_room(name, f"create scratch {name}")
 
     def reset_scratch(self, name: str) -> Path:
         check_scratch_name(name)
-        check_room(self, f"reset scratch {name}")
         scratch = self._scratch / name
         old = self._trash(name)
         scratch.rename(old)
         try:
-            with translated_disk_full(self, f"reset scratch {name}"):
-                self._create(name)
+            self._create_when_there_is_room(name, f"reset scratch {name}")
         except BaseException:
             old.rename(scratch)
             raise
-        remove_tree(old)
+        self._remover.add(old)
         return scratch
 
     def delete_scratch(self, name: str) -> None:
-        """Out of sight first, so that a deletion that is cut short is finished by the next sweep."""
+        """Out of sight at once; a deletion that is cut short is finished by the next sweep."""
         check_scratch_name(name)
         old = self._trash(name)
         try:
             (self._scratch / name).rename(old)
         except FileNotFoundError:
             return
-        remove_tree(old)
+        self._remover.add(old)
 
     def list_scratch(self) -> list[str]:
         return sorted(path.name for path in self._scratch.iterdir())
@@ -84,10 +86,25 @@ class DirectoryStorage:
 
     def sweep(self) -> None:
         for path in self._tmp.iterdir():
-            remove_tree(path)
+            self._remover.add(path)
 
     def close(self) -> None:
-        """Nothing is mounted."""
+        """Nothing is mounted; what was deleted is gone."""
+        self._remover.close()
+
+    def _create_when_there_is_room(self, name: str, what: str) -> Path:
+        """A full disk has room again when what was deleted is gone, which is waited for a little."""
+        deadline = time.monotonic() + RECLAIM_S
+        while True:
+            more_to_come = self._remover.busy
+            try:
+                check_room(self, what)
+                with translated_disk_full(self, what):
+                    return self._create(name)
+            except DiskFull:
+                if not more_to_come or time.monotonic() > deadline:
+                    raise
+            time.sleep(RECLAIM_PAUSE_S)
 
     def _create(self, name: str) -> Path:
         scratch = self._scratch / name
