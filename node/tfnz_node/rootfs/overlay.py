@@ -55,8 +55,10 @@ def build_rootfs(lowers: Sequence[Path], scratch: Path, userns_fd: int, staging:
     """
     if not lowers:
         raise InvalidArgument("a root file system needs at least one layer: this image has none")
+    # Each by itself: a daemon that was killed may have taken away the first of them.
     with contextlib.suppress(FileNotFoundError):
         (scratch / _VOLATILE_MARK / "dirty").unlink()
+    with contextlib.suppress(FileNotFoundError):
         (scratch / _VOLATILE_MARK).rmdir()
     with _private_tmpfs(staging) as stage:
         options = plan_options(f"/proc/self/fd/{stage}", len(lowers))

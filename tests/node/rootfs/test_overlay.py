@@ -153,6 +153,15 @@ def test_a_scratch_is_used_again_after_a_reboot(
     assert said == "123"
 
 
+def test_a_scratch_is_used_again_by_the_successor_of_a_daemon_that_had_begun_to_clear_it(
+    storage: Storage, layers: Sequence[Path], staging: Path, make_userns: MakeUserNamespace
+) -> None:
+    scratch, userns = storage.create_scratch("c1", QUOTA_BYTES), make_userns(BASE)
+    os.close(build_rootfs(layers, scratch, userns, staging, BASE))
+    (scratch / "w" / "work" / "incompat" / "volatile" / "dirty").unlink()
+    os.close(build_rootfs(layers, scratch, userns, staging, BASE))
+
+
 def test_a_scratch_moves_to_another_id_range_without_chown(
     storage: Storage, layers: Sequence[Path], staging: Path, make_userns: MakeUserNamespace
 ) -> None:
