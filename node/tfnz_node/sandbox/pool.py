@@ -212,7 +212,7 @@ class Pool:
             sandbox = self._choose(kind)
             if sandbox.init.alive:
                 if sandbox.root is not None and sandbox.root.kind != kind:
-                    self._do_later(self._discard(sandbox))
+                    self._do_later(self._discard(sandbox.hand_over_root()))
                 return sandbox
             log.warning("the sandbox in %s ended while it waited", sandbox.slot.name)
             await self._see_through(sandbox.close())
@@ -239,11 +239,15 @@ class Pool:
         return self._ready.pop(min(range(len(self._ready)), key=fitness))
 
     async def forget(self, image: str) -> None:
-        """The image is removed: hand out no more roots of it, and make none; return when those that wait are gone."""
+        """The image is removed: hand out no more roots of it, and make none; return when those that wait are gone.
+
+        One that the host cannot remove just now does not need the image's layers to have names.
+        """
         self._removals += 1
         self._demand.forget(lambda kind: kind.image == image)
         stale = [one for one in self._ready if one.root is not None and one.root.kind.image == image]
-        await asyncio.gather(*(self._see_through(self._discard(sandbox)) for sandbox in stale))
+        roots = [sandbox.hand_over_root() for sandbox in stale]
+        await asyncio.gather(*(self._see_through(self._discard(root)) for root in roots))
 
     async def work(self, function: Callable[..., T], *args: object) -> T:
         """Run something that blocks, off the loop."""
@@ -285,17 +289,20 @@ class Pool:
             self._slots.release(slot)
 
     async def _remove_later(self, slot: Slot, steps: list[partial[None]]) -> None:
+        if await self._try_again(slot.name, steps):
+            self._slots.release(slot)  # or else it stays taken
+
+    async def _try_again(self, what: str, steps: list[partial[None]]) -> bool:
+        """Whether all could be done at last; what could not is swept at the next start."""
         while steps:
             await asyncio.sleep(RETRY_S)
             try:
                 await self.work(_do_all, steps)
             except Exception as exc:
-                if (
-                    not steps or self._closing
-                ):  # the slot stays taken, and what is left is swept at the next start
-                    log.error("%s could not be cleaned up", slot.name, exc_info=exc)
-                    return
-        self._slots.release(slot)
+                if not steps or self._closing:
+                    log.error("%s could not be cleaned up", what, exc_info=exc)
+                    return False
+        return True
 
     async def close(self) -> None:
         """End all that wait."""
@@ -392,13 +399,24 @@ class Pool:
             log.info("no root of image %s could be made in advance: %s", kind.image, exc)
             self._demand.forget(kind.__eq__)
             return
-        sandbox.root = root
-        if removals != self._removals:  # perhaps of this very image, whose layers are about to go
-            await self._discard(sandbox)
+        if removals == self._removals:
+            sandbox.root = root
+        else:  # perhaps of this very image, whose layers are about to go
+            await self._discard(root)
 
-    async def _discard(self, sandbox: Sandbox) -> None:
-        if (root := sandbox.hand_over_root()) is not None:
-            await self.work(self._furnishing.discard, root)
+    async def _discard(self, root: ReadyRoot | None) -> None:
+        """Remove a root that nobody is to have; if that cannot be done just now, as soon as it can."""
+        if root is None:
+            return
+        what, steps = f"a root of image {root.kind.image}", [partial(self._furnishing.discard, root)]
+        try:
+            await self.work(_do_all, steps)
+        except Exception as exc:
+            if is_shortage(exc):
+                log.warning("%s is removed when the host has more to give: %s", what, exc)
+                self._do_later(self._try_again(what, steps))
+            else:
+                log.error("%s could not be removed", what, exc_info=exc)
 
     def _find_target(self) -> int:
         if self._target > self._size and asyncio.get_running_loop().time() - self._last_empty > PLENTY_S:

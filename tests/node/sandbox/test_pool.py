@@ -72,6 +72,8 @@ class Furnishings:
         self.may_make.set()
         self.making = threading.Event()
         self.failed = threading.Event()
+        #: How the next discards fail.
+        self.refusals: list[Exception] = []
 
     def furnish(self, kind: RootKind, *, userns_fd: int, id_base: int) -> ReadyRoot:
         self.making.set()
@@ -83,6 +85,8 @@ class Furnishings:
         return root
 
     def discard(self, root: ReadyRoot) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
         self.roots.remove(root)
 
 
@@ -281,6 +285,46 @@ async def test_of_an_image_that_is_removed_no_root_is_left(pool: InstantPool) ->
     await pool.forget("a")
     assert pool.images() == ["", "", "", ""]
     assert pool.furnishings.roots == []
+
+
+@pytest.mark.asyncio
+async def test_roots_that_cannot_be_discarded_for_want_of_descriptors_are_discarded_later(
+    pool: InstantPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal of their image, or whoever wants another kind, is not held up by it."""
+    monkeypatch.setattr("tfnz_node.sandbox.pool.RETRY_S", 0.0)
+    furnishings = pool.furnishings
+    await fill(pool, "a")
+    furnishings.may_make.clear()  # no more are made for now
+    gone = asyncio.Event()
+    loop, discard = asyncio.get_running_loop(), furnishings.discard
+
+    def discard_and_tell(root: ReadyRoot) -> None:
+        discard(root)
+        if not furnishings.roots:
+            loop.call_soon_threadsafe(gone.set)
+
+    monkeypatch.setattr(furnishings, "discard", discard_and_tell)
+    furnishings.refusals = [OSError(errno.EMFILE, "Too many open files") for _ in range(6)]
+    taken = [await pool.take(kind_of("b")) for _ in range(2)]
+    await pool.forget("a")
+    assert "a" not in pool.images()
+    async with asyncio.timeout(30):
+        await gone.wait()
+    for sandbox in taken:
+        await sandbox.close()
+
+
+@pytest.mark.asyncio
+async def test_a_root_that_cannot_be_discarded_at_all_is_no_reason_to_keep_its_image(
+    pool: InstantPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fill(pool, "a")
+    pool.furnishings.refusals = [OSError(errno.EIO, "a bad disk")]
+    await pool.forget("a")
+    assert pool.images() == ["", "", "", ""]
+    assert "a bad disk" in caplog.text
+    pool.furnishings.roots.clear()  # what is left the next start sweeps
 
 
 @pytest.mark.asyncio
