@@ -6,6 +6,8 @@ import errno
 import logging
 import secrets
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -106,6 +108,8 @@ class BtrfsStorage:
         self._stale = StaleGroups(top)
         self._counts = QuotaCounts(top)
         self._tend_after = 0.0
+        #: What is in tmp/ and could not be destroyed.
+        self._left: deque[Path] = deque()
         self._ballast = None if image is None else Ballast(root, image)
         if self._ballast is not None:
             self._ballast.start()
@@ -132,7 +136,8 @@ class BtrfsStorage:
         except BaseException:
             old.rename(scratch)
             raise
-        self._destroy(old)
+        self._left.append(old)
+        self._attempt(self._destroy_left)
         return scratch
 
     def delete_scratch(self, name: str) -> None:
@@ -162,7 +167,7 @@ class BtrfsStorage:
     def close(self) -> None:
         if self._ballast is not None:
             self._ballast.close()
-        self._stale.remove_all()
+        self._attempt(self._stale.remove_all)
         if self._image is None:
             return
         try:
@@ -201,17 +206,39 @@ class BtrfsStorage:
             make_overlay_directories(scratch)
             btrfs.set_quota(scratch, quota_bytes)
         except BaseException:
-            self._destroy(scratch)
+            try:
+                self._destroy(scratch)
+            except OSError:  # out of sight at least, which takes no descriptor
+                self._left.append(scratch.rename(self._tmp / f"unfinished-{name}-{secrets.token_hex(4)}"))
             raise
         if time.monotonic() > self._tend_after:
             self._tend()
         return scratch
 
     def _tend(self) -> None:
-        """Look after the quota groups."""
+        """Look after the quota groups, and what is left in tmp/."""
         self._tend_after = time.monotonic() + TEND_S
-        self._stale.remove_some()
-        self._counts.repair()
+        for chore in (self._destroy_left, self._stale.remove_some, self._counts.repair):
+            self._attempt(chore)
+
+    def _attempt(self, chore: Callable[[], None]) -> None:
+        """Do what concerns nobody who waits, and is done another time if it cannot be now."""
+        try:
+            chore()
+        except OSError as exc:
+            _log.warning("%s is tidied up later: %s", self.root, exc)
+
+    def _destroy_left(self) -> None:
+        for _ in range(len(self._left)):
+            try:
+                path = self._left.popleft()
+            except IndexError:  # others do the same
+                return
+            try:
+                self._destroy(path)
+            except BaseException:
+                self._left.append(path)
+                raise
 
     def _destroy(self, path: Path) -> None:
         """Delete a subvolume, or a plain file or directory: tmp/ holds all three."""

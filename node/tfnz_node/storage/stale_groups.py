@@ -54,8 +54,13 @@ class StaleGroups:
                 if not self._pending:
                     return
                 group = self._pending.popleft()
-            if not self._try(group):
-                self.add(group)
+            removed = False
+            try:
+                removed = self._try(group)
+            finally:
+                if not removed:
+                    self.add(group)
+            if not removed:
                 return  # What was deleted later will not be clean earlier.
 
     def _try(self, group: int) -> bool:

@@ -90,6 +90,49 @@ def test_reset_keeps_the_quota(btrfs_storage: BtrfsStorage) -> None:
         _write(scratch / "u" / "big", 32 * MIB)
 
 
+def _refuse(*_: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_quota_groups_that_cannot_be_looked_after_concern_nobody_else(
+    btrfs_storage: BtrfsStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tfnz_node.storage.btrfs.TEND_S", 0.0)
+    scratch = btrfs_storage.create_scratch("c0", MIB)
+    (scratch / "u" / "file").write_bytes(b"until the kernel has cleaned up, its group holds something")
+    btrfs.sync(scratch)
+    btrfs_storage.delete_scratch("c0")
+    assert btrfs_storage.stale_groups() == 1
+    with monkeypatch.context() as poor:
+        poor.setattr(btrfs, "find_usage", _refuse)
+        scratch = btrfs_storage.create_scratch("c1", MIB)
+        (scratch / "u" / "file").touch()
+        assert os.listdir(btrfs_storage.reset_scratch("c1") / "u") == []
+        btrfs_storage.delete_scratch("c1")
+    assert btrfs_storage.list_scratch() == []
+    assert "Too many open files" in caplog.text
+    assert btrfs_storage.stale_groups() == 3  # none is forgotten
+
+
+def test_a_scratch_that_could_not_be_made_is_not_there(
+    btrfs_storage: BtrfsStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it keep a container from having back what it had."""
+    kept = btrfs_storage.create_scratch("c1", MIB) / "u" / "file"
+    kept.touch()
+    with monkeypatch.context() as poor:
+        poor.setattr(btrfs, "set_quota", _refuse)
+        poor.setattr(btrfs, "destroy_subvolume", _refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            btrfs_storage.create_scratch("c2", MIB)
+        with pytest.raises(OSError, match="Too many open files"):
+            btrfs_storage.reset_scratch("c1")
+    assert btrfs_storage.list_scratch() == ["c1"]
+    assert kept.exists()
+    btrfs_storage.delete_scratch("c1")
+    assert os.listdir(btrfs_storage.root / "tmp") == []
+
+
 def test_200_scratches_leave_no_quota_group(
     btrfs_storage: BtrfsStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
