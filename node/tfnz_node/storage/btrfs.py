@@ -18,6 +18,7 @@ from tfnz_node.kernel.remove_tree import remove_tree
 from tfnz_node.storage import disk_image
 from tfnz_node.storage.ballast import Ballast
 from tfnz_node.storage.base import (
+    LAYERS,
     RECLAIM_PAUSE_S,
     RECLAIM_S,
     RESERVE_BYTES,
@@ -46,9 +47,9 @@ _log = logging.getLogger(__name__)
 def open_btrfs(data_dir: Path, size_bytes: int | None = None) -> BtrfsStorage:
     """The btrfs of a data directory, made on first start and mounted in the caller's mount namespace.
 
-    A data directory that is itself the mount point of a btrfs (a device of its own) is used directly. Otherwise the
-    file system lives in the sparse file `disk.btrfs`, mounted at `disk`; the mount and its loop device go away with
-    the last process of the mount namespace, also when that process is killed.
+    A data directory that is a btrfs of its own (see `is_dedicated_btrfs`) is used directly. Otherwise the file system
+    lives in the sparse file `disk.btrfs`, mounted at `disk`; the mount and its loop device go away with the last
+    process of the mount namespace, also when that process is killed.
 
     Args:
         data_dir: An existing directory.
@@ -79,9 +80,16 @@ def open_btrfs(data_dir: Path, size_bytes: int | None = None) -> BtrfsStorage:
 
 
 def is_dedicated_btrfs(data_dir: Path) -> bool:
-    """Whether the data directory has a btrfs to itself; on a shared one we would turn quotas on for others too."""
+    """Whether the data directory is the whole of a btrfs that nobody else uses.
+
+    Of one that others use we would turn quotas on for them too, and take for ours what their subvolumes have left. So
+    it has to be mounted there from its top, and not from a subvolume or some directory of it, and no subvolumes may be
+    in it when we begin to use it. What the data directory has already, that or a file, it keeps.
+    """
     mount = find_mount(data_dir)
-    return mount is not None and mount.fstype == "btrfs"
+    if mount is None or mount.fstype != "btrfs" or mount.root != "/" or (data_dir / IMAGE).exists():
+        return False
+    return (data_dir / DISK / LAYERS).exists() or not btrfs.list_subvolume_ids(data_dir)
 
 
 def _prepare(top: Path, root: Path) -> None:

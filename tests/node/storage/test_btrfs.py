@@ -300,10 +300,50 @@ def test_a_device_of_ones_own_is_used_without_a_file(tmp_path: Path) -> None:
     assert scratch == data_dir / "disk" / "scratch" / "c1"
     assert btrfs.find_quota(scratch) == MIB
     assert not (data_dir / "disk.btrfs").exists()
-    storage.delete_scratch("c1")
-    storage.close()
+    again = open_btrfs(data_dir)
+    assert again.list_scratch() == ["c1"]  # subvolumes of our own are none of others
+    again.delete_scratch("c1")
+    for one in (again, storage):
+        one.close()
     assert find_mount(data_dir) is not None
     lender.close()
+
+
+@pytest.mark.parametrize("kind", ["subvolume", "directory"])
+def test_a_part_of_a_file_system_of_others_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
+    """Quotas would be turned on for all of it, and what is left of them be taken for ours."""
+    lender = open_btrfs(tmp_path, 512 * MIB)
+    part, data_dir = lender.root / "part", tmp_path / "data"
+    data_dir.mkdir()
+    if kind == "subvolume":
+        btrfs.create_subvolume(lender.root, "part")
+    else:
+        part.mkdir()
+    syscalls.mount(part, data_dir, None, flags=syscalls.MS_BIND)
+    try:
+        assert_has_a_file_of_its_own(data_dir)
+    finally:
+        syscalls.umount2(data_dir)
+        lender.close()
+
+
+def test_a_file_system_in_which_others_have_subvolumes_is_left_as_it_is(tmp_path: Path) -> None:
+    lender = open_btrfs(tmp_path, 512 * MIB)
+    btrfs.create_subvolume(lender.root, "theirs")
+    try:
+        for _ in range(2):
+            assert_has_a_file_of_its_own(lender.root)
+    finally:
+        lender.close()
+
+
+def assert_has_a_file_of_its_own(data_dir: Path) -> None:
+    storage = open_btrfs(data_dir, 128 * MIB)
+    try:
+        assert (data_dir / "disk.btrfs").exists()
+        assert btrfs.find_filesystem_id(storage.root) != btrfs.find_filesystem_id(data_dir)
+    finally:
+        storage.close()
 
 
 def test_layers_and_scratches_never_share_inode_numbers(btrfs_storage: BtrfsStorage) -> None:
