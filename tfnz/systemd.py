@@ -14,8 +14,8 @@ def send_state(address: str, state: str, *, may_wait: bool) -> None:
         may_wait: whether to wait while systemd has no room for it; it is lost otherwise.
     """
     with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier,
         contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier,
     ):
         notifier.setblocking(may_wait)
         notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

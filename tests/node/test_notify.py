@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -41,6 +42,15 @@ def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch, addres
         monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     else:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notify_systemd("READY=1")
+
+
+def test_a_daemon_that_has_no_descriptor_for_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", "/absent/notify")
+    monkeypatch.setattr("tfnz.systemd.socket.socket", refuse)
     notify_systemd("READY=1")
 
 
