@@ -264,6 +264,23 @@ def test_an_init_that_does_not_answer_holds_up_nobody_else(own: RunningNode) -> 
         assert len(told.ends) == 1
 
 
+@pytest.mark.parametrize("while_away", [True, False], ids=["while there is no daemon", "after the restart"])
+def test_an_init_that_is_killed_is_why_its_processes_have_ended(own: RunningNode, while_away: bool) -> None:
+    with own.location() as location:
+        container = location.node().spawn("busybox", SLEEP).wait_until_ready()
+        process = container.spawn(SLEEP)
+        own.crash()
+        init = find_init(own, container)
+        if while_away:
+            os.kill(init, signal.SIGKILL)
+        own.start()
+        if not while_away:
+            assert container.run("true").exit_code == 0
+            os.kill(init, signal.SIGKILL)
+        assert process.wait(SOON_S).cause is Cause.CONTAINER_ENDED
+        assert container.wait(SOON_S).cause is Cause.SIGNALLED
+
+
 def wait_for_crash(node: RunningNode) -> None:
     """Return when the daemon has died, and what it has started has had the time to end without one."""
     assert node.process is not None

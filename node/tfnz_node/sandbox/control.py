@@ -230,8 +230,11 @@ class Control:
             pass
 
     def settle_exits(self, status: int) -> None:
-        """Every process still waited for has ended with `status`, because its container has."""
-        for ended in self._exits.values():
+        """Every process still waited for has ended with `status`, because its container has.
+
+        The main process is told of first, whose number is the lowest: it is why the others have ended.
+        """
+        for _, ended in sorted(self._exits.items()):
             if not ended.done():
                 ended.set_result(status)
         self._exits.clear()

@@ -227,6 +227,11 @@ class Container:
     def state(self) -> State:
         return self._life.state
 
+    @property
+    def is_going_on(self) -> bool:
+        """Whether it has not ended, and is not about to."""
+        return not self._conclusion.done()
+
     def memory_bytes(self) -> int:
         """What its processes and its page cache use; 0 when it has ended."""
         if self._life.over:
@@ -641,7 +646,7 @@ class Container:
 
     def check_going_on(self) -> None:
         """Raises ObjectDead when it has ended, or is about to."""
-        if self._conclusion.done():
+        if not self.is_going_on:
             raise ObjectDead(f"container {self.id} has ended")
 
     # --- beneath

@@ -133,7 +133,7 @@ async def _finish(container: Container, job: Job, complaint: Complaint) -> None:
     if status == 0:
         return
     if status < 0:
-        if container.state not in USABLE:
+        if container.state not in USABLE or not container.is_going_on:
             raise ObjectDead(f"container {container.id} ended, or was rebooted, during the file operation")
         raise NoCapacity(
             f"the file operation was killed by signal {-status}; is the container at its memory limit?"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -78,10 +77,13 @@ class LeftContainer(Container):
         init may be slow, or stopped.
         """
         stage, init = self._kept.record.stage, self._sandbox.init
+        over = not self.is_going_on
         if stage in _ASKED:
-            with contextlib.suppress(InitGone):
+            try:
                 self._listing = init.resync()
-        if self._conclusion.done() or stage in ("creating", "rebooting"):
+            except InitGone:
+                over = True
+        if over or stage in ("creating", "rebooting"):
             self.processes.container_ends(abandon=False)
         for record, its_fds in processes:
             try:

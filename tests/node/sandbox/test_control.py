@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -291,6 +292,20 @@ async def test_the_end_fails_what_is_outstanding_and_what_follows(pair: Pair) ->
     assert not ended.done()
     control.settle_exits(9)
     assert await ended == 9
+
+
+@pytest.mark.asyncio
+async def test_of_all_that_ends_with_the_container_its_main_process_is_told_of_first(pair: Pair) -> None:
+    """Also when it was taken over last."""
+    control, _ = pair
+    control.resync()
+    order: list[int] = []
+    for id in (7, 1, 5):
+        control.adopt(id)
+        control.call_at_exit(id, partial(order.append, id))
+    control.settle_exits(9)
+    await asyncio.sleep(0)
+    assert order == [1, 5, 7]
 
 
 @pytest.mark.asyncio

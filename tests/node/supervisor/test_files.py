@@ -40,6 +40,7 @@ class FakeContainer:
 
     def __init__(self) -> None:
         self.state = State.RUNNING
+        self.is_going_on = True
         self.operation = FakeProcess()
         self.words: list[bytes] = []
         self.killed_with_input: list[bytes | None] = []
@@ -252,6 +253,16 @@ async def test_an_operation_that_the_kernel_kills_has_no_room() -> None:
     container.operation.end(KILLED)
     with pytest.raises(NoCapacity, match="killed by signal 9; is the container at its memory limit"):
         await fetching
+
+
+async def test_an_operation_that_dies_as_its_container_begins_to_end_says_so() -> None:
+    container = FakeContainer()
+    putting = asyncio.create_task(container.put(HeldSource(over=False)))
+    await settle()
+    container.is_going_on = False
+    container.operation.end(KILLED)
+    with pytest.raises(ObjectDead, match="container c ended, or was rebooted"):
+        await putting
 
 
 @pytest.mark.parametrize("state", [State.ENDING, State.ENDED, State.REBOOTING])
