@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -42,3 +46,19 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     own = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(own))
     return own
+
+
+@pytest.fixture
+def without_descriptors() -> Callable[[], AbstractContextManager[None]]:
+    """Makes contexts in which this process can open nothing; what is open stays so."""
+
+    @contextlib.contextmanager
+    def at_limit() -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # all of them are the standard streams
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    return at_limit

@@ -14,7 +14,7 @@ def send_state(address: str, state: str, *, may_wait: bool) -> None:
         may_wait: whether to wait while systemd has no room for it; it is lost otherwise.
     """
     with (
-        contextlib.suppress(OSError),
+        contextlib.suppress(OSError),  # also when there is no descriptor for a socket
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier,
     ):
         notifier.setblocking(may_wait)

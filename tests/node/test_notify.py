@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,18 @@ def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch, addres
     notify_systemd("READY=1")
 
 
-def test_a_daemon_that_has_no_descriptor_for_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> socket.socket:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setenv("NOTIFY_SOCKET", "/absent/notify")
-    monkeypatch.setattr("tfnz.systemd.socket.socket", refuse)
-    notify_systemd("READY=1")
+def test_that_descriptors_have_run_out_does_no_harm(
+    systemd: socket.socket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_descriptors: Callable[[], AbstractContextManager[None]],
+) -> None:
+    systemd.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with without_descriptors():
+        notify_systemd("READY=1")
+    with pytest.raises(BlockingIOError):
+        systemd.recv(100)
 
 
 def test_a_parent_gets_one_line_with_the_socket(capsys: pytest.CaptureFixture[str]) -> None:

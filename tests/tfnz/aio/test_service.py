@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tfnz import aio
+from tfnz.aio import service
 from tfnz.aio.service import find_watchdog_limit_us, serving
+from tfnz.systemd import send_state
 
 if TYPE_CHECKING:
     from tests.tfnz.conftest import ScriptedNode
@@ -62,6 +65,31 @@ async def test_that_nobody_hears_it_does_no_harm(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     async with serving():
         pass
+
+
+@pytest.mark.asyncio
+async def test_the_watchdog_is_fed_again_when_descriptors_had_run_out(
+    systemd: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    without_descriptors: Callable[[], AbstractContextManager[None]],
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "2000")
+    tries = asyncio.Semaphore(0)
+
+    def send(*arguments: object, **options: bool) -> None:
+        tries.release()
+        send_state(*arguments, **options)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(service, "send_state", send)
+    with without_descriptors():
+        keeping = serving()
+        await keeping.__aenter__()
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                await tries.acquire()
+    assert await hear(systemd) == "WATCHDOG=1"
+    with without_descriptors():
+        await keeping.__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize(
