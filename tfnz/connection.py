@@ -19,6 +19,7 @@ from .protocol.channel import open_client_channel
 from .protocol.errors import (
     ConnectionFailed,
     Disconnected,
+    NoCapacity,
     NotAuthorised,
     ProtocolError,
     SessionLost,
@@ -404,7 +405,7 @@ class Connection:
                 if distrusted > MAX_DISTRUSTED:
                     raise
                 log.debug("not yet: %s", exc)
-            except (ConnectionFailed, TimeoutError) as exc:
+            except (ConnectionFailed, NoCapacity, TimeoutError) as exc:
                 # An attempt during which we were stopped, or the machine slept, proves nothing.
                 if begun + pause > deadline:
                     reason = str(exc) or f"{self._connector.address} does not answer"
@@ -413,7 +414,8 @@ class Connection:
                     ) from exc
                 log.debug("not yet: %s", exc)
                 now = self._loop.time()
-                eager = now - begun < CHEAP_S and now - broken < EAGER_S
+                cheap = isinstance(exc, ConnectionFailed) and now - begun < CHEAP_S
+                eager = cheap and now - broken < EAGER_S
             await asyncio.sleep(pause)
             if not eager:
                 pause = min(pause * 2, longest)

@@ -13,6 +13,7 @@ from tfnz import (
     ConnectionFailed,
     Disconnected,
     Location,
+    NoCapacity,
     NotAuthorised,
     SessionLost,
     TimedOut,
@@ -185,6 +186,28 @@ async def test_a_lack_of_trust_is_not_believed_at_once(
         scripted.break_link()
         with pytest.raises(SessionLost, match="do not know you"):
             await core.run()
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_has_no_room_just_now_is_asked_again(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when all connections that a user may have are taken, some of them by the remains of the one that broke."""
+    monkeypatch.setattr(connection, "RETRY_S", (0.001, 0.001))
+    async with core:
+        container = await core.node().spawn("busybox")
+        welcome = scripted._welcome
+        refusals = iter([Refused(describe_error(NoCapacity("no more connections")))] * 8)
+
+        def refuse_at_first(link: MemoryLink, hello: Hello) -> None:
+            if (refusal := next(refusals, None)) is not None:
+                link.send(encode(refusal))
+            else:
+                welcome(link, hello)
+
+        monkeypatch.setattr(scripted, "_welcome", refuse_at_first)
+        scripted.break_link()
+        assert (await container.run("true")).exit_code == 0
 
 
 @pytest.mark.asyncio

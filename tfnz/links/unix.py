@@ -70,15 +70,11 @@ class UnixConnector:
         self._path = address.removeprefix(PREFIX)
 
     async def connect(self) -> UnixLink:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # It never waits: either there is room in the queue of the listener, or not. (asyncio would wait, and then
-            # take a socket that is not connected for one that is.)
-            connection.setblocking(False)
-            try:
-                connection.connect(self._find_name())
-            except OSError as exc:
-                raise self._explain(exc) from exc
+            connection = self._open()
+        except (OSError, UnicodeError) as exc:
+            raise self._explain(exc) from exc
+        try:
             _check_owner(connection, self.address)
         except BaseException:
             connection.close()
@@ -88,10 +84,24 @@ class UnixConnector:
     def close(self) -> None:
         """There is nothing to free."""
 
+    def _open(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # It never waits: either there is room in the queue of the listener, or not. (asyncio would wait, and then
+            # take a socket that is not connected for one that is.)
+            connection.setblocking(False)
+            connection.connect(self._find_name())
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _find_name(self) -> str:
         return "\0" + self._path[1:] if self._path.startswith("@") else self._path
 
-    def _explain(self, exc: OSError) -> ConnectionFailed:
+    def _explain(self, exc: OSError | UnicodeError) -> ConnectionFailed:
+        if isinstance(exc, UnicodeError):
+            return ConnectionFailed(f"cannot connect to {self.address!r}: no socket can have this name")
         if exc.errno in (errno.ENOENT, errno.ENOTDIR):
             return ConnectionFailed(
                 f"no node is running on this machine: there is no socket at {self._path}. Start one with "

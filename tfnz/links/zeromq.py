@@ -67,7 +67,11 @@ class ZmqLink:
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._socket = self._open_socket(context)
-        self._monitor = self._socket.get_monitor_socket(_EVENTS)
+        try:
+            self._monitor = self._socket.get_monitor_socket(_EVENTS)
+        except BaseException:
+            self._socket.close(0)
+            raise
         self._socket_fd = self._watch(self._socket, self._take_frames)
         self._monitor_fd = self._watch(self._monitor, self._take_events)
 
@@ -105,8 +109,6 @@ class ZmqLink:
             self._take_events()  # the descriptor tells of changes only, and some may have happened already
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._handshake
-        except zmq.ZMQError as exc:
-            raise ConnectionFailed(f"cannot connect to {self._endpoint}: {exc}") from exc
         except TimeoutError as exc:
             raise TimedOut(
                 f"{self._endpoint} did not answer within {CONNECT_TIMEOUT_S:.0f} s: "
@@ -224,12 +226,15 @@ class ZmqConnector:
         return await self._open(last)
 
     async def _open(self, endpoint: str) -> ZmqLink:
-        link = ZmqLink(self._context, endpoint, self._keys)
         try:
-            await link.open()
-        except BaseException:
-            link.close()
-            raise
+            link = ZmqLink(self._context, endpoint, self._keys)
+            try:
+                await link.open()
+            except BaseException:
+                link.close()
+                raise
+        except zmq.ZMQError as exc:
+            raise ConnectionFailed(f"cannot connect to {endpoint}: {exc}") from exc
         return link
 
     def close(self) -> None:
@@ -243,9 +248,10 @@ async def _resolve(endpoint: str) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(
             host.strip("[]"), port, type=sockets.SOCK_STREAM, proto=sockets.IPPROTO_TCP
         )
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # the latter of a name that none can be, such as one with an empty part
+        reason = getattr(exc, "strerror", None) or exc
         raise ConnectionFailed(
-            f"cannot find the address of {host!r} ({exc.strerror or exc}): check the name, or give location_ip"
+            f"cannot find the address of {host!r} ({reason}): check the name, or give location_ip"
         ) from exc
     return [
         f"tcp://[{address[0]!s}]:{port}" if family == sockets.AF_INET6 else f"tcp://{address[0]!s}:{port}"

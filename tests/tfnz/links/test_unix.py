@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ async def test_what_another_user_runs_is_not_talked_to() -> None:
 async def test_a_path_that_no_socket_can_have() -> None:
     error = await fail("unix:/" + "x" * 200)
     assert "cannot connect to unix:/xxx" in str(error) and "too long" in str(error)
+
+
+async def test_a_name_that_no_socket_can_have() -> None:
+    assert "no socket can have this name" in str(await fail("unix:/\ud800"))
+
+
+async def test_a_program_that_can_open_nothing(
+    without_descriptors: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Its session goes on when it can again."""
+    with without_descriptors():
+        error = await fail("unix:/20ft/socket")
+    assert "Too many open files" in str(error) and not isinstance(error, NotAuthorised)
 
 
 Ends = tuple[socket.socket, socket.socket]

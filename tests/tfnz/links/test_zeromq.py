@@ -6,7 +6,8 @@ import asyncio
 import base64
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import zmq
@@ -122,6 +123,26 @@ async def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail_to_find)
     error = await fail("tcp://nowhere.example:2020")
     assert "nowhere.example" in str(error) and "location_ip" in str(error)
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example"])
+async def test_a_name_that_cannot_exist(name: str) -> None:
+    error = await fail(f"tcp://{name}:2020")
+    assert name in str(error) and "location_ip" in str(error)
+
+
+async def test_a_program_that_can_open_nothing(
+    without_descriptors: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Its session goes on when it can again."""
+    async with router() as endpoint:
+        connector = ZmqConnector(endpoint, KEYS)
+        (await connector.connect()).close()
+        with without_descriptors(), pytest.raises(ConnectionFailed, match="Too many open files") as caught:
+            await connector.connect()
+        assert not isinstance(caught.value, NotAuthorised)
+        (await connector.connect()).close()
+        connector.close()
 
 
 async def test_keys_are_not_shown() -> None:
