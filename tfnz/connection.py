@@ -14,7 +14,7 @@ import time
 from functools import partial
 from typing import Final, NoReturn, Protocol
 
-from .links import Connector, Link, LinkBroken
+from .links import Connector, Link, LinkBroken, Unproven
 from .protocol.channel import open_client_channel
 from .protocol.errors import (
     ConnectionFailed,
@@ -62,7 +62,7 @@ MAX_UNANSWERED: Final = 3
 LATE_S: Final = 5.0
 #: An attempt to reconnect that gets nowhere leaves time for others before the node gives the session up.
 ATTEMPTS: Final = 4
-#: So many attempts to reconnect may fail for want of trust before the session is given up.
+#: So many attempts to reconnect may be refused for want of trust before the session is given up.
 MAX_DISTRUSTED: Final = 5
 #: Pauses between attempts to reconnect grow from the first to the second, but not while a node that was restarted may
 #: appear at any moment: for so long, if an attempt costs nothing because nobody listens.
@@ -399,23 +399,22 @@ class Connection:
                     return await self._greet()
             except (SessionLost, VersionMismatch):
                 raise
-            except NotAuthorised as exc:
-                # A connection that breaks early looks the same, so the first few times prove nothing.
-                distrusted += 1
-                if distrusted > MAX_DISTRUSTED:
-                    raise
-                log.debug("not yet: %s", exc)
             except (ConnectionFailed, NoCapacity, TimeoutError) as exc:
+                if isinstance(exc, NotAuthorised) and not isinstance(exc, Unproven):
+                    # It may be so for a moment only.
+                    distrusted += 1
+                    if distrusted > MAX_DISTRUSTED:
+                        raise
                 # An attempt during which we were stopped, or the machine slept, proves nothing.
-                if begun + pause > deadline:
+                elif begun + pause > deadline:
                     reason = str(exc) or f"{self._connector.address} does not answer"
                     raise TimedOut(
                         f"the node was out of reach for {self._silence_s:.0f} s: {reason}"
                     ) from exc
                 log.debug("not yet: %s", exc)
                 now = self._loop.time()
-                cheap = isinstance(exc, ConnectionFailed) and now - begun < CHEAP_S
-                eager = cheap and now - broken < EAGER_S
+                costly = isinstance(exc, NotAuthorised | NoCapacity)  # for the node
+                eager = not costly and now - begun < CHEAP_S and now - broken < EAGER_S
             await asyncio.sleep(pause)
             if not eager:
                 pause = min(pause * 2, longest)

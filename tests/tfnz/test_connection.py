@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,7 @@ from tfnz import (
     aio,
     connection,
 )
+from tfnz.links import Unproven
 from tfnz.links.memory import MemoryLink
 from tfnz.protocol.channel import ACK_EVERY_FRAMES
 from tfnz.protocol.errors import describe_error
@@ -182,9 +185,38 @@ async def test_a_lack_of_trust_is_not_believed_at_once(
         monkeypatch.setattr(scripted.connector, "_accept", accept_in_the_end)
         scripted.break_link()
         assert (await container.run("true")).exit_code == 0
+        assert next(refusals, None) is None
         scripted.unreachable = NotAuthorised("we do not know you any more")
         scripted.break_link()
         with pytest.raises(SessionLost, match="do not know you"):
+            await core.run()
+
+
+@pytest.mark.asyncio
+async def test_breaks_before_the_node_is_known_are_breaks(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a proxy accepts for a node that is away; until the session's time is up."""
+    monkeypatch.setattr(connection, "RETRY_S", (0.001, 0.001))
+    early = Unproven("broke early")
+    async with core:
+        container = await core.node().spawn("busybox")
+        breaks: Iterator[Unproven] = iter([early] * (connection.MAX_DISTRUSTED + 3))
+        accept = scripted._accept
+
+        def accept_in_the_end(link: MemoryLink) -> None:
+            if (error := next(breaks, None)) is not None:
+                raise error
+            accept(link)
+
+        monkeypatch.setattr(scripted.connector, "_accept", accept_in_the_end)
+        scripted.break_link()
+        assert (await container.run("true")).exit_code == 0
+        breaks = itertools.repeat(early)
+        assert core._session is not None
+        monkeypatch.setattr(core._session.connection, "_silence_s", 0.1)
+        scripted.break_link()
+        with pytest.raises(SessionLost, match="out of reach.*broke early"):
             await core.run()
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .base import Connector, Link, LinkBroken
+from .base import Connector, Link, LinkBroken, Unproven
 
-__all__ = ["Connector", "Link", "LinkBroken"]
+__all__ = ["Connector", "Link", "LinkBroken", "Unproven"]

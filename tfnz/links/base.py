@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
+from tfnz.protocol.errors import NotAuthorised
 from tfnz.protocol.frames import FrameBytes
 
 
 class LinkBroken(Exception):
     """The link carries nothing any more; a new one may."""
+
+
+class Unproven(NotAuthorised):
+    """The connection ended before the peer had proved who it is: it cannot, or the network broke just then."""
 
 
 class Link(Protocol):
@@ -52,7 +57,7 @@ class Connector(Protocol):
 
         Raises:
             ConnectionFailed: nothing answers there.
-            NotAuthorised: one of the two does not accept the other.
+            NotAuthorised: one of the two does not accept the other; `Unproven` when that is not certain.
         """
 
     def close(self) -> None:

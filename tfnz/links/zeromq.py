@@ -23,6 +23,7 @@ from zmq.utils.monitor import parse_monitor_message
 from tfnz.protocol.errors import ConnectionFailed, NotAuthorised, TfnzError, TimedOut
 from tfnz.protocol.frames import MAX_FRAME, FrameBytes
 
+from .base import Unproven
 from .inbox import Inbox
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class ZmqLink:
                 f"nothing is listening at {self._endpoint}: is the node running (`tfnz-node serve`), "
                 "and is this its address?"
             )
-        return NotAuthorised(
+        return Unproven(
             f"what listens at {self._endpoint} could not prove to be the node we know: it has another key than "
             "the one in this account's .spub file, or is no 20ft node. If the node was installed anew, compare "
             "with what `tfnz-node key` prints there, then type: tfnz account trust LOCATION KEY --overwrite"
@@ -248,7 +249,10 @@ async def _resolve(endpoint: str) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(
             host.strip("[]"), port, type=sockets.SOCK_STREAM, proto=sockets.IPPROTO_TCP
         )
-    except (OSError, UnicodeError) as exc:  # the latter of a name that none can be, such as one with an empty part
+    except (
+        OSError,
+        UnicodeError,
+    ) as exc:  # the latter of a name that none can be, such as one with an empty part
         reason = getattr(exc, "strerror", None) or exc
         raise ConnectionFailed(
             f"cannot find the address of {host!r} ({reason}): check the name, or give location_ip"

@@ -16,7 +16,7 @@ from nacl.public import PrivateKey
 from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils import z85
 
-from tfnz.links import zeromq
+from tfnz.links import Unproven, zeromq
 from tfnz.links.zeromq import CurveKeys, ZmqConnector
 from tfnz.protocol.errors import ConnectionFailed, NotAuthorised, TimedOut
 
@@ -78,7 +78,7 @@ async def test_nothing_listens_on_tcp(listening: socket.socket) -> None:
 async def test_an_account_that_the_node_does_not_know() -> None:
     async with router(accepts=False) as endpoint:
         error = await fail(endpoint)
-    assert isinstance(error, NotAuthorised)
+    assert isinstance(error, NotAuthorised) and not isinstance(error, Unproven)
     assert "does not know this account" in str(error)
     public = base64.b64encode(KEYS.public).decode()
     assert f"tfnz-node account authorise {public} --name NAME" in str(error)
@@ -104,6 +104,18 @@ async def test_something_that_is_no_node(listening: socket.socket) -> None:
     error = await fail(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
     await task
     assert isinstance(error, NotAuthorised) and "no 20ft node" in str(error)
+
+
+async def test_a_connection_that_breaks_early_proves_nothing(listening: socket.socket) -> None:
+    listening.setblocking(False)
+
+    async def break_early() -> None:
+        (await asyncio.get_running_loop().sock_accept(listening))[0].close()
+
+    task = asyncio.create_task(break_early())
+    error = await fail(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
+    await task
+    assert isinstance(error, Unproven)
 
 
 async def test_something_that_never_answers(
