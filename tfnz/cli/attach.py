@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from tfnz.protocol.errors import NodeNotFound, ObjectDead, SessionLost, TfnzError
+from tfnz.protocol.errors import ObjectDead, SessionLost, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 
 from .arguments import Publication
@@ -16,7 +17,7 @@ from .output import say
 from .runlog import RunLog
 from .sdk import SomeContainer, SomeNode
 from .stdio import Inlet, Outlet, Stdio
-from .terminal import EscapeWatch, find_size, raw_terminal, watch_size
+from .terminal import EscapeWatch, find_size, follow_size, raw_terminal
 
 #: Images may be large and nodes busy; a container that cannot start says so long before.
 _READY_WITHIN_S = 300.0
@@ -65,7 +66,7 @@ def attach(
         _wait_until_running(container)
         _publish(container, log, publications)
         stack.enter_context(_join_input(container, log, stdio, news, interactive=interactive))
-        last = _wait_for_end(container, stdio, news)
+        last = news.get()
     return _conclude(container, last)
 
 
@@ -114,20 +115,11 @@ def _join_input(
             log.tell("this terminal is the container's now; three ^] in a row leave, and end it")
             stack.enter_context(raw_terminal(stdio.stdin))
             stack.enter_context(log.for_raw_terminal())
-            stack.enter_context(watch_size(lambda: news.put(News.RESIZED)))
-            news.put(News.RESIZED)  # it may have changed while the container started
+            # A network that is away is waited for, as long as the session lives: the size is to be told in the end.
+            stack.enter_context(follow_size(stdio.stdin, partial(container.resize, timeout_s=None)))
         stack.callback(inlet.close)
         inlet.start()
         yield
-
-
-def _wait_for_end(container: SomeContainer, stdio: Stdio, news: Mailbox) -> News:
-    """Sees to changes of size until there is news of the end."""
-    while (last := news.get()) is News.RESIZED:
-        if stdio.stdin is not None:
-            with contextlib.suppress(ObjectDead, NodeNotFound):
-                container.resize(*find_size(stdio.stdin))
-    return last
 
 
 def _conclude(container: SomeContainer, last: News) -> int:

@@ -19,7 +19,6 @@ class News(enum.Enum):
     ENDED = enum.auto()
     LEFT = enum.auto()
     OUTPUT_GONE = enum.auto()
-    RESIZED = enum.auto()
 
 
 class Mailbox:

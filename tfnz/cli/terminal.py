@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Final
+
+from tfnz.protocol.errors import TfnzError
 
 #: What a terminal is taken for when it does not know its size.
 _DEFAULT_SIZE: Final = (80, 24)
@@ -41,13 +44,29 @@ def raw_terminal(descriptor: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watch_size(on_change: Callable[[], object]) -> Iterator[None]:
-    """Calls `on_change`, in a signal handler, whenever the terminal's window has another size."""
-    saved = signal.signal(signal.SIGWINCH, lambda _number, _frame: on_change())
+def follow_size(descriptor: int, tell: Callable[[int, int], object]) -> Iterator[None]:
+    """Calls `tell` with a terminal's size, now and whenever that changes, on a thread of its own: it may take long."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def run() -> None:
+        while os.read(reading, 4096):
+            with contextlib.suppress(TfnzError):  # the container has ended: its owner hears of that elsewhere
+                tell(*find_size(descriptor))
+        os.close(reading)
+
+    def note(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of bytes that say the same
+            os.write(writing, b"\0")
+
+    note()  # it may have changed while the container started
+    threading.Thread(target=run, name="tfnz-size", daemon=True).start()
+    saved = signal.signal(signal.SIGWINCH, note)
     try:
         yield
     finally:
         signal.signal(signal.SIGWINCH, saved)
+        os.close(writing)
 
 
 class EscapeWatch:

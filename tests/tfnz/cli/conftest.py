@@ -43,6 +43,7 @@ class FakeContainer:
         self.sizes: list[tuple[int, int]] = []
         self.tunnels: list[FakeTunnel] = []
         self.start_error: TfnzError | None = None
+        self.on_resize: Script | None = None
         self._script = script
         self.thread = threading.Thread(target=self._live, daemon=True)
 
@@ -86,7 +87,10 @@ class FakeContainer:
             self.input_closed = True
             self.arrived.notify_all()
 
-    def resize(self, columns: int, rows: int) -> None:
+    def resize(self, columns: int, rows: int, *, timeout_s: float | None = 60) -> None:
+        assert timeout_s is None
+        if self.on_resize:
+            self.on_resize(self)
         with self.arrived:
             self.sizes.append((columns, rows))
             self.arrived.notify_all()
@@ -166,6 +170,7 @@ class FakeNode:
             raise self._location.spawn_error
         container = FakeContainer(self._location.script, image=image, command=command, **options)
         container.start_error = self._location.start_error
+        container.on_resize = self._location.on_resize
         self._location.spawned.append(container)
         container.thread.start()
         return container
@@ -176,6 +181,7 @@ class FakeLocation:
 
     def __init__(self) -> None:
         self.script: Script = FakeContainer.finish
+        self.on_resize: Script | None = None
         self.spawn_error: BaseException | None = None
         self.start_error: TfnzError | None = None
         self.connect_error: BaseException | None = None

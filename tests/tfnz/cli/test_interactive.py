@@ -8,6 +8,7 @@ import pty
 import signal
 import struct
 import termios
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from tfnz.cli.stdio import Stdio
 from tfnz.cli.terminal import EscapeWatch, find_size, raw_terminal
+from tfnz.protocol.errors import ContainerNotFound, NodeRestarted, ObjectDead, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 
 if TYPE_CHECKING:
@@ -108,6 +110,45 @@ def test_the_window_s_size_is_passed_on(tfnz: Tool, terminal: Terminal) -> None:
     tfnz.location.script = live
     assert tfnz("run", "-ti", "busybox").exit_code == 0
     assert signal.getsignal(signal.SIGWINCH) is before
+
+
+@pytest.mark.parametrize("error", [ContainerNotFound, ObjectDead, NodeRestarted])
+def test_a_size_that_comes_too_late_does_not_matter(
+    tfnz: Tool, terminal: Terminal, error: type[TfnzError]
+) -> None:
+    told = threading.Event()
+
+    def refuse(container: FakeContainer) -> None:
+        told.set()
+        raise error("it ended just now")
+
+    def live(container: FakeContainer) -> None:
+        assert told.wait(10)
+        container.finish(7)
+
+    tfnz.location.script, tfnz.location.on_resize = live, refuse
+    result = tfnz("run", "-ti", "busybox", "sh")
+    assert result.exit_code == 7
+    assert "just now" not in result.stderr
+
+
+def test_one_can_leave_while_the_size_cannot_be_told(tfnz: Tool, terminal: Terminal) -> None:
+    away, left = threading.Event(), threading.Event()
+
+    def hang(container: FakeContainer) -> None:
+        away.set()
+        assert left.wait(10)
+
+    def live(container: FakeContainer) -> None:
+        assert away.wait(10)
+        terminal.press(b"\x1d\x1d\x1d")
+
+    tfnz.location.script, tfnz.location.on_resize = live, hang
+    try:
+        assert tfnz("run", "-ti", "busybox").exit_code == 0
+        assert not left.is_set()
+    finally:
+        left.set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -127,19 +127,19 @@ def test_news_come_in_order_from_any_thread() -> None:
     mailbox = Mailbox()
 
     def put() -> None:
-        mailbox.put(News.RESIZED)
+        mailbox.put(News.LEFT)
         mailbox.put(News.ENDED)
 
     threading.Thread(target=put).start()
-    assert [mailbox.get(), mailbox.get()] == [News.RESIZED, News.ENDED]
+    assert [mailbox.get(), mailbox.get()] == [News.LEFT, News.ENDED]
 
 
 def test_more_news_than_the_pipe_holds_are_not_lost() -> None:
     mailbox = Mailbox()
     for _ in range(70_000):
-        mailbox.put(News.RESIZED)
+        mailbox.put(News.LEFT)
     mailbox.put(News.LEFT)
-    assert {mailbox.get() for _ in range(70_000)} == {News.RESIZED}
+    assert {mailbox.get() for _ in range(70_000)} == {News.LEFT}
     assert mailbox.get() is News.LEFT
 
 
