@@ -112,7 +112,7 @@ class ContainerFiles(ContainerBase):
             FileError: it cannot be read there, or written here.
         """
         source = parse_path(path)
-        with await run_blocking(lambda: TreeWriter(local_dir)) as writer:
+        with TreeWriter(local_dir) as writer:
 
             async def take(parts: list[bytes]) -> None:
                 await run_blocking(partial(_write_all, writer, parts))

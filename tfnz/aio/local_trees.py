@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -72,23 +73,49 @@ class TreeWriter:
 
     Modes lose their set-id bits, and directories stay usable by their owner. What is there already is replaced, except
     directories, which are added to.
+
+    It may be closed by another thread than the one that writes, also during a write. Only what is written opens anything.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        path = Path(directory)
-        path.mkdir(parents=True, exist_ok=True)
+        self._directory = Path(directory)
         self._parser = TreeParser()
-        self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = -1
         self._parent_name = b""
-        self._parent = self._root
+        self._parent = -1
         self._file = -1
+        #: Held for a moment only, to know whether a write is under way when it is closed.
+        self._lock = threading.Lock()
+        self._busy = False
+        self._closed = False
 
     def write(self, data: bytes) -> None:
         """Write what `data` brings.
 
         Raises:
-            ProtocolError, FileError: the stream breaks the rules, or this machine refuses.
+            ProtocolError, FileError: the stream breaks the rules, or this machine refuses; or it was closed.
         """
+        with self._at_work():
+            self._write(data)
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Descriptors stay open within it: `close` leaves them to its end."""
+        with self._lock:
+            if self._closed:
+                raise FileError(f"{str(self._directory)!r} is not written any more")
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy = False
+                if self._closed:
+                    self._free()
+
+    def _write(self, data: bytes) -> None:
+        if self._root < 0:
+            self._open_root()
         for item in self._parser.feed(data):
             match item:
                 case Directory(name, mode):
@@ -111,7 +138,13 @@ class TreeWriter:
         self._parser.close()
 
     def close(self) -> None:
-        """Free the descriptors; calling it again does nothing."""
+        """Free the descriptors, after the write that is under way; nobody waits. Calling it again does nothing."""
+        with self._lock:
+            self._closed = True
+            if not self._busy:
+                self._free()
+
+    def _free(self) -> None:
         self._close_file()
         self._leave_parent()
         if self._root >= 0:
@@ -123,6 +156,11 @@ class TreeWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _open_root(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._parent = self._root
 
     def _make_directory(self, name: bytes, mode: int) -> None:
         parent, last = self._enter(name)

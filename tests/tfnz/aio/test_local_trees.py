@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tfnz.aio import local_trees
 from tfnz.aio.local_trees import TreeWriter, read_tree
 from tfnz.protocol.errors import FileError, PathNotFound, ProtocolError
 from tfnz.protocol.trees import (
@@ -134,4 +136,34 @@ def test_descriptors_are_closed(tmp_path: Path) -> None:
         writer.write(encode_item(Directory(b"a", 0o755)) + encode_item(FileStart(b"a/x", 0o644)))
         writer.close()
         writer.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_closed_during_a_write_stays_open_until_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a time limit is over while another thread writes: its descriptors are not for others to have."""
+    before = set(os.listdir("/proc/self/fd"))
+    begun, closed = threading.Event(), threading.Event()
+    write_all = local_trees._write_all
+
+    def write_late(fd: int, data: bytes) -> None:
+        begun.set()
+        assert closed.wait(10)
+        write_all(fd, data)
+
+    monkeypatch.setattr(local_trees, "_write_all", write_late)
+    writer = TreeWriter(tmp_path / "to")
+    records = b"".join(encode_item(item) for item in [*file(b"a/x", b"good"), *file(b"a/y")])
+    thread = threading.Thread(target=writer.write, args=(encode_item(Directory(b"a", 0o755)) + records,))
+    thread.start()
+    assert begun.wait(10)
+    writer.close()
+    with (tmp_path / "bystander").open("wb"):
+        closed.set()
+        thread.join(10)
+    assert (tmp_path / "bystander").read_bytes() == b""
+    assert (tmp_path / "to" / "a" / "x").read_bytes() == b"good"
+    with pytest.raises(FileError, match="not written any more"):
+        writer.write(encode_item(TreeEnd()))
     assert set(os.listdir("/proc/self/fd")) == before
