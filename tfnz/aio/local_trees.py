@@ -74,7 +74,7 @@ class TreeWriter:
     Modes lose their set-id bits, and directories stay usable by their owner. What is there already is replaced, except
     directories, which are added to.
 
-    It may be closed by another thread than the one that writes, also during a write. Only what is written opens anything.
+    It may be closed by another thread than the one that writes, also during a write. Nothing is opened before one.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -83,7 +83,7 @@ class TreeWriter:
         self._root = -1
         self._parent_name = b""
         self._parent = -1
-        self._file = -1
+        self._file, self._file_name = -1, b""
         #: Held for a moment only, to know whether a write is under way when it is closed.
         self._lock = threading.Lock()
         self._busy = False
@@ -95,23 +95,24 @@ class TreeWriter:
         Raises:
             ProtocolError, FileError: the stream breaks the rules, or this machine refuses; or it was closed.
         """
-        with self._at_work():
+        self._begin()
+        try:
             self._write(data)
+        finally:
+            self._end()
 
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Descriptors stay open within it: `close` leaves them to its end."""
+    def _begin(self) -> None:
+        """Descriptors stay open from here on: `close` leaves them to the end."""
         with self._lock:
             if self._closed:
                 raise FileError(f"{str(self._directory)!r} is not written any more")
             self._busy = True
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy = False
-                if self._closed:
-                    self._free()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._busy = False
+            if self._closed:
+                self._free()
 
     def _write(self, data: bytes) -> None:
         if self._root < 0:
@@ -123,9 +124,11 @@ class TreeWriter:
                 case FileStart(name, mode):
                     self._open_file(name, mode)
                 case FileData(part):
-                    _write_all(self._file, part)
+                    with _naming(self._file_name):
+                        _write_all(self._file, part)
                 case FileEnd():
-                    self._close_file()
+                    with _naming(self._file_name):
+                        self._close_file()
                 case Symlink(name, target):
                     self._make_symlink(name, target)
 
@@ -158,8 +161,9 @@ class TreeWriter:
         self.close()
 
     def _open_root(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with _naming(os.fsencode(self._directory)):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent = self._root
 
     def _make_directory(self, name: bytes, mode: int) -> None:
@@ -177,7 +181,7 @@ class TreeWriter:
         parent, last = self._enter(name)
         with _naming(name):
             _remove(last, parent)
-            self._file = os.open(last, _NEW_FILE, 0o600, dir_fd=parent)
+            self._file, self._file_name = os.open(last, _NEW_FILE, 0o600, dir_fd=parent), name
             os.fchmod(self._file, mode & 0o777)
 
     def _make_symlink(self, name: bytes, target: bytes) -> None:
@@ -187,9 +191,9 @@ class TreeWriter:
             os.symlink(target, last, dir_fd=parent)
 
     def _close_file(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def _enter(self, name: bytes) -> tuple[int, bytes]:
         """The descriptor of the directory that `name` is in, and its last component."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -127,6 +128,21 @@ def test_a_name_that_leaves_is_refused(tmp_path: Path, outside: Path) -> None:
 def test_a_tree_that_is_cut_off_is_said(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="cut off"):
         write(tmp_path / "to", *file(b"x"))
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="cannot write .*file/to' on this machine: Not a directory"):
+        write(tmp_path / "file" / "to", TreeEnd())
+
+
+def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(FileError, match="cannot write 'x' on this machine: No space left"):
+        write(tmp_path / "to", *file(b"x"), TreeEnd())
 
 
 def test_descriptors_are_closed(tmp_path: Path) -> None:
