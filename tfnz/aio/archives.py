@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 from tfnz.protocol.errors import ImageInvalid, PathNotFound
@@ -14,7 +14,7 @@ from tfnz.protocol.streams import MAX_CHUNK
 _BLOCK: Final = tarfile.BLOCKSIZE
 
 
-def read_archive(path: str | os.PathLike[str]) -> tuple[Iterator[bytes], int]:
+def read_archive(path: str | os.PathLike[str]) -> tuple[Generator[bytes, None, None], int]:
     """The bytes of the archive at `path`, and about how many there are.
 
     Raises:
@@ -35,7 +35,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[Iterator[bytes], int]:
     return _read(name), os.stat(name).st_size
 
 
-def _read(name: str) -> Iterator[bytes]:
+def _read(name: str) -> Generator[bytes, None, None]:
     with open(name, "rb") as file:
         while data := file.read(MAX_CHUNK):
             yield data
@@ -50,7 +50,7 @@ def _find_files(root: str) -> Iterator[tuple[str, int]]:
                 yield os.path.relpath(path, root), status.st_size
 
 
-def _tar(root: str, files: list[tuple[str, int]]) -> Iterator[bytes]:
+def _tar(root: str, files: list[tuple[str, int]]) -> Generator[bytes, None, None]:
     for name, size in files:
         info = tarfile.TarInfo(name)
         info.size = size

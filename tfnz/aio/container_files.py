@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import IO, Any, Protocol
 
@@ -89,7 +89,7 @@ class ContainerFiles(ContainerBase):
             FileError: the container refuses.
         """
         target = parse_path(path)
-        tree: Iterator[bytes] = read_tree(local_dir)
+        tree = read_tree(local_dir)
         await self.wait_until_ready()
         await upload(
             self._session,

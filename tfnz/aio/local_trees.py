@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,11 +26,13 @@ from tfnz.protocol.trees import (
     encode_item,
 )
 
+from .worker import Use
+
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def read_tree(directory: str | os.PathLike[str]) -> Iterator[bytes]:
+def read_tree(directory: str | os.PathLike[str]) -> Generator[bytes, None, None]:
     """The records of a directory; files, directories and links, sorted by name. Other kinds are left out.
 
     Raises:
@@ -84,35 +85,17 @@ class TreeWriter:
         self._parent_name = b""
         self._parent = -1
         self._file, self._file_name = -1, b""
-        #: Held for a moment only, to know whether a write is under way when it is closed.
-        self._lock = threading.Lock()
-        self._busy = False
-        self._closed = False
+        self._use = Use(self._free)
 
     def write(self, data: bytes) -> None:
         """Write what `data` brings.
 
         Raises:
-            ProtocolError, FileError: the stream breaks the rules, or this machine refuses; or it was closed.
+            ProtocolError, FileError: the stream breaks the rules, or this machine refuses.
+            ValueError: it was closed.
         """
-        self._begin()
-        try:
+        with self._use:
             self._write(data)
-        finally:
-            self._end()
-
-    def _begin(self) -> None:
-        """Descriptors stay open from here on: `close` leaves them to the end."""
-        with self._lock:
-            if self._closed:
-                raise FileError(f"{str(self._directory)!r} is not written any more")
-            self._busy = True
-
-    def _end(self) -> None:
-        with self._lock:
-            self._busy = False
-            if self._closed:
-                self._free()
 
     def _write(self, data: bytes) -> None:
         if self._root < 0:
@@ -142,10 +125,7 @@ class TreeWriter:
 
     def close(self) -> None:
         """Free the descriptors, after the write that is under way; nobody waits. Calling it again does nothing."""
-        with self._lock:
-            self._closed = True
-            if not self._busy:
-                self._free()
+        self._use.close()
 
     def _free(self) -> None:
         self._close_file()

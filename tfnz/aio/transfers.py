@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import IO, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import IO
 
 from tfnz.protocol.errors import InvalidArgument, TfnzError, describe_error
 from tfnz.protocol.messages import RequestBody, Result
@@ -14,7 +14,7 @@ from .requests import Pending
 from .session import Session
 from .streams import Reader
 from .waiting import time_limit
-from .worker import run_blocking
+from .worker import Use, run_blocking
 
 #: What is read of a file at once: to go to the thread that may wait for it costs as much as to read some of this.
 READ_BYTES = 4 * MAX_CHUNK
@@ -106,12 +106,16 @@ async def parts_of(source: IO[bytes]) -> AsyncIterator[bytes]:
         yield bytes(data)
 
 
-async def parts_from(source: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """What a generator that may block gives."""
+async def parts_from(source: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+    """What a generator that may block gives. It is closed in the end, by its thread if that is still in it."""
+    use = Use(source.close)
+
+    def advance() -> bytes | None:
+        with use:
+            return next(source, None)
+
     try:
-        while (part := await run_blocking(lambda: next(source, None))) is not None:
+        while (part := await run_blocking(advance)) is not None:
             yield part
     finally:
-        close: Any = getattr(source, "close", None)
-        if close is not None:
-            close()
+        use.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
@@ -22,3 +23,38 @@ async def run_blocking(work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
     result: T = await runner(work)
     return result
+
+
+class Use:
+    """The use of something by a thread, which cannot be interrupted: who closes it meanwhile leaves that to the thread.
+
+    Args:
+        free: called once, when it is closed and not in use.
+    """
+
+    def __init__(self, free: Callable[[], object]) -> None:
+        self._free = free
+        self._lock = threading.Lock()  # held for a moment only
+        self._busy = False
+        self._closed = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise ValueError("it was closed: nobody waits for this any more")
+            self._busy = True
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._busy = False
+            due = self._closed
+        if due:
+            self._free()
+
+    def close(self) -> None:
+        """Free it now, or when it is not in use any more; nobody waits. Calling it again does nothing."""
+        with self._lock:
+            due = not self._closed and not self._busy
+            self._closed = True
+        if due:
+            self._free()

@@ -180,6 +180,6 @@ def test_what_is_closed_during_a_write_stays_open_until_its_end(
         thread.join(10)
     assert (tmp_path / "bystander").read_bytes() == b""
     assert (tmp_path / "to" / "a" / "x").read_bytes() == b"good"
-    with pytest.raises(FileError, match="not written any more"):
+    with pytest.raises(ValueError, match="closed"):
         writer.write(encode_item(TreeEnd()))
     assert set(os.listdir("/proc/self/fd")) == before
