@@ -41,6 +41,10 @@ class _Work:
         """Run it. What interrupts this thread, such as KeyboardInterrupt, also goes on here."""
         try:
             result = self._function()
+        except StopIteration as exc:  # no future takes it, as no coroutine may raise it
+            error = RuntimeError("what was called back raised StopIteration")
+            error.__cause__ = exc
+            self._tell(self.done.set_exception, error)
         except Exception as exc:
             self._tell(self.done.set_exception, exc)
         except BaseException:

@@ -104,6 +104,19 @@ def test_an_interrupt_in_a_callback_reaches_the_caller(portal: Portal) -> None:
     assert portal.call(give(1)) == 1
 
 
+def test_a_callback_that_raises_stop_iteration_is_not_waited_for_in_vain(portal: Portal) -> None:
+    adopted = portal.adopt(lambda: next(iter(())))
+    assert adopted is not None
+
+    async def call_back() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await adopted()
+
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        portal.call(call_back())
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
 def test_callbacks_of_nobody_run_on_their_own_thread_in_order(portal: Portal) -> None:
     told: list[tuple[int, str, bool]] = []
     adopted = portal.adopt(lambda n: told.append((n, threading.current_thread().name, in_callback.get())))
