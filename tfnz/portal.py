@@ -122,8 +122,7 @@ class Portal:
     def __init__(self, make_face: Callable[[Any, Portal], Any]) -> None:
         self._make_face = make_face
         self._pid = os.getpid()
-        self._faces_lock = threading.Lock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may say something while its thread does
         self._closed = False
         self._rest: asyncio.Future[Any] | None = None
         self._loop = asyncio.new_event_loop()
@@ -231,13 +230,12 @@ class Portal:
 
     def face(self, core: Any) -> Any:
         """The blocking object for one of the core's, always the same; other values are themselves."""
-        with self._faces_lock:
-            face = getattr(core, "_face", None)
-            if face is None:
-                face = self._make_face(core, self)
-                if face is not core:
-                    core._face = face
-            return face
+        face = getattr(core, "_face", None)
+        if face is None:
+            face = self._make_face(core, self)
+            if face is not core:
+                face = vars(core).setdefault("_face", face)  # another thread may just have made one
+        return face
 
     # --- threads
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -157,6 +157,59 @@ def test_a_callback_that_wants_to_end_the_program_ends_nothing(
     assert done.wait(PATIENCE_S) and task is not None
     portal.stop()
     assert "tried to end the program" in caplog.text
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """A deadlock of the main thread ends."""
+
+    def give_up(*_: object) -> None:
+        raise AssertionError("nothing happens any more")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_signal_handler_may_post_while_its_thread_does(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that calls `Location.complete`."""
+    told: list[str] = []
+    call_soon = portal._loop.call_soon_threadsafe
+
+    def be_interrupted(function: Callable[[], object]) -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGUSR1)
+        call_soon(function)
+
+    monkeypatch.setattr(portal._loop, "call_soon_threadsafe", be_interrupted)
+    before = signal.signal(signal.SIGUSR1, lambda *_: portal.post(lambda: told.append("handler")))
+    try:
+        portal.post(lambda: told.append("program"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    portal.call(give(1))
+    assert told == ["handler", "program"]
+
+
+def test_a_face_is_the_same_to_all_that_make_it_at_once() -> None:
+    class Core:
+        _face = None
+
+    core = Core()
+
+    def make_face(one: object, portal: Portal) -> object:
+        if core._face is None:
+            vars(core)["_face"] = "made meanwhile"
+        return object()
+
+    portal = Portal(make_face)
+    assert portal.face(core) == portal.face(core) == "made meanwhile"
+    portal.stop()
 
 
 def test_a_call_on_the_loop_itself_is_refused(portal: Portal) -> None:
