@@ -87,4 +87,7 @@ class ContainerBase(Lifetime):
             self._ready.set_result(None)
 
     async def _request(self, body: RequestBody, what: str, timeout_s: float | None) -> Answer:
-        return await self._session.request(self._node_name, body, what=f"{what} {self}", timeout_s=timeout_s)
+        with self._found_by_node():
+            return await self._session.request(
+                self._node_name, body, what=f"{what} {self}", timeout_s=timeout_s
+            )

@@ -100,7 +100,8 @@ class ContainerCommands(ContainerBase):
         what = f"a command in container {self.uuid}" if nolog else f"{command!r} in container {self.uuid}"
         await self.wait_until_ready()
         log.debug("run: %s", what)
-        result, end = await run(self, request, content)
+        with self._found_by_node():
+            result, end = await run(self, request, content)
         check_end(end, what=what)
         await self._report(result, data_callback, stderr_callback)
         return check_result(result, end, timeout_s=timeout_s, check=check, what=what)
@@ -218,13 +219,14 @@ class ContainerCommands(ContainerBase):
         )
         body = replace(request, streams=process._streams.numbers)
         try:
-            await self._session.request(
-                self._node_name,
-                body,
-                what=f"the start of a process in container {self.uuid}",
-                on_result=partial(self._adopt, process),
-                on_late=lambda answer: self._end_stray_process(expect(ProcessStarted, answer).process),
-            )
+            with self._found_by_node():
+                await self._session.request(
+                    self._node_name,
+                    body,
+                    what=f"the start of a process in container {self.uuid}",
+                    on_result=partial(self._adopt, process),
+                    on_late=lambda answer: self._end_stray_process(expect(ProcessStarted, answer).process),
+                )
         except BaseException:
             if process.uuid and not process.dead:  # it was started, and just then nobody wanted it any more
                 self._end_stray_process(process.uuid)

@@ -37,14 +37,8 @@ class ContainerFiles(ContainerBase):
         """
         target = parse_path(path)
         parts = self._parts(data)
-        await self.wait_until_ready()
-        await upload(
-            self._session,
-            self._node_name,
-            lambda stream: PutFile(self.uuid, target, stream, mode),
-            parts,
-            what=f"put {path!r} into container {self.uuid}",
-            timeout_s=timeout_s,
+        await self._upload(
+            lambda stream: PutFile(self.uuid, target, stream, mode), parts, repr(path), timeout_s
         )
 
     @staticmethod
@@ -89,16 +83,9 @@ class ContainerFiles(ContainerBase):
             FileError: the container refuses.
         """
         target = parse_path(path)
-        tree = read_tree(local_dir)
-        await self.wait_until_ready()
-        await upload(
-            self._session,
-            self._node_name,
-            lambda stream: PutTree(self.uuid, target, stream),
-            parts_from(tree),
-            what=f"put {os.fspath(local_dir)!r} into container {self.uuid}",
-            timeout_s=timeout_s,
-        )
+        parts = parts_from(read_tree(local_dir))
+        what = repr(os.fspath(local_dir))
+        await self._upload(lambda stream: PutTree(self.uuid, target, stream), parts, what, timeout_s)
 
     async def fetch_tree(
         self, path: str, local_dir: str | os.PathLike[str], *, timeout_s: float | None = None
@@ -120,6 +107,14 @@ class ContainerFiles(ContainerBase):
             await self._download(lambda stream: FetchTree(self.uuid, source, stream), take, path, timeout_s)
             writer.finish()
 
+    async def _upload(
+        self, make_body: MakeBody, parts: AsyncIterator[bytes], source: str, timeout_s: float | None
+    ) -> None:
+        await self.wait_until_ready()
+        what = f"put {source} into container {self.uuid}"
+        with self._found_by_node():
+            await upload(self._session, self._node_name, make_body, parts, what=what, timeout_s=timeout_s)
+
     async def _download(
         self,
         make_body: MakeBody,
@@ -128,14 +123,9 @@ class ContainerFiles(ContainerBase):
         timeout_s: float | None,
     ) -> None:
         await self.wait_until_ready()
-        await download(
-            self._session,
-            self._node_name,
-            make_body,
-            take,
-            what=f"fetch {path!r} from container {self.uuid}",
-            timeout_s=timeout_s,
-        )
+        what = f"fetch {path!r} from container {self.uuid}"
+        with self._found_by_node():
+            await download(self._session, self._node_name, make_body, take, what=what, timeout_s=timeout_s)
 
 
 class _Writer(Protocol):

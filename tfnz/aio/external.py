@@ -62,7 +62,10 @@ class ExternalContainer(Connectable, ContainerTunnels):
         self.ensure_alive()
 
     async def _ask(self, body: RequestBody, what: str, timeout_s: float | None) -> Answer:
-        return await self._session.request(self._node.name, body, what=f"{what} {self}", timeout_s=timeout_s)
+        with self._found_by_node():
+            return await self._session.request(
+                self._node.name, body, what=f"{what} {self}", timeout_s=timeout_s
+            )
 
     def _on_ended(self, exit: Exit) -> None:
         log.info("Container of another session has ended: %s (%s), %s", self.uuid, self.tag, exit)

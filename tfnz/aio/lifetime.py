@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
-from tfnz.protocol.errors import ObjectDead
+from tfnz.protocol.errors import NotFound, ObjectDead
 from tfnz.protocol.exits import Cause, Exit
 
 from .callbacks import Callback, Line, in_callback
@@ -43,6 +45,19 @@ class Lifetime:
         """Raises ObjectDead, a ValueError, if it has ended."""
         if self.exit is not None:
             raise ObjectDead(f"{self} has ended: {self.exit}")
+
+    @contextlib.contextmanager
+    def _found_by_node(self) -> Iterator[None]:
+        """Within it the node is asked about it. What it does not find any more has ended, which it has told before.
+
+        Raises:
+            ObjectDead: it ended by itself while the question was on its way.
+        """
+        try:
+            yield
+        except NotFound:
+            self.ensure_alive()
+            raise
 
     def bail_if_dead(self) -> bool:
         """Whether it has ended, for code that would rather not catch errors."""

@@ -179,9 +179,10 @@ class Process(Lifetime):
             await self._end(REQUEST_TIMEOUT_S)
 
     async def _request(self, body: SignalProcess | ResizeProcess, what: str, timeout_s: float | None) -> None:
-        await self._session.request(
-            self._container._node_name, body, what=f"{what} for process {self.uuid}", timeout_s=timeout_s
-        )
+        with self._found_by_node():
+            await self._session.request(
+                self._container._node_name, body, what=f"{what} for process {self.uuid}", timeout_s=timeout_s
+            )
 
     # --- what its container tells
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tfnz import DiskFull, TimedOut, aio
+from tfnz import ContainerNotFound, DiskFull, ObjectDead, TimedOut, aio
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
     Cancel,
     DestroyContainer,
     EndSession,
     FetchFile,
+    FetchTree,
     PutFile,
+    PutTree,
     RebootContainer,
+    ResizeContainer,
+    RunProcess,
+    SetEgress,
+    SignalContainer,
+    SignalProcess,
     SpawnContainer,
+    StartProcess,
     Stop,
 )
 
@@ -141,6 +151,52 @@ async def test_two_tasks_destroy_at_once(scripted: ScriptedNode, core: aio.Locat
         )
         await asyncio.gather(container.destroy(), container.destroy())
     assert ends == [0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "use"),
+    [
+        (RunProcess, lambda container, path: container.run("true")),
+        (StartProcess, lambda container, path: container.spawn("true")),
+        (PutFile, lambda container, path: container.put("/x", b"x")),
+        (PutTree, lambda container, path: container.put_tree("/x", path)),
+        (FetchFile, lambda container, path: container.fetch("/x")),
+        (FetchTree, lambda container, path: container.fetch_tree("/x", path)),
+        (SignalContainer, lambda container, path: container.signal(1)),
+        (ResizeContainer, lambda container, path: container.resize(80, 24)),
+        (RebootContainer, lambda container, path: container.reboot()),
+        (SetEgress, lambda container, path: container.set_egress("none")),
+        (SignalProcess, lambda container, path: container.all_processes()[0].signal(1)),
+    ],
+)
+async def test_what_ends_while_it_is_asked_for_something_is_dead(
+    scripted: ScriptedNode,
+    core: aio.Location,
+    tmp_path: Path,
+    kind: type[object],
+    use: Callable[[aio.Container, Path], Awaitable[object]],
+) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        await container.spawn("sleep")
+
+        def end_first(id: int, body: object) -> None:
+            scripted.end_container(container.uuid, Exit(Cause.EXITED, 3))
+            scripted.fail(id, ContainerNotFound("there is no such container"))
+
+        scripted.on(kind, end_first)
+        with pytest.raises(ObjectDead, match="has ended"):
+            await use(container, tmp_path)
+
+
+async def test_what_the_node_does_not_find_and_has_not_ended_is_not_found(
+    scripted: ScriptedNode, core: aio.Location
+) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        scripted.refuse(SignalContainer, ContainerNotFound("there is no such container"))
+        with pytest.raises(ContainerNotFound):
+            await container.signal(1)
 
 
 async def test_to_destroy_what_is_gone_is_quiet(scripted: ScriptedNode, core: aio.Location) -> None:
