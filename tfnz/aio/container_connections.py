@@ -50,7 +50,7 @@ class ContainerConnections(Lifetime, ABC):
         body = OpenConnection(self.uuid, target, outflow.number, inflow.number, min(timeout_s, 60.0))
         pending: Pending | None = None
         try:
-            async with self._session.opening:
+            async with self._session.opening, self._session.requests.turn(body):
                 pending = self._session.requests.start(self._node.name, body)
                 what = f"a connection to {target} of {self}"
                 await self._session.requests.wait(pending, timeout_s + _ANSWER_GRACE_S, what)

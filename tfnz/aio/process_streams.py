@@ -14,9 +14,15 @@ class ProcessStreams:
     Args:
         stdin: whether it is to have input.
         stderr: whether its errors come apart from its output.
+
+    Raises:
+        QuotaExceeded: the session has no room for them.
     """
 
     def __init__(self, streams: Streams, *, stdin: bool, stderr: bool) -> None:
+        self._all = streams
+        self._reserved = 1 + stdin + stderr
+        streams.reserve(self._reserved)
         self.stdin = streams.open_outgoing(lasting=True) if stdin else None
         self.stdout = streams.open_incoming()
         self.stderr = streams.open_incoming() if stderr else None
@@ -54,3 +60,5 @@ class ProcessStreams:
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 stream.close()
+        self._all.release(self._reserved)
+        self._reserved = 0

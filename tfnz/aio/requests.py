@@ -8,12 +8,29 @@ from typing import Final, TypeVar, cast
 
 from tfnz.protocol.errors import NodeRestarted, ProtocolError, TfnzError, TimedOut, restore_error
 from tfnz.protocol.frames import encode_request
-from tfnz.protocol.messages import Cancel, ClientBody, Failure, Reply, Request, RequestBody, Result
+from tfnz.protocol.messages import (
+    Cancel,
+    ClientBody,
+    DestroyContainer,
+    DestroyProcess,
+    EndSession,
+    Failure,
+    Reply,
+    Request,
+    RequestBody,
+    Result,
+)
 
 from .restarts import REPEATABLE, explain_restart
 
 #: How long an answer may take, if the caller does not say.
 REQUEST_TIMEOUT_S: Final = 60.0
+#: So many requests are under way at once; others wait for their turn. A node takes no more than 4096 of a session, and
+#: may still be busy with some that were cancelled. Each may have three streams, see `streams.MAX_STREAMS`.
+REQUESTS_AT_ONCE: Final = 2560
+#: What ends something does not wait for what it is to end, up to so many.
+ENDS_AT_ONCE: Final = 512
+_ENDS: Final = (DestroyContainer, DestroyProcess, EndSession)
 #: Of requests nobody waits for any more, so many are remembered in case they are answered after all.
 _MAX_ABANDONED: Final = 1024
 
@@ -39,13 +56,23 @@ class Pending:
 
 
 class Requests:
-    """The requests of a session that have not been answered."""
+    """The requests of a session that have not been answered.
+
+    Attributes:
+        turns: for all requests but those that `turn` knows better.
+    """
 
     def __init__(self, send: Callable[[ClientBody], None]) -> None:
         self._send = send
         self._last = 0
         self._pending: dict[int, Pending] = {}
         self._abandoned: dict[int, OnResult] = {}
+        self.turns = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._turns_of_ends = asyncio.Semaphore(ENDS_AT_ONCE)
+
+    def turn(self, body: RequestBody) -> asyncio.Semaphore:
+        """The turns of a request: `turns`, unless it ends something and would have to wait."""
+        return self._turns_of_ends if isinstance(body, _ENDS) and self.turns.locked() else self.turns
 
     def start(
         self,
@@ -55,7 +82,7 @@ class Requests:
         on_result: OnResult | None = None,
         on_late: OnResult | None = None,
     ) -> Pending:
-        """Send a request.
+        """Send a request. Until nobody waits for it any more, a turn is to be held.
 
         Args:
             node: the name of the node it is for.

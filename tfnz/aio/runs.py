@@ -31,6 +31,13 @@ async def run(container: ContainerCommands, request: RunProcess, input: bytes) -
         TfnzError: it could not be started.
     """
     session = container._session
+    async with session.requests.turns:
+        with session.streams.room(3 if input else 2):
+            return await _run(container, request, input)
+
+
+async def _run(container: ContainerCommands, request: RunProcess, input: bytes) -> tuple[Result, Exit]:
+    session = container._session
     streams = session.streams
     stdout, stderr = streams.open_incoming(), streams.open_incoming()
     stdin = streams.open_outgoing() if input else None

@@ -40,6 +40,7 @@ from .callbacks import Callbacks, Line
 from .requests import REQUEST_TIMEOUT_S, OnResult, Requests
 from .restarts import LOST, explain_restart, find_unsent
 from .streams import Streams
+from .waiting import time_limit
 
 if TYPE_CHECKING:
     from .external import ExternalContainer
@@ -125,8 +126,9 @@ class Session:
         on_late: OnResult | None = None,
     ) -> Result:
         """Ask the node for something, and return its answer. See `Requests.start` and `wait`."""
-        pending = self.requests.start(node, body, on_result=on_result, on_late=on_late)
-        return await self.requests.wait(pending, timeout_s, what)
+        async with time_limit(timeout_s, what), self.requests.turn(body):
+            pending = self.requests.start(node, body, on_result=on_result, on_late=on_late)
+            return await self.requests.wait(pending, None, what)
 
     async def taking(self, line: Line, action: Coroutine[Any, Any, T]) -> T:
         """The result of `action`; callbacks of `line` run here meanwhile, and before this returns."""

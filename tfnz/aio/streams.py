@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
-from typing import TypeAlias, cast
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeAlias, cast
 
-from tfnz.protocol.errors import ErrorInfo, ProtocolError, TfnzError, describe_error, restore_error
+from tfnz.protocol.errors import (
+    ErrorInfo,
+    ProtocolError,
+    QuotaExceeded,
+    TfnzError,
+    describe_error,
+    restore_error,
+)
 from tfnz.protocol.flows import Allowance, Inflow, Outflow
 from tfnz.protocol.messages import ClientBody, Credit, Data, End, NodeBody, Position, Stop
 from tfnz.protocol.streams import INITIAL_CREDIT, MAX_CHUNK, ReceiveCredit, SendCredit
+
+#: So many streams a session has at once, those of connections into containers apart. A node has room for 8192, and some
+#: may have ended for us that have not for it.
+MAX_STREAMS: Final = 7680
 
 Send: TypeAlias = Callable[[ClientBody], None]
 
@@ -245,6 +257,33 @@ class Streams:
         self._last = 0
         self._open: dict[int, Incoming | Outgoing | Inflow | Outflow] = {}
         self._allowance = Allowance()
+        self._reserved = 0
+
+    def reserve(self, count: int) -> None:
+        """Have room for streams until `release`, also while the node may not have heard yet that they have ended.
+
+        Raises:
+            QuotaExceeded: there is none.
+        """
+        if self._reserved + count > MAX_STREAMS:
+            raise QuotaExceeded(
+                f"the session has {self._reserved} streams, and may have {MAX_STREAMS}: each process that runs has up "
+                "to three. End some, or use a further Location"
+            )
+        self._reserved += count
+
+    def release(self, count: int) -> None:
+        """So many that were reserved are of no use any more."""
+        self._reserved -= count
+
+    @contextmanager
+    def room(self, count: int) -> Iterator[None]:
+        """Room for streams within it. Raises QuotaExceeded when there is none."""
+        self.reserve(count)
+        try:
+            yield
+        finally:
+            self.release(count)
 
     def open_incoming(self) -> Incoming:
         self._last += 1

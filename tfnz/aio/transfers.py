@@ -10,7 +10,6 @@ from tfnz.protocol.errors import InvalidArgument, TfnzError, describe_error
 from tfnz.protocol.messages import RequestBody, Result
 from tfnz.protocol.streams import MAX_CHUNK
 
-from .requests import Pending
 from .session import Session
 from .streams import Reader
 from .waiting import time_limit
@@ -37,17 +36,22 @@ async def upload(
     Raises:
         TfnzError: what the node answers. What `parts` raises is raised too, and the node then changes nothing.
     """
+    async with time_limit(timeout_s, what), session.requests.turns:
+        with session.streams.room(1):
+            return await _upload(session, node, make_body, parts)
+
+
+async def _upload(session: Session, node: str, make_body: MakeBody, parts: AsyncIterator[bytes]) -> Result:
     stream = session.streams.open_outgoing()
     pending = session.requests.start(node, make_body(stream.number))
     # An answer before the end can only be a refusal: it must wake the one who waits for credit.
     pending.answer.add_done_callback(lambda _: stream.close())
     try:
-        async with time_limit(timeout_s, what):
-            async for part in parts:
-                if part and not await stream.write(part):
-                    break
-            stream.end()
-            return await pending.answer
+        async for part in parts:
+            if part and not await stream.write(part):
+                break
+        stream.end()
+        return await pending.answer
     except BaseException as exc:
         stream.end(describe_error(exc))
         raise
@@ -69,28 +73,31 @@ async def download(
     Raises:
         TfnzError: what the node answers. What `take` raises is raised too.
     """
+    async with time_limit(timeout_s, what), session.requests.turns:
+        with session.streams.room(1):
+            return await _download(session, node, make_body, take)
+
+
+async def _download(
+    session: Session, node: str, make_body: MakeBody, take: Callable[[list[bytes]], Awaitable[None]]
+) -> Result:
     stream = session.streams.open_incoming()
     stream.widen()
     reader = Reader(stream)
     pending = session.requests.start(node, make_body(stream.number))
     pending.answer.add_done_callback(lambda answer: _report(answer, reader))
     try:
-        async with time_limit(timeout_s, what):
-            async for parts in reader:
-                await take(parts)
-            return await pending.answer
+        async for parts in reader:
+            await take(parts)
+        return await pending.answer
     finally:
         stream.stop()
-        _forget(session, pending)
+        session.requests.abandon(pending)
 
 
 def _report(answer: asyncio.Future[Result], reader: Reader) -> None:
     if not answer.cancelled() and isinstance(error := answer.exception(), TfnzError):
         reader.fail(error)
-
-
-def _forget(session: Session, pending: Pending) -> None:
-    session.requests.abandon(pending)
 
 
 async def once(data: bytes) -> AsyncIterator[bytes]:

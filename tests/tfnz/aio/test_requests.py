@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tfnz.aio.requests import Requests, expect
+from tfnz.aio import streams
+from tfnz.aio.requests import ENDS_AT_ONCE, REQUESTS_AT_ONCE, Requests, expect
 from tfnz.protocol.errors import (
     CommandNotFound,
     Disconnected,
@@ -29,6 +30,7 @@ from tfnz.protocol.messages import (
     Reply,
     Request,
 )
+from tfnz_node.gateway.session import MAX_REQUESTS, MAX_STREAMS
 
 pytestmark = pytest.mark.asyncio
 
@@ -93,6 +95,23 @@ async def test_what_nobody_waits_for_is_not_kept_for_ever(requests: Requests) ->
     for _ in range(2000):
         requests.abandon(requests.start("n1", GetNodeStatus(), on_late=lambda _: None))
     assert len(requests._abandoned) == 1024 and not requests._pending
+
+
+async def test_what_ends_something_does_not_wait_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tfnz.aio.requests.REQUESTS_AT_ONCE", 1)
+    requests = Requests(lambda body: None)
+    run, end = GetNodeStatus(), DestroyContainer("c")
+    assert requests.turn(run) is requests.turn(end) is requests.turns
+    async with requests.turns:
+        assert requests.turn(run) is requests.turns
+        assert not requests.turn(end).locked()
+
+
+async def test_there_are_no_more_turns_than_a_node_has() -> None:
+    assert REQUESTS_AT_ONCE + ENDS_AT_ONCE < MAX_REQUESTS
+    assert 3 * REQUESTS_AT_ONCE <= streams.MAX_STREAMS < MAX_STREAMS
 
 
 async def test_the_end_of_the_session_fails_all_that_wait(requests: Requests) -> None:

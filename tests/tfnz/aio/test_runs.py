@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tfnz import ObjectDead, SessionLost, TimedOut, aio
+from tfnz import ObjectDead, QuotaExceeded, SessionLost, TimedOut, aio
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import Cancel, Data, End, ProcessDone, RunProcess
 
@@ -43,6 +43,61 @@ async def test_no_input_is_no_stream(scripted: ScriptedNode, core: aio.Location)
         await container.run("true")
         assert scripted.find(RunProcess)[0].streams.stdin == 0
         assert container.all_processes() == []
+
+
+async def test_more_runs_than_a_node_takes_wait_for_their_turn(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfnz.aio.requests.REQUESTS_AT_ONCE", 3)
+    async with core:
+        container = await core.node().spawn("busybox")
+        asked: list[tuple[int, RunProcess]] = []
+        scripted.on(RunProcess, lambda id, body: asked.append((id, body)))
+        tasks = [asyncio.create_task(container.run("true")) for _ in range(7)]
+        await scripted.until(RunProcess, count=3)
+        with pytest.raises(TimedOut, match="the status"):
+            await core.node().status(timeout_s=0.01)
+        with pytest.raises(TimedOut, match="put"):
+            await container.put("/x", b"x", timeout_s=0.01)
+        for n in range(7):
+            await scripted.until(RunProcess, count=n + 1)
+            assert len(asked) <= n + 3
+            scripted.start_process(*asked[n])
+        assert [(await task).exit_code for task in tasks] == [0] * 7
+
+
+async def test_a_container_can_be_ended_though_it_is_nobodys_turn(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfnz.aio.requests.REQUESTS_AT_ONCE", 1)
+    async with core:
+        container = await core.node().spawn("busybox")
+        task = await begin(scripted, container)
+        await container.destroy(timeout_s=10)
+        with pytest.raises(ObjectDead):
+            await task
+
+
+async def test_more_streams_than_a_node_takes_are_refused_to_that_call(
+    scripted: ScriptedNode, core: aio.Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfnz.aio.streams.MAX_STREAMS", 7)
+    async with core:
+        container = await core.node().spawn("busybox")  # on a terminal: two
+        process = await container.spawn("sleep")  # three
+        for call in (
+            lambda: container.spawn("sleep"),
+            lambda: container.run("cat", input=b"x"),
+            lambda: core.node().spawn("busybox", pty=False),
+        ):
+            with pytest.raises(QuotaExceeded, match="the session has 5 streams, and may have 7"):
+                await call()
+        assert (await container.run("true")).exit_code == 0
+        await container.put("/x", b"x")
+        assert await container.fetch("/x") == b"x"
+        await process.destroy()
+        await (await container.spawn("true")).wait(10)
+        assert (await container.run("cat", input=b"x")).stdout == b"x"
 
 
 async def test_who_gives_up_ends_the_process(scripted: ScriptedNode, core: aio.Location) -> None:
