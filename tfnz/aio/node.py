@@ -158,6 +158,7 @@ class Node:
         terminal = parse_size_of_terminal(*size)
         outside = parse_egress(egress)
         limit_s = parse_seconds(timeout_s)
+        place = None if workdir is None else parse_path(workdir)
         if not isinstance(image, str) or not 0 < len(image) <= 255:
             raise InvalidArgument(
                 f"image is {image!r:.200}: give the name or the digest of one, see Location.images()"
@@ -183,7 +184,7 @@ class Node:
             files=files,
             limits=limits,
             user=user,
-            workdir=None if workdir is None else parse_path(workdir),
+            workdir=place,
             tag=container.tag,
             sleep=sleep,
             timeout_s=limit_s,

@@ -10,8 +10,9 @@ from tfnz.protocol.errors import InvalidArgument, TfnzError, describe_error
 from tfnz.protocol.messages import RequestBody, Result
 from tfnz.protocol.streams import MAX_CHUNK
 
+from .requests import Pending
 from .session import Session
-from .streams import Reader
+from .streams import Incoming, Outgoing, Reader
 from .waiting import time_limit
 from .worker import Use, run_blocking
 
@@ -43,7 +44,7 @@ async def upload(
 
 async def _upload(session: Session, node: str, make_body: MakeBody, parts: AsyncIterator[bytes]) -> Result:
     stream = session.streams.open_outgoing()
-    pending = session.requests.start(node, make_body(stream.number))
+    pending = _start(session, node, make_body, stream)
     # An answer before the end can only be a refusal: it must wake the one who waits for credit.
     pending.answer.add_done_callback(lambda _: stream.close())
     try:
@@ -84,7 +85,7 @@ async def _download(
     stream = session.streams.open_incoming()
     stream.widen()
     reader = Reader(stream)
-    pending = session.requests.start(node, make_body(stream.number))
+    pending = _start(session, node, make_body, stream)
     pending.answer.add_done_callback(lambda answer: _report(answer, reader))
     try:
         async for parts in reader:
@@ -93,6 +94,15 @@ async def _download(
     finally:
         stream.stop()
         session.requests.abandon(pending)
+
+
+def _start(session: Session, node: str, make_body: MakeBody, stream: Incoming | Outgoing) -> Pending:
+    """The request that names `stream`; when it cannot be made, the node knows nothing of that."""
+    try:
+        return session.requests.start(node, make_body(stream.number))
+    except BaseException:
+        stream.close()
+        raise
 
 
 def _report(answer: asyncio.Future[Result], reader: Reader) -> None:

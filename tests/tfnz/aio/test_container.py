@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tfnz import ContainerNotFound, DiskFull, ObjectDead, TimedOut, aio
+from tfnz import ContainerNotFound, DiskFull, InvalidArgument, ObjectDead, TimedOut, aio
 from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
     Cancel,
@@ -81,6 +81,26 @@ async def test_a_cancelled_spawn_leaves_no_container(scripted: ScriptedNode, cor
         assert await scripted.until(DestroyContainer)
         assert await core.containers() == []  # and the news of the end came before this answer
         assert core.node().all_containers() == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda container: container.parent().spawn("busybox", workdir="/x\0"),
+        lambda container: container.put("/x", b"x", mode=0o10000),
+    ],
+)
+async def test_what_no_node_accepts_leaves_no_stream(
+    scripted: ScriptedNode, core: aio.Location, use: Callable[[aio.Container], Awaitable[object]]
+) -> None:
+    async with core:
+        container = await core.node().spawn("busybox")
+        assert core._session is not None
+        streams = core._session.streams
+        before = dict(streams._open), streams._reserved
+        with pytest.raises(InvalidArgument):
+            await use(container)
+        assert (streams._open, streams._reserved) == before
 
 
 async def test_a_put_that_is_cancelled_says_so_to_the_node(
