@@ -37,12 +37,16 @@ class Process(Lifetime):
 
     @property
     def data_callback(self) -> Callable[[Process, bytes], object] | None:
-        """Called with the process and each part of its output; may be changed at any time."""
+        """Called with the process and each part of its output; may be changed at any time.
+
+        A new one is called with what has waited for want of one.
+        """
         return find_callback(self._core.data_callback)
 
     @data_callback.setter
     def data_callback(self, callback: Callable[[Process, bytes], object] | None) -> None:
-        self._core.data_callback = self._portal.adopt(callback)
+        self._core._data_callback = self._portal.adopt(callback)
+        self._portal.post(self._core._hand_over)
 
     @property
     def stderr_callback(self) -> Callable[[Process, bytes], object] | None:

@@ -119,6 +119,24 @@ def test_input_that_nobody_reads(scripted: ScriptedNode, container: Container) -
     process.close_stdin()
 
 
+def test_a_callback_that_comes_late_gets_what_has_waited(
+    scripted: ScriptedNode, container: Container
+) -> None:
+    """Less than would be thrown away, and too much for the rest of what the node may send to be used up."""
+    process = container.spawn("sleep")
+    streams = scripted.processes[process.uuid][1]
+    content = bytes(range(256)) * 800 + b"x" * 700_000
+    scripted.do(lambda: scripted.write(streams.stdout, content[: 256 * 800]))
+    container.run("true")  # it has all come
+    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    process.data_callback = lambda one, data: told.put(data)
+    scripted.do(lambda: scripted.write(streams.stdout, content[256 * 800 :]))
+    received = b""
+    while len(received) < len(content):
+        received += told.get(timeout=10)
+    assert received == content
+
+
 def test_output_without_a_reader_does_not_stop_the_others(
     scripted: ScriptedNode, container: Container
 ) -> None:

@@ -72,6 +72,16 @@ class Output:
         self._stream.consumed(len(part))
         return part
 
+    def take(self) -> list[bytes]:
+        """All that waits, for somebody else, who says of it when it is `consumed`."""
+        parts = list(self._parts)
+        self._parts.clear()
+        self._waiting = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return parts
+
     def close(self) -> None:
         """No more will come."""
         self._over = True

@@ -34,7 +34,6 @@ class Process(Lifetime):
     Attributes:
         uuid: its name.
         exit: how it ended, or None while it runs.
-        data_callback: called with the process and a part of its output; may be changed at any time.
         stderr_callback: the same for its errors; without one they are thrown away.
         termination_callback: called once with the process and its return code.
     """
@@ -53,7 +52,7 @@ class Process(Lifetime):
     ) -> None:
         # Its line is the container's: what happens in one container is told in order.
         super().__init__(container._session, container._line, termination_callback)
-        self.data_callback = data_callback
+        self._data_callback = data_callback
         self.stderr_callback = stderr_callback
         self._container = container
         self._destroyed = False
@@ -68,6 +67,19 @@ class Process(Lifetime):
     def parent(self) -> Container:
         """The container that it runs in."""
         return cast("Container", self._container)  # the whole of it
+
+    @property
+    def data_callback(self) -> Callback | None:
+        """Called with the process and a part of its output; may be changed at any time.
+
+        A new one is called with what has waited for want of one.
+        """
+        return self._data_callback
+
+    @data_callback.setter
+    def data_callback(self, callback: Callback | None) -> None:
+        self._data_callback = callback
+        self._hand_over()
 
     def __repr__(self) -> str:
         return f"<Process {self.uuid} in {self._container.uuid}: {self.exit or 'running'}>"
@@ -205,11 +217,21 @@ class Process(Lifetime):
         self._output.close()
 
     def _on_stdout(self, data: bytes) -> None:
-        if self.data_callback is None:
+        if self._data_callback is None:
             self._output.on_data(data)
             return
+        self._hand_over()
+        self._tell_output(data)
+
+    def _hand_over(self) -> None:
+        """Have the callback, if there is one, called with what has waited: nothing else would ever make room."""
+        if self._data_callback is not None:
+            for data in self._output.take():
+                self._tell_output(data)
+
+    def _tell_output(self, data: bytes) -> None:
         then = partial(self._streams.stdout.consumed, len(data))
-        self._session.callbacks.post(self._line, self.data_callback, self, data, then=then)
+        self._session.callbacks.post(self._line, self._data_callback, self, data, then=then)
 
     def _on_stderr(self, data: bytes) -> None:
         assert self._streams.stderr is not None

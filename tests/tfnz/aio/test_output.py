@@ -70,6 +70,20 @@ async def test_without_a_loop_it_is_thrown_away_in_the_end(
         kept.want()
 
 
+async def test_what_somebody_else_takes_is_not_thrown_away(
+    sent: list[ClientBody], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "UNREAD_S", 0)
+    streams = Streams(sent.append)
+    kept = open_output(streams)
+    fill(streams)
+    assert [len(part) for part in kept.take()] == [PART] * 4 and kept.take() == []
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sent == []
+    kept.want()
+
+
 async def test_a_loop_that_begins_in_time_is_not_hurried(
     sent: list[ClientBody], monkeypatch: pytest.MonkeyPatch
 ) -> None:
