@@ -104,10 +104,13 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         return
     if process.stdin is not None:
         process.stdin.close()
+    ended = asyncio.create_task(process.wait())
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        # asyncio.timeout would end a task that was cancelled before, as by Ctrl-C, in place of its waiting.
+        await asyncio.wait({ended}, timeout=STOP_TIMEOUT_S)
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await ended
+    finally:
+        ended.cancel()

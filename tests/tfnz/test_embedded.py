@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import stat
@@ -60,6 +61,32 @@ async def test_one_that_does_not_end_is_killed(
     node = await start_embedded(directory)
     await node.stop()
     assert await node.wait() == -signal.SIGKILL
+
+
+async def test_one_that_does_not_end_is_killed_also_after_an_interrupt(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "STOP_TIMEOUT_S", 0.01)
+    pretend(monkeypatch, tmp_path, SERVES + "\nimport signal\nwhile True: signal.pause()\n")
+    node = await start_embedded(directory)
+    begun = asyncio.Event()
+
+    async def use() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            await node.stop()
+
+    using = asyncio.create_task(use())
+    await begun.wait()
+    using.cancel()
+    try:
+        async with asyncio.timeout(10):
+            await asyncio.wait({using})
+        assert node._process.returncode == -signal.SIGKILL
+    finally:
+        await node.stop()
 
 
 async def test_it_says_itself_why_it_cannot_run(
