@@ -59,10 +59,10 @@ def follow_size(descriptor: int, tell: Callable[[int, int], object]) -> Iterator
         with contextlib.suppress(BlockingIOError):  # full of bytes that say the same
             os.write(writing, b"\0")
 
-    note()  # it may have changed while the container started
-    threading.Thread(target=run, name="tfnz-size", daemon=True).start()
     saved = signal.signal(signal.SIGWINCH, note)
     try:
+        note()  # it may have changed while the container started
+        threading.Thread(target=run, name="tfnz-size", daemon=True).start()
         yield
     finally:
         signal.signal(signal.SIGWINCH, saved)
