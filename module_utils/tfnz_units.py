@@ -6,6 +6,10 @@ Private to the modules of this project: it may change with any release.
 from __future__ import annotations
 
 import math
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 PROPERTIES = (
@@ -17,7 +21,9 @@ PROPERTIES = (
     "MainPID",
     "NRestarts",
     "StatusText",
+    "NeedDaemonReload",
 )
+PROC = Path("/proc")
 
 
 def parse_properties(text: str) -> dict[str, str]:
@@ -32,6 +38,41 @@ def read_unit(module: Any, unit: str) -> dict[str, str]:
     if rc != 0:
         module.fail_json(msg=f"systemctl show {unit}: {' '.join(err.split())}; does systemd run this host?")
     return parse_properties(out)
+
+
+def find_release(pid: int) -> str | None:
+    """The release of a process that is a command of one: the environment of the interpreter that it was started with.
+
+    Not the program itself, which is the host's Python; nor the link, which may lead to another by now.
+    """
+    try:
+        interpreter = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[0].decode()
+    except (OSError, ValueError):
+        return None
+    return Path(interpreter).parent.parent.name or None
+
+
+def find_start(pid: int) -> float | None:
+    """When a process was started, in seconds since the epoch, by the clock as it goes now."""
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    since_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot_s
+
+
+def find_newer(files: Iterable[str], started_s: float) -> list[str]:
+    """Those of some files that were written since then. One that the clock was wrong for says nothing."""
+    found = []
+    for path in files:
+        try:
+            written_s = os.stat(path).st_mtime
+        except OSError:
+            continue
+        if started_s < written_s <= time.time():
+            found.append(path)
+    return found
 
 
 def control_unit(module: Any, verb: str, *words: str) -> str | None:

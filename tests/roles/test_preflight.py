@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.roles.conftest import run_tasks
+
 #: A host that is as it must be.
 GOOD: dict[str, Any] = {
     "effective_user_id": 0,
@@ -29,33 +27,7 @@ def look(
     home: Path, role: str, facts: dict[str, Any], variables: dict[str, Any], tasks: str = "preflight.yml"
 ) -> subprocess.CompletedProcess[str]:
     """Has a role's preflight, or other tasks of its that change nothing, look at a host with these facts."""
-    play = {
-        "hosts": "all",
-        "gather_facts": False,
-        "tasks": [
-            {"ansible.builtin.set_fact": {**facts, "cacheable": True}},
-            {"ansible.builtin.include_role": {"name": role, "tasks_from": tasks}},
-        ],
-    }
-    (home / "play.yml").write_text(json.dumps([play]))
-    return subprocess.run(
-        [
-            Path(sys.executable).parent / "ansible-playbook",
-            "-i",
-            "host1,",
-            "-c",
-            "local",
-            "-e",
-            json.dumps(variables),
-            "play.yml",
-        ],
-        cwd=home,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_tasks(home, role, tasks, facts, variables)
 
 
 def test_a_host_that_is_as_it_must_be_passes(tmp_path: Path) -> None:
