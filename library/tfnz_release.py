@@ -27,13 +27,16 @@ options:
     type: path
     required: true
   keep:
-    description: How many releases to keep, the one in use among them.
+    description: With O(state=pruned), how many releases to keep, the one in use among them.
     type: int
     default: 2
   state:
-    description: V(absent) removes the link and all releases.
+    description:
+      - V(present) removes none, since the program may still run as the release that was in use before.
+      - V(pruned) removes all but the latest ones and the one in use.
+      - V(absent) removes the link and all releases.
     type: str
-    choices: [present, absent]
+    choices: [present, pruned, absent]
     default: present
 attributes:
   check_mode:
@@ -55,12 +58,18 @@ EXAMPLES = r"""
     folder: /opt/20ft/releases
     link: /opt/20ft/venv
     id: "{{ bundle.id }}"
+
+- name: Remove old releases, when it runs
+  tfnz_release:
+    folder: /opt/20ft/releases
+    link: /opt/20ft/venv
+    state: pruned
 """
 
 RETURN = r"""
 release:
   description: The release in use afterwards.
-  returned: if O(state=present)
+  returned: unless O(state=absent)
   type: str
 previous:
   description: The release that was in use before; nothing if none was.
@@ -90,7 +99,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "folder": {"type": "path", "required": True},
     "link": {"type": "path", "required": True},
     "keep": {"type": "int", "default": 2},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "pruned", "absent"], "default": "present"},
 }
 
 
@@ -102,6 +111,24 @@ def find_wanted(module: Any) -> str:
     return str(expect_bundle(Path(module.params["src"]), wanted)["id"])
 
 
+def prune(module: Any, folder: Path, link: Path, current: str | None) -> None:
+    others = find_others(folder, module.params["keep"], current)
+    if not module.check_mode:
+        for path in others:
+            shutil.rmtree(path)
+    diff = describe_change("".join(f"{path}\n" for path in others), "", str(link))
+    module.exit_json(changed=bool(others), release=current, previous=current, diff=diff)
+
+
+def remove(module: Any, folder: Path, link: Path, current: str | None) -> None:
+    gone = [path for path in (link, folder) if path.is_symlink() or path.exists()]
+    if not module.check_mode:
+        link.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    diff = describe_change("".join(f"{path}\n" for path in gone), "", "releases")
+    module.exit_json(changed=bool(gone), previous=current, diff=diff)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENT_SPEC, supports_check_mode=True, required_if=[("state", "present", ["src"])]
@@ -109,12 +136,9 @@ def main() -> None:
     folder, link = Path(module.params["folder"]), Path(module.params["link"])
     current = find_current(link)
     if module.params["state"] == "absent":
-        gone = [path for path in (link, folder) if path.is_symlink() or path.exists()]
-        if not module.check_mode:
-            link.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-        diff = describe_change("".join(f"{path}\n" for path in gone), "", "releases")
-        module.exit_json(changed=bool(gone), previous=current, diff=diff)
+        remove(module, folder, link, current)
+    if module.params["state"] == "pruned":
+        prune(module, folder, link, current)
     try:
         wanted = find_wanted(module)
         changed = current != wanted or not (folder / wanted).is_dir()
@@ -123,12 +147,8 @@ def main() -> None:
             switch(link, folder / wanted)
     except BadBundle as exc:
         module.fail_json(msg=str(exc))
-    others = find_others(folder, module.params["keep"], wanted)
-    if not module.check_mode:
-        for path in others:
-            shutil.rmtree(path)
     diff = describe_change(f"{current or ''}\n", f"{wanted}\n", str(link))
-    module.exit_json(changed=changed or bool(others), release=wanted, previous=current, diff=diff)
+    module.exit_json(changed=changed, release=wanted, previous=current, diff=diff)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,24 @@ def test_a_release_is_installed_once_and_used_through_its_link(tmp_path: Path, r
     assert run_module("tfnz_release", state="absent", **params)["changed"]
     assert not folder.exists() and not link.is_symlink()
     assert not run_module("tfnz_release", state="absent", **params)["changed"]
+
+
+def test_releases_stay_until_they_are_pruned_and_then_the_one_in_use(
+    tmp_path: Path, run_module: RunModule
+) -> None:
+    folder, link = tmp_path / "releases", tmp_path / "current"
+    params = {"folder": str(folder), "link": str(link), "keep": 1}
+    for age, identity in enumerate(("r1", "r2", "r3")):
+        # Somebody went back to the first one in between, which is older than the others.
+        for used in dict.fromkeys((identity, "r1")):
+            run_module("tfnz_release", src=str(write_bundle(tmp_path, used)), **params)
+        os.utime(folder / identity, (1000 + age, 1000 + age))
+    assert sorted(path.name for path in folder.iterdir()) == ["r1", "r2", "r3"]
+    for check, names in ((True, ["r1", "r2", "r3"]), (False, ["r1", "r3"])):
+        assert run_module("tfnz_release", check=check, state="pruned", **params)["changed"]
+        assert sorted(path.name for path in folder.iterdir()) == names
+    assert not run_module("tfnz_release", state="pruned", **params)["changed"]
+    assert link.resolve() == folder / "r1"
 
 
 def test_what_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
