@@ -24,9 +24,15 @@ options:
       - The digest that the image must have, beginning with C(sha256:).
       - With it, O(state=present) imports again when the name means another image.
     type: str
+  note:
+    description:
+      - Path, on the target host, of a file in which is noted what was imported last from O(src), and as what.
+      - With it, O(state=present) imports again when that was another archive, or none was imported to its end.
+    type: path
   state:
     description:
-      - V(present) imports only if there is no image of this name, or another than O(digest) says.
+      - V(present) imports only if there is no image of this name, another than O(digest) says, or another archive than O(note)
+        says.
       - V(loaded) always imports, and has changed something if the name means another image afterwards.
       - V(absent) takes the name away, and the image with it if that was its last.
     type: str
@@ -48,7 +54,7 @@ attributes:
   check_mode:
     support: partial
     details: >-
-      What O(state=loaded) would change cannot be known without importing: in check mode it says that nothing changes if
+      What O(state=loaded), or another archive than the one noted, would change cannot be known without importing: in check mode it says that nothing changes if
       there is an image of this name.
     description: Says what would change, and changes nothing.
   diff_mode:
@@ -66,6 +72,12 @@ EXAMPLES = r"""
     name: busybox
     src: /srv/images/busybox.tar
     socket: /run/20ft/node.sock
+
+- name: Have what is in an archive there, whenever it was replaced
+  tfnz_image:
+    name: web:1.2
+    src: /srv/images/web.tar
+    note: /srv/images/web.tar.note
 
 - name: Have the latest build there, whatever it is
   tfnz_image:
@@ -91,6 +103,7 @@ image:
     layers: 1
 """
 
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -101,11 +114,13 @@ from ansible.module_utils.tfnz_commands import (
     describe_change,
     session_arguments,
 )
+from ansible.module_utils.tfnz_files import replace_files
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "src": {"type": "path"},
     "digest": {"type": "str"},
+    "note": {"type": "path"},
     "state": {"type": "str", "choices": ["present", "loaded", "absent"], "default": "present"},
     **SESSION_OPTIONS,
 }
@@ -124,11 +139,32 @@ def find_image(images: list[dict[str, Any]], name: str) -> dict[str, Any] | None
     return next((image for image in images if wanted == image["digest"] or wanted in image["names"]), None)
 
 
-def needs_import(state: str, found: dict[str, Any] | None, digest: str | None) -> bool:
-    """Whether an archive must be imported."""
+def needs_import(state: str, found: dict[str, Any] | None, digest: str | None, *, known: bool = True) -> bool:
+    """Whether an archive must be imported; `known` is whether it is the one that was noted."""
     if state == "absent":
         return False
-    return state == "loaded" or found is None or (digest is not None and found["digest"] != digest)
+    return (
+        state == "loaded" or found is None or not known or (digest is not None and found["digest"] != digest)
+    )
+
+
+def describe_import(module: Any) -> str | None:
+    """What is noted of an import: where to, as what, and which archive; None if there is no archive, or no note."""
+    params = module.params
+    checksum = module.sha256(params["src"]) if params["note"] and params["src"] else None
+    if checksum is None:
+        return None
+    return " ".join([*session_arguments(params), full_name(params["name"]), checksum]) + "\n"
+
+
+def is_noted(note: str | None, described: str | None) -> bool:
+    """Whether the archive is the one that was imported last, as far as anybody keeps note of it."""
+    if note is None or described is None:
+        return True
+    try:
+        return Path(note).read_text() == described
+    except (OSError, ValueError):
+        return False
 
 
 def summarise(image: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -149,7 +185,8 @@ def main() -> None:
     tfnz = Commands(module)
     before = find_image(tfnz.session("image", "ls"), name)
     after = before
-    if needs_import(state, before, digest):
+    described = describe_import(module)
+    if needs_import(state, before, digest, known=is_noted(module.params["note"], described)):
         if src is None:
             why = "there is none" if before is None else f"it means {before['digest']}, and not {digest}"
             module.fail_json(msg=f"image {name!r} must be imported, since {why}: say from where with src")
@@ -165,12 +202,22 @@ def main() -> None:
                 "nevertheless; give another src or digest",
                 image=summarise(after),
             )
+        if described is not None:
+            keep_note(module, described)
     elif state == "absent" and before is not None:
         after = None
         if not module.check_mode:
             tfnz.change("tfnz", *session_arguments(module.params), "image", "rm", name)
     changed = (before or {}).get("digest") != (after or {}).get("digest")
     module.exit_json(changed=changed, image=summarise(after), diff=diff(name, before, after))
+
+
+def keep_note(module: Any, described: str) -> None:
+    note = module.params["note"]
+    try:
+        replace_files({Path(note): described})
+    except OSError as exc:
+        module.fail_json(msg=f"{note} cannot be written: {exc.strerror or exc}; the image has been imported")
 
 
 def diff(
