@@ -81,6 +81,7 @@ class Host:
                 ),
                 "__tfnz_node_files": [str(self.file)],
                 "__tfnz_node_keeper_files": [],
+                "__tfnz_node_releases": str(self.folder / "releases"),
                 "__tfnz_node_socket": str(self.folder / "node.sock"),
                 **variables,
             },
