@@ -160,6 +160,7 @@ from ansible.module_utils.tfnz_apps import (
     NAME,
     App,
     Deployment,
+    hide_secrets,
     parse_deployment,
     render_deployment,
     render_environment,
@@ -241,19 +242,13 @@ def plan_changes(state: str, wanted: Deployment, observed: Observed) -> Plan:
     )
 
 
-def show_deployment(release: str | None, files: Mapping[str, str | None], secrets: set[str]) -> str:
+def show_deployment(app: App, release: str | None, files: Mapping[str, str | None]) -> str:
     """A deployment for people: without the values of secret variables."""
     lines = [f"release {release or '(none)'}\n"]
     for path, content in sorted(files.items()):
-        lines.append(f"--- {path}\n")
-        lines += [hide(line, secrets) for line in (content or "").splitlines(keepends=True)]
+        text = content or ""
+        lines += [f"--- {path}\n", hide_secrets(text) if path == str(app.environment_file) else text]
     return "".join(lines)
-
-
-def hide(line: str, secrets: set[str]) -> str:
-    """A line of an environment file, without what it sets a secret variable to."""
-    name, equals, _ = line.partition("=")
-    return f"{name}=(not shown)\n" if equals and name in secrets else line
 
 
 def find_last_words(journal: list[str], unit: str) -> str:
@@ -378,26 +373,26 @@ def install(module: Any, app: App) -> None:
 def deploy(module: Any, app: App) -> None:
     params = module.params
     bundle = describe_bundle(module)
-    variables = {**params["environment"], **params["secret_environment"]}
     wanted = Deployment(
         bundle["id"],
         {
             str(app.unit_file): render_unit(app, params, has_source=bundle["source"]),
-            str(app.environment_file): render_environment(variables),
+            str(app.environment_file): render_environment(
+                params["environment"], params["secret_environment"]
+            ),
         },
     )
     observed = observe(module, app)
     plan = plan_changes(params["state"], wanted, observed)
     previous = observed.good
-    secrets = set(params["secret_environment"])
     result = {
         "changed": plan.changed,
         "release": wanted.release,
         "previous": observed.current,
         "restarted": plan.start,
         "diff": describe_change(
-            show_deployment(observed.current, observed.files, secrets),
-            show_deployment(wanted.release, wanted.files, secrets),
+            show_deployment(app, observed.current, observed.files),
+            show_deployment(app, wanted.release, wanted.files),
             app.unit,
         ),
     }

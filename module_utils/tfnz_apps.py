@@ -25,6 +25,10 @@ SETTINGS = Path("/etc/20ft/apps")
 UNITS = Path("/etc/systemd/system")
 NAME = re.compile(r"[a-z][a-z0-9-]{0,21}[a-z0-9]|[a-z]")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What comes before the variables whose values are not shown.
+SECRETS = "# Secret:\n"
+#: Values may have any number of lines, one of which may look like anything.
+_VARIABLE_OR_MARK = re.compile(rf'{SECRETS}|{VARIABLE.pattern}="(?:[^"\\]|\\.)*"\n', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,17 @@ def quote_word(word: str) -> str:
     return f'"{escaped}"' if not re.fullmatch(r"[A-Za-z0-9_./:=@%,+-]+", escaped) else escaped
 
 
-def render_environment(variables: Mapping[str, Any]) -> str:
-    """Variables as an environment file of systemd has them.
+def render_environment(plain: Mapping[str, Any], secret: Mapping[str, Any]) -> str:
+    """Variables as an environment file of systemd has them; those that are secret come last, behind a mark.
 
     Raises:
         ValueError: a name that cannot be one, or a value that no variable can have.
     """
+    shown = {name: value for name, value in plain.items() if name not in secret}
+    return f"{_render_variables(shown)}{SECRETS}{_render_variables(secret)}"
+
+
+def _render_variables(variables: Mapping[str, Any]) -> str:
     lines = []
     for name, value in sorted(variables.items()):
         text = str(value)
@@ -129,6 +138,15 @@ def render_environment(variables: Mapping[str, Any]) -> str:
         escaped = re.sub(r'(["\\`$])', r"\\\1", text)
         lines.append(f'{name}="{escaped}"\n')
     return "".join(lines)
+
+
+def hide_secrets(environment: str) -> str:
+    """An environment file without the values behind its mark; without all, if it has no mark."""
+    shown, secret = [], SECRETS not in (found := _VARIABLE_OR_MARK.findall(environment))
+    for part in found:
+        secret = secret or part == SECRETS
+        shown.append(f"{part.partition('=')[0]}=(not shown)\n" if secret and part != SECRETS else part)
+    return "".join(shown)
 
 
 def plan_command(app: App, words: Sequence[str]) -> list[str]:

@@ -193,9 +193,29 @@ def test_the_last_words_are_the_applications_own() -> None:
     assert app.find_last_words(journal[:1], "web.service") == ""
 
 
-def test_secrets_are_not_in_the_diff() -> None:
-    shown = app.show_deployment("r1", {"/env": 'A="1"\nTOKEN="hush"\n', "/unit": None}, {"TOKEN"})
-    assert shown == 'release r1\n--- /env\nA="1"\nTOKEN=(not shown)\n--- /unit\n'
+KEY = "-----BEGIN KEY-----\nhush\nA=\"hush\"\n-----END KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("plain", "secret", "shown"),
+    [
+        ({"A": 1}, {"TOKEN": "hush"}, 'A="1"\n# Secret:\nTOKEN=(not shown)\n'),
+        ({}, {"A": KEY, "B": KEY}, "# Secret:\nA=(not shown)\nB=(not shown)\n"),
+        ({"A": "one\n# Secret:\nthree"}, {}, 'A="one\n# Secret:\nthree"\n# Secret:\n'),
+        ({"A": "hush"}, {"A": "hush"}, "# Secret:\nA=(not shown)\n"),
+    ],
+)
+def test_secrets_are_not_in_the_diff(plain: dict[str, Any], secret: dict[str, Any], shown: str) -> None:
+    # What was secret is told from the file itself, so that it is not shown when it is secret no longer, or gone.
+    text = tfnz_apps.render_environment(plain, secret)
+    files = {str(APP.environment_file): text, str(APP.unit_file): None}
+    assert app.show_deployment(APP, "r1", files) == (
+        f"release r1\n--- {APP.environment_file}\n{shown}--- {APP.unit_file}\n"
+    )
+
+
+def test_of_an_environment_without_a_mark_nothing_is_shown() -> None:
+    assert tfnz_apps.hide_secrets('A="hush"\nB="\nhush"\n') == "A=(not shown)\nB=(not shown)\n"
 
 
 @pytest.mark.parametrize(
@@ -228,11 +248,12 @@ def test_nothing_in_a_word_means_anything_to_systemd(word: str, quoted: str) -> 
 
 
 def test_variables_are_quoted_and_checked() -> None:
-    assert tfnz_apps.render_environment({"B": 'say "$x"', "A": 1}) == 'A="1"\nB="say \\"\\$x\\""\n'
+    said = tfnz_apps.render_environment({"B": 'say "$x"', "A": 1}, {"C": 2})
+    assert said == 'A="1"\nB="say \\"\\$x\\""\n# Secret:\nC="2"\n'
     with pytest.raises(ValueError, match="'A B' cannot be the name"):
-        tfnz_apps.render_environment({"A B": 1})
+        tfnz_apps.render_environment({"A B": 1}, {})
     with pytest.raises(ValueError, match="A has a null character"):
-        tfnz_apps.render_environment({"A": "\0"})
+        tfnz_apps.render_environment({}, {"A": "\0"})
 
 
 def test_a_deployment_is_read_as_it_was_written() -> None:
