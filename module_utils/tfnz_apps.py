@@ -233,6 +233,7 @@ def render_access(app: App, location: str | None, socket_group: str) -> Iterable
     if location is None:
         yield f"SupplementaryGroups={socket_group}"
         return
-    for name in (location, f"{location}.pub", f"{location}.spub", "default_location"):
+    stem = location.lower()  # as the files of accounts are called
+    for name in (stem, f"{stem}.pub", f"{stem}.spub", "default_location"):
         yield f"LoadCredential={name}:{app.account / name}"
     yield "Environment=TFNZ_HOME=%d"

@@ -270,7 +270,7 @@ def unit_parameters(**given: Any) -> dict[str, Any]:
 def test_a_unit_lets_the_application_have_its_location() -> None:
     local = tfnz_apps.render_unit(APP, unit_parameters(), has_source=True)
     assert "SupplementaryGroups=tfnz\n" in local and "LoadCredential" not in local
-    away = tfnz_apps.render_unit(APP, unit_parameters(location="n1"), has_source=False)
+    away = tfnz_apps.render_unit(APP, unit_parameters(location="N1"), has_source=False)
     assert "LoadCredential=n1:/etc/20ft/apps/web/account/n1\n" in away and "SupplementaryGroups" not in away
     assert "WorkingDirectory=/opt/20ft/apps/web/current\n" in away
 
