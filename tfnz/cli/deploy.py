@@ -177,13 +177,22 @@ def explain_failure(output: str) -> str:
     return f"Ansible failed: {' '.join(output.split())[-400:] or 'see above'}"
 
 
+def as_data(value: Any) -> Any:
+    """What Ansible takes as it is, whatever it looks like: a string with `{{` in it would be computed on this machine."""
+    if isinstance(value, str):
+        return {"__ansible_unsafe": value}
+    if isinstance(value, Mapping):
+        return {key: as_data(each) for key, each in value.items()}
+    return [as_data(each) for each in value] if isinstance(value, list) else value
+
+
 @contextmanager
 def _written_inventory(host: Host, variables: Mapping[str, Any]) -> Iterator[str]:
     """Inside, there is an inventory at this path, which nobody else can read."""
     with tempfile.TemporaryDirectory(prefix="tfnz-deploy-") as scratch:
         inventory = Path(scratch, "inventory.json")
         inventory.touch(mode=0o600)
-        inventory.write_text(json.dumps(host.inventory(variables)))
+        inventory.write_text(json.dumps(as_data(host.inventory(variables))))
         yield str(inventory)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tfnz.cli.deploy import (
     explain_ssh,
     parse_target,
     plan_app,
+    run_playbook,
 )
 from tfnz.cli.main import cli
 from tfnz.protocol.errors import InvalidArgument
@@ -115,6 +117,37 @@ def test_what_it_runs_is_in_the_checkout() -> None:
         "callback_plugins/tfnz_progress.py",
     ):
         assert (DEPLOYMENT / part).exists()
+
+
+@pytest.mark.timeout(300)
+def test_what_a_user_says_is_never_a_template(tmp_path: Path) -> None:
+    source = tmp_path / "{{ lookup('pipe', 'touch ran')}}.py"
+    lookup = "{{ lookup('pipe', 'touch %s') }}" % (tmp_path / "ran")
+    options = {**OPTIONS, "env": ("FMT={{.ID}}", f"A={lookup}"), "images": (f"{lookup}={source}",)}
+    app = plan_app(source, "web", ["--format", "{{.ID}}", lookup], options)
+    said = tmp_path / "said.json"
+    # What is passed on as the playbook of applications does it, and to a module.
+    play = {
+        "hosts": "all",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"app": "{{ tfnz_apps[index] }}", "index": 0, "passed": "{{ app.command }}"},
+        "tasks": [
+            {
+                "ansible.builtin.copy": {
+                    "content": "{{ [app, passed, app.images | map(attribute='name')] | to_json }}",
+                    "dest": str(said),
+                    "mode": "0644",
+                }
+            }
+        ],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    identity = str(tmp_path / "{{ key }}")
+    host = Host("root", "host1", None, identity)
+    run_playbook(str(tmp_path / "play.yml"), host, {"tfnz_apps": [app]}, debug=False)
+    assert json.loads(said.read_text()) == [app, app["command"], [lookup]]
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("words", [["deploy", __file__], ["apps"], ["undeploy", "web"]])
