@@ -260,6 +260,7 @@ socket; with it, its account there must be let in by whoever runs that node: use
 Examples:
   tfnz deploy gateway.py ops@app1.example.com
   tfnz deploy gateway.py root@10.1.2.3:2222 -e LANG=C.UTF-8 -r requirements.txt -- --port 8080
+  tfnz deploy gateway.py ops@app1.example.com --secret-env API_TOKEN
 """,
 )
 @click.argument("source", type=click.Path(exists=True))
@@ -270,6 +271,12 @@ Examples:
     "-r", "--requirements", type=click.Path(exists=True, dir_okay=False), help="Its requirements file."
 )
 @env_option
+@click.option(
+    "--secret-env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="The same, for a value that is not to be shown. Without =VALUE it is not in the list of processes either. Repeatable.",
+)
 @click.option(
     "--image", "images", multiple=True, metavar="NAME=ARCHIVE", help="An image that it needs. Repeatable."
 )
@@ -301,7 +308,9 @@ def plan_app(source: Path, name: str, arguments: Sequence[str], options: Mapping
 
     Raises:
         InvalidArgument: an image is not NAME=ARCHIVE.
+        click.BadParameter: a variable makes no sense.
     """
+    parse_env([*options["env"], *options["secret_env"]], os.environ)  # none is given as both
     images = []
     for image in options["images"]:
         image_name, equals, archive = image.partition("=")
@@ -315,8 +324,9 @@ def plan_app(source: Path, name: str, arguments: Sequence[str], options: Mapping
         "source": str(source.resolve()),
         "command": [source.resolve().name, *arguments],
         "requirements": str(Path(options["requirements"]).resolve()) if options["requirements"] else "",
-        # Nobody has said which of them are secret, so all of them are kept as if they were.
-        "secret_environment": parse_env(options["env"], os.environ),
+        "environment": parse_env(options["env"], os.environ),
+        # Ansible hides each of these values wherever it comes up, so a short one would hide half of what it says.
+        "secret_environment": parse_env(options["secret_env"], os.environ),
         "images": images,
         "ready": options["ready"],
     }

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -23,7 +24,7 @@ from tfnz.cli.deploy import (
 from tfnz.cli.main import cli
 from tfnz.protocol.errors import InvalidArgument
 
-OPTIONS: dict[str, Any] = {"requirements": None, "env": (), "images": (), "ready": "notified"}
+OPTIONS: dict[str, Any] = {"requirements": None, "env": (), "secret_env": (), "images": (), "ready": "notified"}
 
 
 @pytest.mark.parametrize(
@@ -78,13 +79,18 @@ def test_a_name_that_no_unit_can_have_is_refused(name: str) -> None:
 
 
 def test_an_application_is_planned_as_the_playbook_has_it(tmp_path: Path) -> None:
-    options = {**OPTIONS, "env": ("A=1",), "images": (f"busybox={tmp_path}/b.tar",)}
+    options = {**OPTIONS, "env": ("A=1",), "secret_env": ("B=2",), "images": (f"busybox={tmp_path}/b.tar",)}
     app = plan_app(tmp_path / "web.py", "web", ["--port", "80"], options)
     assert app["command"] == ["web.py", "--port", "80"] and app["source"] == str(tmp_path / "web.py")
-    assert app["secret_environment"] == {"A": "1"}
+    assert (app["environment"], app["secret_environment"]) == ({"A": "1"}, {"B": "2"})
     assert app["images"] == [{"name": "busybox", "src": f"{tmp_path}/b.tar"}]
     with pytest.raises(InvalidArgument, match="should be NAME=ARCHIVE"):
         plan_app(tmp_path / "web.py", "web", [], {**OPTIONS, "images": ("busybox",)})
+
+
+def test_a_variable_is_secret_or_not() -> None:
+    with pytest.raises(click.BadParameter, match="'A' is given twice"):
+        plan_app(Path("web.py"), "web", [], {**OPTIONS, "env": ("A=1",), "secret_env": ("A=2",)})
 
 
 @pytest.mark.parametrize(
