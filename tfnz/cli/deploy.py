@@ -21,6 +21,7 @@ import click
 from tfnz.protocol.errors import InvalidArgument
 
 from .arguments import parse_env
+from .interrupts import interrupts
 from .output import print_json, print_table, say
 from .settings import debug_option, env_option, json_option
 
@@ -152,14 +153,10 @@ def run_playbook(playbook: str, host: Host, variables: Mapping[str, Any], *, deb
         DeployFailed: it did not come to its end.
     """
     with _written_inventory(host, variables) as inventory:
-        done = subprocess.run(
+        done = _run_ansible(
             _ansible("playbook", "-i", inventory, str(DEPLOYMENT / "playbooks" / playbook)),
-            env=_environment(None if debug else "tfnz_progress"),
+            callback=None if debug else "tfnz_progress",
             stdout=None if debug else subprocess.PIPE,
-            stderr=None,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            check=False,
         )
     if done.returncode != 0:
         raise DeployFailed(explain_failure(done.stdout or ""))
@@ -178,7 +175,7 @@ def explain_failure(output: str) -> str:
 
 
 def as_data(value: Any) -> Any:
-    """What Ansible takes as it is, whatever it looks like: a string with `{{` in it would be computed on this machine."""
+    """What Ansible takes as it is, whatever it looks like: what is between `{{` and `}}` would be computed here."""
     if isinstance(value, str):
         return {"__ansible_unsafe": value}
     if isinstance(value, Mapping):
@@ -206,6 +203,29 @@ def _ansible(command: str, *words: str) -> list[str]:
             "with: pip install 'tfnz[ansible]'"
         )
     return [sys.executable, "-m", f"ansible.cli.{command}", *words]
+
+
+def _run_ansible(
+    command: Sequence[str], *, callback: str | None, stdout: int | None, stderr: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs Ansible to its end, or until we are interrupted, which it is then as well."""
+    process = subprocess.Popen(
+        command,
+        env=_environment(callback),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        # It hears of Ctrl-C from us alone, or it would be interrupted while it ends what works for it.
+        start_new_session=True,
+    )
+    with process:
+        try:
+            said, complaints = process.communicate()
+        except BaseException:
+            process.terminate()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, complaints)
 
 
 def _environment(callback: str | None) -> dict[str, str]:
@@ -253,8 +273,8 @@ tfnz-app-NAME on HOST, with a user and an environment of its own, and starts wit
 Location.run(); one that does not become ready is taken back to the release before.
 
 \b
-ssh and sudo must work without a question. Without --location the application uses the node on HOST itself, through its
-socket; with it, its account there must be let in by whoever runs that node: use the playbooks for both at once.
+ssh and sudo must work without a question. The application uses the node on HOST itself, through its socket; for one
+that is elsewhere use the playbooks, which have its account let in there.
 
 \b
 Examples:
@@ -275,7 +295,7 @@ Examples:
     "--secret-env",
     multiple=True,
     metavar="NAME[=VALUE]",
-    help="The same, for a value that is not to be shown. Without =VALUE it is not in the list of processes either. Repeatable.",
+    help="The same, for a value that is not shown; without =VALUE no list of processes has it either. Repeatable.",
 )
 @click.option(
     "--image", "images", multiple=True, metavar="NAME=ARCHIVE", help="An image that it needs. Repeatable."
@@ -294,6 +314,7 @@ def deploy(
     ctx: click.Context, /, source: str, target: str, arguments: tuple[str, ...], **options: Any
 ) -> None:
     """Run the program SOURCE on another host, as a service."""
+    ctx.with_resource(interrupts())  # or a signal would end us, and leave Ansible and its inventory
     host = parse_target(target, options["identity"])
     name = choose_name(Path(source), options["name"])
     app = plan_app(Path(source), name, arguments, options)
@@ -339,8 +360,10 @@ def plan_app(source: Path, name: str, arguments: Sequence[str], options: Mapping
 @identity_option
 @json_option
 @debug_option
-def apps(target: str, identity: str | None, as_json: bool) -> None:
+@click.pass_context
+def apps(ctx: click.Context, target: str, identity: str | None, as_json: bool) -> None:
     """List the applications of a host, and how they do."""
+    ctx.with_resource(interrupts())
     host = parse_target(target, identity)
     check_host(host)
     found = find_apps(host)
@@ -356,13 +379,11 @@ def apps(target: str, identity: str | None, as_json: bool) -> None:
 
 def find_apps(host: Host) -> list[dict[str, Any]]:
     with _written_inventory(host, {}) as inventory:
-        done = subprocess.run(
+        done = _run_ansible(
             _ansible("adhoc", "all", "-i", inventory, "-m", "tfnz_app_info"),
-            env=_environment("minimal"),
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
+            callback="minimal",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
     said = done.stdout.partition("=> ")[2]
     if done.returncode != 0 or not said:
@@ -381,6 +402,7 @@ def find_apps(host: Host) -> list[dict[str, Any]]:
 @click.pass_context
 def undeploy(ctx: click.Context, name: str, target: str, identity: str | None) -> None:
     """Remove the application NAME from a host, with its environment and data."""
+    ctx.with_resource(interrupts())
     host = parse_target(target, identity)
     choose_name(Path(name), name)
     check_host(host)

@@ -25,7 +25,7 @@ from .deploy import (
     identity_option,
     parse_target,
 )
-from .interrupts import Interrupted, interrupts
+from .interrupts import interrupts
 from .output import clean, print_json
 from .settings import debug_option, json_option
 
@@ -170,9 +170,7 @@ Examples:
 @identity_option
 @json_option
 @debug_option
-@click.pass_context
 def logs(
-    ctx: click.Context,
     name: str,
     target: str,
     *,
@@ -188,11 +186,8 @@ def logs(
     check_host(host)
     check_unit(host, name, unit, target)
     command = plan_command(unit, follow=follow, since=since, lines=lines)
-    try:
-        with interrupts():  # or a signal would end us, and not the ssh that we have started
-            show((parse_entry(line, unit) for line in read_journal(host, command)), as_json=as_json)
-    except Interrupted as exc:
-        ctx.exit(exc.exit_code)
+    with interrupts():  # or a signal would end us, and not the ssh that we have started
+        show((parse_entry(line, unit) for line in read_journal(host, command)), as_json=as_json)
 
 
 def check_unit(host: Host, name: str, unit: str, target: str) -> None:

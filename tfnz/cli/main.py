@@ -16,6 +16,7 @@ from .deploy import apps, deploy, undeploy
 from .failures import FAILED, report
 from .firewall import firewall
 from .image import image
+from .interrupts import Interrupted
 from .logs import logs
 from .node import node
 from .ps import ps
@@ -32,6 +33,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except Interrupted as exc:
+            ctx.exit(exc.exit_code)
         except KeyboardInterrupt:
             ctx.exit(130)
         except BrokenPipeError:
@@ -69,7 +72,7 @@ Exit codes (those of `tfnz run` and `tfnz tunnel` are in their own help):
   1    it could not be done; one line on standard error says why, and one what to try
   2    the command line makes no sense
   70   a fault of tfnz itself
-  130  interrupted
+  130  interrupted (Ctrl-C); 143 terminated
 
 \b
 Environment and files:

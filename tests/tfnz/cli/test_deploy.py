@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,13 @@ from tfnz.cli.deploy import (
 from tfnz.cli.main import cli
 from tfnz.protocol.errors import InvalidArgument
 
-OPTIONS: dict[str, Any] = {"requirements": None, "env": (), "secret_env": (), "images": (), "ready": "notified"}
+OPTIONS: dict[str, Any] = {
+    "requirements": None,
+    "env": (),
+    "secret_env": (),
+    "images": (),
+    "ready": "notified",
+}
 
 
 @pytest.mark.parametrize(
@@ -164,3 +175,45 @@ def test_a_host_that_does_not_listen_is_said_so(words: list[str]) -> None:
     assert done.exit_code == 1
     assert "ssh to root@127.0.0.1 does not work: ssh: connect to host" in done.stderr
     assert "does ssh listen there" in done.stderr
+
+
+#: An ssh that lets the command in, and with which Ansible gets no further.
+STUCK = """#!/bin/sh
+for last; do :; done
+[ "$last" = true ] && exit 0
+echo $$ >"$STARTED"
+exec sleep 300
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGTERM, ["deploy", __file__, "--secret-env", "TOKEN=hush"]), (signal.SIGHUP, ["apps"])],
+)
+def test_a_signal_ends_ansible_and_leaves_no_inventory(
+    tmp_path: Path, number: signal.Signals, words: list[str]
+) -> None:
+    for folder in ("bin", "tmp"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bin" / "ssh").write_text(STUCK)
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    tool = subprocess.Popen(
+        [sys.executable, "-m", "tfnz.cli", *words, "root@host1"],
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "TMPDIR": str(tmp_path / "tmp"),
+            "ANSIBLE_HOME": str(tmp_path / "ansible"),
+            "STARTED": str(started),
+        },
+        stderr=subprocess.DEVNULL,
+    )
+    with tool, os.fdopen(os.pidfd_open(int(started.read_text()))) as stuck:
+        assert list((tmp_path / "tmp").glob("tfnz-deploy-*"))
+        tool.send_signal(number)
+        assert tool.wait() == 128 + number
+        assert select.select([stuck], [], [], 60)[0], "what worked for it runs on"
+    assert not list((tmp_path / "tmp").glob("tfnz-deploy-*"))
