@@ -148,7 +148,6 @@ journal:
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -167,6 +166,7 @@ from ansible.module_utils.tfnz_apps import (
     render_unit,
 )
 from ansible.module_utils.tfnz_commands import describe_change
+from ansible.module_utils.tfnz_files import name_draft, replace_files
 from ansible.module_utils.tfnz_releases import (
     BadBundle,
     expect_bundle,
@@ -267,18 +267,6 @@ def read_text(path: Path) -> str | None:
         return None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(draft, 0o644 if path.suffix == _PUBLIC else 0o600)
-    os.replace(draft, path)
-
-
 def observe(module: Any, app: App) -> Observed:
     unit = read_unit(module, app.unit)
     good = read_text(app.good)
@@ -293,8 +281,7 @@ def observe(module: Any, app: App) -> Observed:
 
 def put_in_use(module: Any, app: App, deployment: Deployment) -> None:
     """Has the host be as a deployment says, whose release is there already."""
-    for path, text in deployment.files.items():
-        write_text(Path(path), text)
+    replace_files({Path(path): text for path, text in deployment.files.items()}, public=_PUBLIC)
     switch(app.link, app.releases / deployment.release)
     must(module, control_unit(module, "daemon-reload"))
 
@@ -341,7 +328,9 @@ def go_back(module: Any, app: App, failed: str, previous: Deployment | None, beg
 def remove(module: Any, app: App) -> None:
     """Stops it and takes everything of it away; its user is the role's."""
     unit, previous = read_unit(module, app.unit), find_current(app.link)
-    paths = [path for path in (app.unit_file, app.folder, app.settings, app.data) if os.path.lexists(path)]
+    drafts = (name_draft(app.unit_file),)  # those of other files are in these directories
+    parts = (app.unit_file, *drafts, app.folder, app.settings, app.data)
+    paths = [path for path in parts if os.path.lexists(path)]
     changed = bool(paths) or unit["ActiveState"] not in ("inactive", "failed")
     if changed and not module.check_mode:
         if unit["LoadState"] == "loaded":
@@ -408,7 +397,7 @@ def deploy(module: Any, app: App) -> None:
         if restart(module, app) is not None:
             go_back(module, app, wanted.release, previous, began_s)
     if params["state"] == "started" and observed.good != wanted:
-        write_text(app.good, render_deployment(wanted))
+        replace_files({app.good: render_deployment(wanted)})
     if plan.stop or plan.disable:
         must(module, control_unit(module, "disable", "--now", app.unit))
     for path in find_others(app.releases, params["keep"], wanted.release, previous and previous.release):
@@ -448,6 +437,9 @@ def main() -> None:
         deploy(module, app)
     except (BadBundle, ValueError) as exc:
         module.fail_json(msg=str(exc))
+    except OSError as exc:
+        why = f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)
+        module.fail_json(msg=f"{app.unit} cannot be deployed: {why}; the next run goes on from here")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def replace_files(texts: Mapping[Path, str], *, public: str = "") -> None:
         public: with what the names of those end that others may read; the rest is for root alone.
 
     Raises:
-        OSError: they are as they were.
+        OSError: they are as they were; its `filename` is the one that cannot be replaced.
     """
     try:
         for path, text in texts.items():
@@ -30,10 +30,10 @@ def replace_files(texts: Mapping[Path, str], *, public: str = "") -> None:
             _write_draft(name_draft(path), text, 0o644 if public and path.name.endswith(public) else 0o600)
         for path in texts:
             os.replace(name_draft(path), path)
-    except OSError:
-        for path in texts:
-            name_draft(path).unlink(missing_ok=True)
-        raise
+    except OSError as exc:
+        for each in texts:
+            name_draft(each).unlink(missing_ok=True)
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
 
 
 def _write_draft(draft: Path, text: str, mode: int) -> None:

@@ -193,7 +193,7 @@ def test_the_last_words_are_the_applications_own() -> None:
     assert app.find_last_words(journal[:1], "web.service") == ""
 
 
-KEY = "-----BEGIN KEY-----\nhush\nA=\"hush\"\n-----END KEY-----\n"
+KEY = '-----BEGIN KEY-----\nhush\nA="hush"\n-----END KEY-----\n'
 
 
 @pytest.mark.parametrize(
