@@ -38,7 +38,11 @@ options:
     elements: str
     default: []
   source:
-    description: A file, or a directory, that goes along as it is.
+    description:
+      - A file, or a directory, that goes along as it is.
+      - Of a directory, or a project, these are left out. C(build), C(dist), C(node_modules), C(venv) and what begins with a dot, at
+        its top; and anywhere C(__pycache__), C(*.egg-info), C(*.pyc), what C(git) and its like keep, and directories with a
+        C(CACHEDIR.TAG) or a C(pyvenv.cfg).
     type: path
   init:
     description: Directory of the sources of C(tfnz-init), which is built and goes along. Needs gcc and make.
@@ -129,7 +133,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "cache": {"type": "path", "default": "~/.cache/20ft/bundles"},
 }
 #: Changes when bundles of the same things are made in another way.
-RECIPE = "3"
+RECIPE = "4"
 #: Options that name the sources of a program in C.
 PROGRAMS = ("init", "keeper")
 #: What Debian 12 and everything after it can run.
@@ -138,8 +142,12 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 ERROR = re.compile(r"\s*(?:configuration )?[\w.]*error: ", re.IGNORECASE)
 #: What file systems give room in.
 BLOCK_BYTES = 4096
-#: Directories that are no part of a program, besides those whose names begin with a dot.
-LEFT_OUT = {"__pycache__", "build", "dist", "node_modules", "venv"}
+#: Directories that are no part of a program when they are at its top, besides those whose names begin with a dot.
+LEFT_OUT_AT_TOP = {"build", "dist", "node_modules", "venv"}
+#: Those that never are. Further down, a name such as `build` may be that of a package.
+LEFT_OUT = {"__pycache__", ".git", ".hg", ".svn"}
+#: Files by which other tools tell that a directory is what they have made.
+SIGNS = ("CACHEDIR.TAG", "pyvenv.cfg")
 
 
 class Failed(Exception):
@@ -155,16 +163,21 @@ def find_files(root: Path) -> Iterator[tuple[str, Path]]:
         yield root.name, root
         return
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not is_left_out(name))
+        top = Path(folder) == root
+        folders[:] = sorted(name for name in folders if not is_left_out(Path(folder, name), top=top))
         for name in sorted(files):
             path = Path(folder, name)
             if not name.endswith(".pyc") and path.is_file():
                 yield str(path.relative_to(root)), path
 
 
-def is_left_out(folder: str) -> bool:
-    """Whether a directory of this name is no part of a program."""
-    return folder.startswith(".") or folder in LEFT_OUT or folder.endswith(".egg-info")
+def is_left_out(folder: Path, *, top: bool) -> bool:
+    """Whether a directory is no part of a program; `top` is whether it is at its top."""
+    if folder.name in LEFT_OUT or folder.name.endswith(".egg-info"):
+        return True
+    if top and (folder.name in LEFT_OUT_AT_TOP or folder.name.startswith(".")):
+        return True
+    return any((folder / sign).is_file() for sign in SIGNS)
 
 
 def fingerprint(parts: Iterable[tuple[str, bytes]]) -> str:

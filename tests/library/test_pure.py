@@ -326,18 +326,23 @@ def test_a_link_is_switched_whatever_was_there(tmp_path: Path) -> None:
 
 
 def test_what_is_no_part_of_a_program_stays_behind(tmp_path: Path) -> None:
+    program = ("app.py", "web/a.html", "web/.well-known/x", "web/build/__init__.py", "web/dist/a.js")
     for name in (
-        "app.py",
-        "web/a.html",
+        *program,
         ".git/config",
+        ".idea/x",
         "__pycache__/a.pyc",
         "build/x",
         "a.egg-info/x",
         "b.pyc",
+        "web/__pycache__/x",
+        "web/.git/x",
+        "web/env/pyvenv.cfg",
+        "web/cache/CACHEDIR.TAG",
     ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [name for name, _ in bundle.find_files(tmp_path)] == ["app.py", "web/a.html"]
+    assert sorted(name for name, _ in bundle.find_files(tmp_path)) == sorted(program)
     assert [name for name, _ in bundle.find_files(tmp_path / "app.py")] == ["app.py"]
 
 
