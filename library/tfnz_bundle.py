@@ -28,7 +28,9 @@ options:
     default: []
   requirements:
     description:
-      - Requirements files. A file with hashes is taken to be complete, and each package must have one of its hashes.
+      - Requirements files. A file with hashes is taken to be complete, and each package must have one of its hashes. What other
+        files, and O(packages), say of the same packages must agree with it.
+      - Files and directories that they name are looked for from where they are.
     type: list
     elements: path
     default: []
@@ -118,6 +120,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -140,6 +144,11 @@ PROGRAMS = ("init", "keeper")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 #: How a line begins that says what went wrong.
 ERROR = re.compile(r"\s*(?:configuration )?[\w.]*error: ", re.IGNORECASE)
+#: Lines of requirements files that name another such file, or a directory or project that packages are taken from.
+_FILE_OPTION = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(.+)")
+_CONTENT_OPTION = re.compile(r"(?:-f|-e|--find-links|--editable)(?:\s+|=|(?<=-[fe]))(.+)")
+#: What pip says before it tells who wants what.
+CONFLICT = "The conflict is caused by:\n"
 #: What file systems give room in.
 BLOCK_BYTES = 4096
 #: Directories that are no part of a program when they are at its top, besides those whose names begin with a dot.
@@ -227,13 +236,64 @@ def pip_words(python: str) -> list[str]:
     return words
 
 
-def has_hashes(text: str) -> bool:
+def split_requirements(text: str) -> list[str]:
+    """The lines of a requirements file, without comments, each in one piece."""
+    joined = re.sub(r"\\\n", "", re.sub(r"(?m)^[ \t]*#.*\n?", "", text))
+    lines = [re.sub(r"\s#.*", "", line).strip() for line in joined.splitlines()]
+    return [line for line in lines if line]
+
+
+def find_reference(line: str) -> tuple[str, str] | None:
+    """What a line of a requirements file names besides packages: `file`, of the same kind, or `content`; and where."""
+    if match := _FILE_OPTION.match(line):
+        return "file", match[1].strip("'\"")
+    if match := _CONTENT_OPTION.match(line):
+        return "content", match[1].strip("'\"")
+    if line.startswith("-"):
+        return None
+    words = line.split(";")[0].split(" --")[0].partition(" @ ")
+    named = (words[2] or words[0]).strip()
+    if named.startswith("file:"):
+        return "content", url2pathname(urlsplit(named).path)
+    if "://" in named:
+        return None
+    # A name is not a path, though there may be a directory of that name; but a wheel is one.
+    return ("content", named) if "/" in named or named.endswith((".whl", ".gz", ".zip")) else None
+
+
+def walk_requirements(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A requirements file and those that it refers to, each with its lines."""
+    waiting, seen = [path], set()
+    while waiting:
+        path = waiting.pop(0)
+        if path in seen or not path.is_file():  # what is not there, pip says best
+            continue
+        seen.add(path)
+        yield path, (lines := split_requirements(path.read_text()))
+        found = [reference for line in lines if (reference := find_reference(line))]
+        waiting += [path.parent / name for kind, name in found if kind == "file"]
+
+
+def read_requirements(path: Path) -> Iterator[tuple[str, bytes]]:
+    """What is in a requirements file, and in all on this machine that it names."""
+    for each, lines in walk_requirements(path):
+        yield "requirements", each.read_bytes()
+        for line in lines:
+            kind, name = find_reference(line) or ("", "")
+            if kind == "content" and (named := path.parent / name).exists():
+                yield from ((f"required {file}", content) for file, content in read_files(named))
+
+
+def has_hashes(path: Path) -> bool:
     """Whether a requirements file has hashes, and is therefore complete."""
-    return "--hash=" in text
+    return any("--hash=" in line for _, lines in walk_requirements(path) for line in lines)
 
 
 def explain_pip(output: str) -> str:
     """The lines of pip's output, and of what it ran, that say why it failed."""
+    if CONFLICT in output:
+        reasons = output.partition(CONFLICT)[2].strip("\n").partition("\n\n")[0].splitlines()
+        return f"what is wanted does not go together: {'; '.join(line.strip() for line in reasons)}"
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
     of_others = [
         line.strip() for line in output.splitlines() if ERROR.match(line) and line.strip() not in errors
@@ -245,7 +305,7 @@ def explain_pip(output: str) -> str:
 
 def is_at_hand(requirements: Iterable[str]) -> bool:
     """Whether this Python has all that a project is built with, in releases that will do."""
-    from packaging.requirements import Requirement  # Ansible needs it, too
+    from packaging.requirements import Requirement
 
     for requirement in map(Requirement, requirements):
         try:
@@ -256,14 +316,15 @@ def is_at_hand(requirements: Iterable[str]) -> bool:
     return True
 
 
-def run_pip(*words: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *words]
+def run_pip(*words: str, folder: Path | None = None) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color", *words]
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
+        cwd=folder,
         # What is built of 20ft for a host need not be able to deploy.
         env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "TFNZ_WITHOUT_DEPLOYMENT": "1"},
     )
@@ -319,37 +380,62 @@ def build_program(sources: Path, folder: Path) -> None:
         )
 
 
-def collect(site: Path, params: Mapping[str, Any], wheels: Sequence[Path]) -> None:
-    """Puts all packages into `site`."""
-    for path in params["requirements"]:
-        text = Path(path).read_text()
-        complete = ["--require-hashes", "--no-deps"] if has_hashes(text) else []
-        run_pip(
-            "install",
-            "--no-compile",
-            "--target",
-            str(site),
-            *complete,
-            *pip_words(params["python"]),
-            "-r",
-            path,
-        )
-    if params["packages"]:
-        # In its own directory, or what is there already would not count as installed.
-        run_pip(
-            "install",
-            "--no-compile",
-            "--upgrade",
-            "--target",
-            str(site),
-            *pip_words(params["python"]),
-            *params["packages"],
-        )
+def collect(site: Path, params: Mapping[str, Any], wheels: Sequence[Path], scratch: Path) -> None:
+    """Puts all packages into `site`; `scratch` is a directory for what is needed meanwhile."""
+    paths = [Path(path) for path in params["requirements"]]
+    complete = [path for path in paths if has_hashes(path)]
+    pins: dict[str, tuple[str, Path]] = {}
+    for path in complete:
+        install(site, params, scratch, ["--require-hashes", "--no-deps", "-r", path.name], path.parent)
+        for name, pin in find_pins(path).items():
+            known, other = pins.setdefault(name, (pin, path))
+            if known != pin:
+                raise Failed(f"{path} has {pin}, and {other} has {known}: have both want the same")
+    loose = [path for path in paths if path not in complete]
+    if loose or params["packages"]:
+        limits = scratch / "limits.txt"
+        limits.write_text("".join(f"{pin}\n" for pin, _ in pins.values()))
+        words = [word for path in loose for word in ("-r", str(path.resolve()))]
+        folder = loose[0].parent if loose else None
+        install(site, params, scratch, ["-c", str(limits), *words, *params["packages"]], folder)
     if wheels:
         run_pip("install", "--no-compile", "--upgrade", "--no-deps", "--target", str(site), *map(str, wheels))
     shutil.rmtree(site / "bin", ignore_errors=True)
     for record in site.glob("*.dist-info/direct_url.json"):
         record.unlink()  # names a directory of this machine
+
+
+def install(
+    site: Path, params: Mapping[str, Any], scratch: Path, words: Sequence[str], folder: Path | None
+) -> None:
+    """Adds to `site` what pip finds for these words in `folder`. What is there stays, for it is of the same release."""
+    part = scratch / "part"
+    run_pip(
+        "install", "--no-compile", "--target", str(part), *pip_words(params["python"]), *words, folder=folder
+    )
+    for source in sorted(part.rglob("*")):
+        target = site / source.relative_to(part)
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        elif not target.exists():
+            source.rename(target)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def find_pins(path: Path) -> dict[str, str]:
+    """The release that a complete requirements file has of each package, as `name==release`."""
+    from packaging.requirements import Requirement  # Ansible needs it, too
+    from packaging.utils import canonicalize_name
+
+    pins: dict[str, str] = {}
+    for _, lines in walk_requirements(path):
+        for line in lines:
+            if not line.startswith("-") and find_reference(line) is None:
+                wanted = Requirement(line.split(" --")[0])
+                if wanted.marker is None or wanted.marker.evaluate():  # as pip does, by this Python
+                    name = canonicalize_name(wanted.name)
+                    pins[name] = f"{name}{wanted.specifier}"
+    return pins
 
 
 def compile_packages(site: Path, python: str) -> None:
@@ -404,7 +490,8 @@ def name_bundle(params: Mapping[str, Any], wheels: Sequence[Path]) -> str:
     parts = [("recipe", RECIPE.encode()), ("python", params["python"].encode())]
     for wheel in wheels:
         parts += [(f"wheel {name}", content) for name, content in read_wheel(wheel)]
-    parts += [("requirements", Path(path).read_bytes()) for path in params["requirements"]]
+    for path in params["requirements"]:
+        parts += read_requirements(Path(path))
     parts += [("package", package.encode()) for package in params["packages"]]
     for what in ("source", *PROGRAMS):
         if params[what]:
@@ -437,7 +524,7 @@ def make_bundle(params: Mapping[str, Any]) -> tuple[str, Path, bool]:
     with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as scratch:
         folder = Path(scratch, "bundle")
         (folder / "site").mkdir(parents=True)
-        collect(folder / "site", params, wheels)
+        collect(folder / "site", params, wheels, Path(scratch))
         compile_packages(folder / "site", params["python"])
         for what in PROGRAMS:
             if params[what]:

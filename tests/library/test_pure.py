@@ -358,7 +358,6 @@ def test_pip_is_understood() -> None:
     assert "--python-version 3.11 --implementation cp --abi cp311" in " ".join(bundle.pip_words("3.11"))
     assert bundle.explain_pip("noise\nERROR: no\nERROR: never\n") == "no never"
     assert bundle.explain_pip("a\nb\nc\nd\n") == "b c d"
-    assert bundle.has_hashes("a==1 \\\n    --hash=sha256:00") and not bundle.has_hashes("a==1")
 
 
 def test_a_node_is_fit_unless_something_fails() -> None:
