@@ -62,7 +62,12 @@ def test_a_host_without_room_is_not_begun_with(tmp_path: Path) -> None:
     assert "host1 has only" in done.stdout + done.stderr
 
 
-APP: dict[str, Any] = {"tfnz_app_name": "web", "tfnz_app_source": __file__, "tfnz_app_command": ["a.py"]}
+APP: dict[str, Any] = {
+    "tfnz_app_name": "web",
+    "tfnz_app_source": __file__,
+    "tfnz_app_command": ["a.py"],
+    "__tfnz_app_socket": __file__,
+}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +85,7 @@ APP: dict[str, Any] = {"tfnz_app_name": "web", "tfnz_app_source": __file__, "tfn
         ),
         ({"tfnz_app_images": [{"name": "a", "src": "/absent.tar"}]}, "/absent.tar is not on the controller"),
         ({"tfnz_app_location": "n1:2020"}, "tfnz_app_location has a colon"),
+        ({"__tfnz_app_socket": "/absent.sock"}, "no node runs there; name that of another host"),
     ],
 )
 def test_what_is_wrong_with_an_application_is_said(

@@ -79,3 +79,20 @@ def test_what_the_playbook_says_that_it_knows_of_an_application_is_what_it_passe
     [play] = yaml.safe_load((ROOT / "playbooks" / "deploy_app.yml").read_text())
     [passed] = [task["vars"] for task in play["tasks"] if "ansible.builtin.include_role" in task]
     assert {f"tfnz_app_{name}" for name in play["vars"]["known"]} == set(passed)
+
+
+def test_what_the_playbook_passes_on_by_default_is_what_the_role_has() -> None:
+    [play] = yaml.safe_load((ROOT / "playbooks" / "deploy_app.yml").read_text())
+    [passed] = [task["vars"] for task in play["tasks"] if "ansible.builtin.include_role" in task]
+    for name, value in read("tfnz_app", "defaults/main.yml").items():
+        key = name.removeprefix("tfnz_app_")
+        if isinstance(value, int | float):
+            assert passed[name] == f"{{{{ app.{key} | default({value}) }}}}", name
+        elif name in passed:
+            assert f"app.{key} | default(" in passed[name], name
+
+
+def test_the_playbook_knows_every_variable_but_those_of_the_controller() -> None:
+    [play] = yaml.safe_load((ROOT / "playbooks" / "deploy_app.yml").read_text())
+    known = {f"tfnz_app_{name}" for name in play["vars"]["known"]}
+    assert set(read_options("tfnz_app")) - known == {"tfnz_app_sdk", "tfnz_app_cache"}
