@@ -176,6 +176,8 @@ class Lab(ABC):
             "IdentitiesOnly": "yes",
             "BatchMode": "yes",
             "ConnectTimeout": "10",
+            # A machine whose power was cut says nothing any more; one without hardware virtualisation may be slow to.
+            "ServerAliveInterval": "20",
             "LogLevel": "ERROR",
         }
         return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
