@@ -145,8 +145,8 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 #: How a line begins that says what went wrong.
 ERROR = re.compile(r"\s*(?:configuration )?[\w.]*error: ", re.IGNORECASE)
 #: Lines of requirements files that name another such file, or a directory or project that packages are taken from.
-_FILE_OPTION = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(.+)")
-_CONTENT_OPTION = re.compile(r"(?:-f|-e|--find-links|--editable)(?:\s+|=|(?<=-[fe]))(.+)")
+_FILE_OPTION = re.compile(r"(?:-r|-c|--(?:requirement|constraint))(?:\s+|=|(?<=-[rc]))(.+)")
+_CONTENT_OPTION = re.compile(r"(?:-f|-e|--(?:find-links|editable))(?:\s+|=|(?<=-[fe]))(.+)")
 #: What pip says before it tells who wants what.
 CONFLICT = "The conflict is caused by:\n"
 #: What file systems give room in.

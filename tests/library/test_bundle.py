@@ -51,14 +51,14 @@ def make(run_module: RunModule, folder: Path, **params: Any) -> dict[str, Any]:
         ("-r base.txt", ("file", "base.txt")),
         ("-rbase.txt", ("file", "base.txt")),
         ("--constraint=c.txt", ("file", "c.txt")),
-        ("--find-links wheels", ("content", "wheels")),
+        ("-f wheels", ("content", "wheels")),
         ("./a-1-py3-none-any.whl --hash=sha256:00", ("content", "./a-1-py3-none-any.whl")),
         ("a-1-py3-none-any.whl ; python_version > '3'", ("content", "a-1-py3-none-any.whl")),
         ("a @ file:///srv/a%20b.whl", ("content", "/srv/a b.whl")),
         ("a @ https://example.com/a.whl", None),
         ("a==1", None),
         ("--require-hashes", None),
-        ("--index-url https://example.com/", None),
+        ("-i https://example.com/", None),
     ],
 )
 def test_what_a_line_names_is_found(line: str, found: tuple[str, str] | None) -> None:
