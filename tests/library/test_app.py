@@ -59,6 +59,8 @@ def test_without_room_all_files_stay_as_they_were(tmp_path: Path, host: Host, ru
     assert run_module("tfnz_app", **params, environment={"A": "1"})["changed"]
     before = host.read()
     assert sorted(before) == ["environment", "good.json", "tfnz-app-web.service"]
+    assert (host.settings / "web" / "environment").stat().st_mode & 0o777 == 0o600
+    assert (host.units / "tfnz-app-web.service").stat().st_mode & 0o777 == 0o644
     wanted = {**params, "environment": {"A": "x" * 64000}, "stop_timeout_s": 7}
     with room_for_files_of(16000):
         done = run_module("tfnz_app", **wanted)
