@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -304,9 +306,22 @@ def test_properties_of_a_unit_are_all_there() -> None:
     assert found["ActiveState"] == "active" and found["StatusText"] == "a=b" and found["MainPID"] == ""
 
 
-def test_old_releases_and_drafts_need_not_be_kept(tmp_path: Path) -> None:
-    import os
+def test_files_are_newer_than_what_runs_or_not(tmp_path: Path) -> None:
+    started_s = tfnz_units.find_start(os.getpid())
+    assert started_s is not None and started_s < time.time()
+    for name, written_s in (
+        ("older", started_s - 1),
+        ("newer", started_s + 0.1),
+        ("ahead", time.time() + 1000),
+    ):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (written_s, written_s))
+    files = [str(tmp_path / name) for name in ("older", "newer", "ahead", "absent")]
+    assert tfnz_units.find_newer(files, started_s) == [str(tmp_path / "newer")]
+    assert tfnz_units.find_start(2**22 + 1) is None and tfnz_units.find_release(2**22 + 1) is None
 
+
+def test_old_releases_and_drafts_need_not_be_kept(tmp_path: Path) -> None:
     for age, name in enumerate(("new", "old", "older", ".new-half")):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
