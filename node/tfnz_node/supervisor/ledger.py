@@ -121,6 +121,10 @@ class Ledger:
             if record.exit is not None:
                 self._note(record.session, name)
 
+    def adopt_end(self, record: ProcessRecord) -> None:
+        """Of a process that had ended when a former daemon wrote it down, its client has perhaps not heard."""
+        self._note(record.session, name_process(record.container, record.id))
+
     def delete_process(self, session: str, container: str, id: str) -> None:
         self._delete_end(session, name_process(container, id))
 

@@ -165,6 +165,7 @@ class Processes:
         entry.cause, entry.timeout_s, entry.ends_at_s = record.cause, record.timeout_s, record.ends_at_s
         if record.exit is not None:
             entry.exit, entry.judged = record.exit, True
+            self._ledger.adopt_end(record)
         rest_s = None if record.ends_at_s is None else max(0.0, record.ends_at_s - now_s())
         self._enter(record.id, entry, job, rest_s)
         entry.timeout_s = record.timeout_s

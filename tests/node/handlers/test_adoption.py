@@ -20,7 +20,7 @@ from tests.node.handlers.fake_node import FakeNode
 from tests.node.supervisor.fake_keeper import FakeKeeper
 from tests.node.supervisor.test_container import SPEC
 from tfnz.protocol.errors import QuotaExceeded
-from tfnz.protocol.exits import Cause
+from tfnz.protocol.exits import Cause, Exit
 from tfnz.protocol.messages import (
     ContainerEnded,
     ContainerView,
@@ -126,8 +126,18 @@ class Remains:
         self.found.append(Kept(name, encode(record), tuple(fds)))
 
     def add_container(
-        self, id: str, slot: int, *, processes: Iterable[str] = (), egress: bool = True
+        self,
+        id: str,
+        slot: int,
+        *,
+        processes: Iterable[str] = (),
+        exit: Exit | None = None,
+        egress: bool = True,
     ) -> None:
+        """
+        Args:
+            exit: how its processes had ended when that was written down; None when they run.
+        """
         spec = dataclasses.replace(SPEC, id=id, account="a", session="a1", files=[])
         with subprocess.Popen(["true"]) as init:
             fds = {
@@ -144,7 +154,11 @@ class Remains:
             self.add(f"egress.{id}", EgressRecord(container=id, egress=CLOSED))
         for number, process in enumerate(processes, MAIN_NUMBER + 1):
             fds = make_pipes()
-            kept = ProcessRecord(id=process, container=id, session="a1", number=number, fds=tuple(fds))
+            if exit is not None:  # nobody had its input open any more
+                os.close(fds.pop("stdin"))
+            kept = ProcessRecord(
+                id=process, container=id, session="a1", number=number, fds=tuple(fds), exit=exit
+            )
             self.add(f"process.{id}.{process}", kept, fds.values())
 
     def add_permission(self, server: str, client: str) -> None:
@@ -201,6 +215,17 @@ async def test_a_container_of_which_nobody_knows_what_it_may_reach_ends(remains:
     own = "10.200.0.1"
     assert remains.firewall.elements == {Element("members", (own, own))}
     await remains.release()
+
+
+@pytest.mark.asyncio
+async def test_an_end_of_which_nobody_will_hear_any_more_is_forgotten(remains: Remains) -> None:
+    """A former daemon had written it down, and the client goes before it has acknowledged that."""
+    remains.add_container("c", 1, processes=["p", "q"], exit=Exit(Cause.EXITED, 3))
+    await remains.adopt()
+    assert {"process.c.p", "process.c.q"} < remains.keeper.kept.keys()
+    remains.client.session.ended.set()
+    await remains.release()
+    assert not remains.keeper.kept
 
 
 @pytest.mark.asyncio
