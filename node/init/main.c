@@ -271,6 +271,19 @@ static void start_clean(bool join)
 	close_range(join ? NETNS_FD + 1 : CONTROL_FD + 1, ~0u, 0);
 }
 
+// The daemon may be kept from the OOM killer, and nothing in a container is. Whoever has the capability to lower a score
+// sets with it the lowest that can be asked for later, also for all that is forked; no container can change that.
+static void give_up_protection(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		// Refused when ours is higher and may not be lowered: just as good.
+		ssize_t ignored = write(fd, "0", 1);
+		(void)ignored;
+		close(fd);
+	}
+}
+
 int main(int argc, char *argv[])
 {
 	struct request request;
@@ -282,6 +295,7 @@ int main(int argc, char *argv[])
 			    argv[1]);
 	start_clean(join);
 	prctl(PR_SET_NAME, "tfnz-init", 0, 0, 0);
+	give_up_protection();
 	control_receive(&request, true);
 	if (cgroup_enter(&request, &error) < 0)
 		fail(&error);

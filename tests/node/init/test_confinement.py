@@ -272,6 +272,27 @@ async def test_processes_go_before_init_when_memory_is_short(box: Box) -> None:
     await box.finish(job)
 
 
+#: CAP_SYS_RESOURCE, without which nobody gets below the lowest score that was set for them.
+MAY_PROTECT_ITSELF = bool(
+    int(Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0], 16) >> 24 & 1
+)
+
+
+@pytest.mark.asyncio
+async def test_the_daemons_own_protection_ends_before_a_container_begins(launch_box: LaunchBox) -> None:
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    own.write_text("-500" if MAY_PROTECT_ITSELF else "100")
+    try:
+        box = await launch_box()
+    finally:
+        own.write_text(before)
+    assert Path(f"/proc/{box.init.pid}/oom_score_adj").read_text() == "0\n"
+    outcome = await box.run("sh", "-c", "echo -1 >/proc/self/oom_score_adj")
+    assert b"ermission denied" in outcome.stderr
+    assert (await box.shell("cat /proc/self/oom_score_adj")).strip() == "200"
+
+
 @pytest.mark.asyncio
 async def test_an_idle_init_is_small(box: Box) -> None:
     await box.run("echo", "x" * 100_000)
