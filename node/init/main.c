@@ -300,7 +300,7 @@ int main(int argc, char *argv[])
 	if (cgroup_enter(&request, &error) < 0)
 		fail(&error);
 	control_release(&request);
-	if (sandbox_unshare(join, &error) < 0)
+	if (sandbox_unshare(join, request.packet.arguments[1], &error) < 0)
 		fail(&error);
 	control_reply(KIND_UNSHARED, 0, 0, NULL, -1);
 	control_receive(&request, true);

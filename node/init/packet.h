@@ -34,6 +34,7 @@ enum packet_kind {
 	KIND_LISTED = 110,
 };
 
+// Arguments 0 and 1 of UNSHARE: one of these, and the host's user and group id that is to be root inside.
 enum entrance { ENTRANCE_STAY = 0, ENTRANCE_TASKS = 1, ENTRANCE_BIRTH = 2 };
 enum run_flag { RUN_PTY = 1, RUN_MAIN = 2, RUN_BUILTIN = 4, RUN_RAW = 8, RUN_KEPT = 16, RUN_FLAGS = 31 };
 enum file_flag { FILE_SECRET = 1, FILE_FLAGS = 1 };

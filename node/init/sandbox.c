@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,10 +19,25 @@
 
 static const unsigned long guard = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
-int sandbox_unshare(bool join, struct error *error)
+// Some things that each user gets only so many of (inotify instances, bytes in message queues, pending signals) are counted
+// for the owner of a user namespace besides, who is the effective user that makes it. So that is the container's own root:
+// all containers of the host's root would share them, with each other and with the host. The capabilities stay, for kernels
+// that let nobody else make one, and end with that; so does the real user, who may be signalled by nobody of that id, and
+// has no limit of processes.
+static int become_owner(uint32_t id_base, struct error *error)
+{
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ||
+	    setresgid((gid_t)-1, id_base, (gid_t)-1) < 0 || setresuid((uid_t)-1, id_base, (uid_t)-1) < 0)
+		return error_system(error, errno, "becoming the owner of the user namespace");
+	return 0;
+}
+
+int sandbox_unshare(bool join, uint32_t id_base, struct error *error)
 {
 	int flags = CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWPID;
 
+	if (become_owner(id_base, error) < 0)
+		return -1;
 	if (join) {
 		if (setns(USERNS_FD, CLONE_NEWUSER) < 0)
 			return error_system(error, errno, "joining the user namespace");

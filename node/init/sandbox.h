@@ -3,6 +3,7 @@
 #define TFNZ_SANDBOX_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "error.h"
 
@@ -11,8 +12,9 @@ enum { USERNS_FD = 4, NETNS_FD = 5 };
 // Where the mounts wait. It covers the host's /tmp in our own mount namespace, because every host has that.
 #define STAGING "/tmp"
 
-// Leaves for namespaces of our own; with `join`, descriptors 4 and 5 are the user and network namespace to use.
-int sandbox_unshare(bool join, struct error *error);
+// Leaves for namespaces of our own, as whoever is to be root there: the host's user `id_base`. With `join`, descriptors 4
+// and 5 are the user and network namespace to use.
+int sandbox_unshare(bool join, uint32_t id_base, struct error *error);
 
 // Becomes root of the user namespace, whose id maps the daemon has written by now.
 int sandbox_become_root(struct error *error);

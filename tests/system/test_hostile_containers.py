@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -177,6 +179,27 @@ def test_what_is_refused_at_the_limit_harms_nobody_else(node: RunningNode, name:
         assert not container.dead
         container.destroy()
         assert container.exit == Exit(Cause.DESTROYED)
+
+
+#: What the kernel gives each user only so many of.
+WATCHFUL = """
+import ctypes, os, resource, signal
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+libc = ctypes.CDLL(None, use_errno=True)
+while libc.inotify_init() >= 0:
+    pass
+print("refused", os.strerror(ctypes.get_errno()), flush=True)
+signal.pause()
+"""
+
+
+def test_inotify_instances_are_each_containers_own(node: RunningNode) -> None:
+    with undisturbed(node) as location:
+        greedy = Attack(WATCHFUL, b"refused Too many open files").begin(location)
+        one = "import ctypes, sys; sys.exit(ctypes.CDLL(None).inotify_init() < 0)"
+        assert location.node().spawn("python", ["python3", "-c", one]).wait(SOON_S) == Exit(Cause.EXITED, 0)
+        assert subprocess.run([sys.executable, "-c", one]).returncode == 0
+        greedy.destroy()
 
 
 #: How memory is used up, by more than what a process asks for: all of it counts as the container's.

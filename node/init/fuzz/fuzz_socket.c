@@ -368,9 +368,10 @@ int net_loopback_up(struct error *error)
 	return error_set(error, EIO, "not here");
 }
 
-int sandbox_unshare(bool join, struct error *error)
+int sandbox_unshare(bool join, uint32_t id_base, struct error *error)
 {
 	(void)join;
+	(void)id_base;
 	return error_set(error, EIO, "not here");
 }
 

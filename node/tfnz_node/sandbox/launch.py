@@ -115,7 +115,7 @@ def _launch(
         first_process = undo.enter_context(contextlib.ExitStack())
         first_process.callback(_end, first)
         with enter(first) as entry:
-            _ask(ours, Kind.UNSHARE, (entry.entrance,), entry.fds)
+            _ask(ours, Kind.UNSHARE, (entry.entrance, id_base), entry.fds)
         first = _expect_unshared(ours, first, first_process, born_again=entry.entrance is Entrance.BIRTH)
         userns_fd = _open_namespace(undo, first, "user")
         netns_fd = _open_namespace(undo, first, "net")

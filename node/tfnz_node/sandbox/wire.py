@@ -47,7 +47,10 @@ class Kind(enum.IntEnum):
 
 
 class Entrance(enum.IntEnum):
-    """Argument 0 of UNSHARE: how init gets into its cgroups, with the descriptors that come along."""
+    """Argument 0 of UNSHARE: how init gets into its cgroups, with the descriptors that come along.
+
+    Argument 1 is the host's user and group id that is to be root inside.
+    """
 
     STAY = 0
     TASKS = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.node.init.conftest import ID_BASE
 from tests.system.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 # chown dac_override fowner fsetid kill setgid setuid net_bind_service sys_chroot setfcap
 ALLOWED_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 10, 18, 31))
+
+#: Of <linux/nsfs.h>.
+NS_GET_OWNER_UID = 0xB704
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
@@ -109,6 +114,13 @@ async def test_every_namespace_is_its_own(box: Box) -> None:
     ).split()
     outside = [os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES]
     assert not set(inside) & set(outside)
+
+
+@pytest.mark.asyncio
+async def test_its_user_namespace_belongs_to_its_own_root(box: Box) -> None:
+    """By the owner of a user namespace the kernel counts what it gives each user only so many of."""
+    owner = fcntl.ioctl(box.init.userns_fd, NS_GET_OWNER_UID, bytes(4))
+    assert struct.unpack("I", owner) == (ID_BASE,)
 
 
 @pytest.mark.asyncio

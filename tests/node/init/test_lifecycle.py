@@ -154,7 +154,7 @@ async def test_a_launch_that_cannot_enter_its_cgroups_leaves_nothing() -> None:
     [
         (b"", 3_000_000_000, "init failed before .*: a seccomp filter of 0 bytes"),
         (b"123", 3_000_000_000, "a seccomp filter of 3 bytes"),
-        (bytes(8), -5, "cannot map ids -5.. into the user namespace"),
+        (bytes(8), 2**32 - 5, "cannot map ids 4294967291.. into the user namespace"),
     ],
 )
 async def test_a_launch_that_fails_says_where_and_leaves_nothing(
