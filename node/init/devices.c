@@ -12,11 +12,14 @@
 
 static const char *const nodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
 
+// All instances share the kernel's few thousand.
+#define TERMINALS "256"
+
 static const struct {
 	const char *name, *type, *options;
 	unsigned long flags;
 } mounts[] = {
-	{"pts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC},
+	{"pts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5,max=" TERMINALS, MS_NOSUID | MS_NOEXEC},
 	{"shm", "tmpfs", "mode=1777,size=64m", MS_NOSUID | MS_NODEV | MS_NOEXEC},
 	{"mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
 };

@@ -162,7 +162,7 @@ ATTACKS = {
     ),
     "takes terminals without end": Attack(
         "import os\nwhile True:\n    try: os.openpty()\n    except OSError as error: print(error)",
-        b"Too many open files",
+        b"No space left on device",
         {"cpus": 0.5},
     ),
 }
