@@ -84,7 +84,8 @@ class OutputPump:
                 self._left -= len(data)
             if self._sink is not None:
                 self._sink.write(data)
-        if not self._listening:  # output without end must not keep the loop
+        # Output without end must not keep the loop; what a process has left may be at its end, which nobody else tells.
+        if not self._listening or self._left is not None:
             self._loop.call_soon(self._pump)
         return None
 

@@ -12,7 +12,14 @@ import pytest
 from tests.node.supervisor.fake_jobs import HeldSink, HeldSource, count_unread, settle
 from tfnz.protocol.errors import DiskFull
 from tfnz_node.sandbox.spool import FORGET_BYTES, OutputSpool, make_spool
-from tfnz_node.supervisor.pumps import MOST_UNREAD, OutputPump, SpooledPump, pump_input, write_all
+from tfnz_node.supervisor.pumps import (
+    MOST_UNREAD,
+    READS_AT_ONCE,
+    OutputPump,
+    SpooledPump,
+    pump_input,
+    write_all,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -85,6 +92,25 @@ async def test_after_the_end_of_the_process_only_what_it_wrote_is_waited_for(pip
     pump.finish()
     await pump.ended  # though somebody else still holds the other end
     assert sink.data == b"last words"
+
+
+async def test_last_words_that_fill_all_reads_of_a_turn_are_the_last(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+
+    class Narrow(HeldSink):
+        """Takes all, in small parts."""
+
+        def room(self) -> int:
+            return 4
+
+    sink = Narrow()
+    pump = OutputPump(reading, sink)
+    await settle()
+    os.write(writing, b"x" * 4 * READS_AT_ONCE)
+    pump.finish()
+    async with asyncio.timeout(10):
+        await pump.ended  # though somebody else still holds the other end
+    assert sink.data == b"x" * 4 * READS_AT_ONCE
 
 
 async def test_after_the_end_of_the_process_nobody_else_keeps_it_going(pipe: tuple[int, int]) -> None:
