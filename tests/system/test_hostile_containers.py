@@ -248,6 +248,32 @@ def test_memory_without_end(node: RunningNode, what: str) -> None:
         assert end.cause is Cause.OUT_OF_MEMORY or "killed at the memory limit" in end.message, end
 
 
+#: Connections within the container that nobody reads, filled until no more fits: how many MiB lie there?
+UNREAD = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+queued, held = 0, []
+for _ in range(100):
+    held.append(socket.create_connection(listener.getsockname()))
+    held.append(listener.accept()[0])
+    held[-2].setblocking(False)
+    try:
+        while True:
+            queued += held[-2].send(bytes(65536))
+    except BlockingIOError:
+        pass
+print(queued >> 20)
+"""
+
+
+def test_tcp_connections_that_nobody_reads(node: RunningNode) -> None:
+    with undisturbed(node) as location:
+        container = location.node().spawn("python", ["sleep", "1000"], memory="32M", pty=False)
+        # The kernel refuses no connection its first part.
+        assert int(container.run(["python3", "-c", UNREAD]).stdout) < 32 + 100 * 65536 / (1 << 20) + 1
+        container.destroy()
+
+
 def test_processors_without_end(node: RunningNode) -> None:
     assert node.process is not None
     daemon = node.process.pid

@@ -183,11 +183,17 @@ class CgroupsV1:
         self._tree.write(cpu, "cpu.cfs_quota_us", str(limits.cpu_quota_us))
 
     def _apply_memory(self, group: Path, memory_bytes: int) -> None:
-        """Memory, and memory plus swap (absent where the kernel does not count swap), which is never the lesser."""
+        """Memory, and memory plus swap (absent where the kernel does not count swap), which is never the lesser.
+
+        What lies in TCP connections is counted apart, and not at all before it has a limit (nor where the kernel has
+        no such file).
+        """
         files = ["memory.limit_in_bytes"]
         if self._tree.has(group, "memory.memsw.limit_in_bytes"):
             now = int(self._tree.read(group, "memory.memsw.limit_in_bytes"))
             files.insert(0 if now < memory_bytes else 1, "memory.memsw.limit_in_bytes")
+        if self._tree.has(group, "memory.kmem.tcp.limit_in_bytes"):
+            files.append("memory.kmem.tcp.limit_in_bytes")
         try:
             for file in files:
                 self._tree.write(group, file, str(memory_bytes))

@@ -25,6 +25,7 @@ V1_FILES: Mapping[str, str] = {
     "cgroup.procs": "",
     "memory.limit_in_bytes": "9223372036854771712",
     "memory.memsw.limit_in_bytes": "9223372036854771712",
+    "memory.kmem.tcp.limit_in_bytes": "9223372036854771712",
     "memory.usage_in_bytes": "4096",
     "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n",
     "pids.max": "max",

@@ -21,6 +21,7 @@ from tfnz_node.sandbox.cgroups_v1 import (
 
 MEMORY = "memory.limit_in_bytes"
 MEMORY_AND_SWAP = "memory.memsw.limit_in_bytes"
+TCP = "memory.kmem.tcp.limit_in_bytes"
 
 SYSTEMD_HYBRID = """\
 30 25 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755
@@ -68,6 +69,7 @@ def test_limits_are_there_before_any_process(cgroups: CgroupsV1, tree: FakeCgrou
     assert tree.written == [
         ("c1", MEMORY, "1048576"),
         ("c1", MEMORY_AND_SWAP, "1048576"),
+        ("c1", TCP, "1048576"),
         ("c1", "pids.max", "64"),
         ("c1", "cpu.cfs_period_us", "100000"),
         ("c1", "cpu.cfs_quota_us", "25000"),
@@ -75,7 +77,8 @@ def test_limits_are_there_before_any_process(cgroups: CgroupsV1, tree: FakeCgrou
 
 
 @pytest.mark.parametrize(
-    ("memory_bytes", "order"), [(2 << 20, [MEMORY_AND_SWAP, MEMORY]), (1 << 19, [MEMORY, MEMORY_AND_SWAP])]
+    ("memory_bytes", "order"),
+    [(2 << 20, [MEMORY_AND_SWAP, MEMORY, TCP]), (1 << 19, [MEMORY, MEMORY_AND_SWAP, TCP])],
 )
 def test_memory_is_never_above_memory_and_swap(
     cgroups: CgroupsV1, tree: FakeCgroupTree, memory_bytes: int, order: list[str]
@@ -86,8 +89,8 @@ def test_memory_is_never_above_memory_and_swap(
     assert [file for _, file, _ in tree.written if file.startswith("memory.")] == order
 
 
-def test_a_kernel_that_does_not_count_swap(tmp_path: Path) -> None:
-    files = {name: value for name, value in V1_FILES.items() if name != MEMORY_AND_SWAP}
+def test_a_kernel_that_counts_neither_swap_nor_tcp(tmp_path: Path) -> None:
+    files = {name: value for name, value in V1_FILES.items() if name not in (MEMORY_AND_SWAP, TCP)}
     tree = FakeCgroupTree(tmp_path, files)
     CgroupsV1(dict.fromkeys(CONTROLLERS, tmp_path / "tfnz"), "i1", tree).create("c1", _limits(1 << 20))
     assert [file for _, file, _ in tree.written if file.startswith("memory.")] == [MEMORY]
