@@ -17,9 +17,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from tfnz.protocol.errors import NoCapacity
 from tfnz_node.sandbox.wire import MAX_FDS, Kind, Packet, WireError, pack_packet, parse_packet
 
 _log = logging.getLogger(__name__)
+
+#: An init answers at once, unless its container has hardly any processor time. So many requests may wait for that, as
+#: many as one session may have under way, and so much of them outside of the socket.
+MAX_UNANSWERED = 4096
+MAX_UNSENT_BYTES = 16 << 20
 
 _REPLY_BYTES = 4096
 _REPLIES = frozenset({Kind.DONE, Kind.FAILED, Kind.STARTED})
@@ -54,17 +60,22 @@ class Asked:
         return self._answer().__await__()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Outgoing:
+    """A packet that waits for room in the socket, and for what request."""
+
+    data: bytes
+    fds: list[int]
+    request: _Request | None
+
+
+@dataclass(slots=True, eq=False)
 class _Request:
     kind: Kind
     id: int
     reply: asyncio.Future[Reply]
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    data: bytes
-    fds: list[int] = field(default_factory=list)
+    kept: bool = False
+    unsent: _Outgoing | None = None
 
 
 @dataclass(slots=True)
@@ -82,7 +93,8 @@ class Control:
     """Owns the socket. Made inside a running loop; `close()` ends it, and with it the container.
 
     Init answers every request exactly once and in order, so replies need no numbers. A request whose
-    caller was cancelled still gets its reply, and a process started for nobody is killed.
+    caller was cancelled is not sent any more; if it was sent it still gets its reply, and a process started
+    for nobody is killed.
     """
 
     def __init__(self, connection: socket.socket, *, name: str, adopted: bool = False) -> None:
@@ -95,6 +107,9 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self._requests: collections.deque[_Request] = collections.deque()
         self._outgoing: collections.deque[_Outgoing] = collections.deque()
+        self._unsent_bytes = 0
+        #: Processes to which a SIGKILL is on its way.
+        self._killing: set[int] = set()
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._closed = False
         self._listing: _Listing | None = None
@@ -122,10 +137,11 @@ class Control:
             WireError: the request does not fit in a packet.
             InitFailed: init said no.
             InitGone: init ended.
+            NoCapacity: it has too many requests to answer.
             TimeoutError: no reply in time; the reply is dropped when it comes.
         """
-        reply = self._post(kind, id=id, arguments=arguments, strings=strings, fds=fds)
-        return await self._answer(reply, kind, timeout_s)
+        request = self._post(kind, id=id, arguments=arguments, strings=strings, fds=fds)
+        return await self._answer(request, timeout_s)
 
     def send(
         self,
@@ -144,10 +160,11 @@ class Control:
         Raises:
             WireError: the request does not fit in a packet.
             InitGone: init ended.
+            NoCapacity: it has too many requests to answer.
         """
-        reply = self._post(kind, id=id, arguments=arguments, strings=strings, fds=fds)
-        reply.add_done_callback(_ignore_outcome)
-        return Asked(partial(self._answer, reply, kind, timeout_s))
+        request = self._post(kind, id=id, arguments=arguments, strings=strings, fds=fds)
+        request.reply.add_done_callback(_ignore_outcome)
+        return Asked(partial(self._answer, request, timeout_s))
 
     async def start(
         self,
@@ -156,17 +173,22 @@ class Control:
         arguments: Sequence[int],
         strings: Sequence[bytes],
         fds: Sequence[int],
+        kept: bool = False,
         timeout_s: float,
     ) -> tuple[Reply, asyncio.Future[int]]:
         """Asks for a process (RUN): the reply, and its raw wait status to come.
+
+        Args:
+            kept: init keeps its end until it hears that it may be forgotten; of one that is started for nobody it
+                hears that from here.
 
         Raises:
             ValueError: a process of this id is running.
             Others: as `ask`.
         """
-        reply = self._post(Kind.RUN, id=id, arguments=arguments, strings=strings, fds=fds)
+        request = self._post(Kind.RUN, id=id, arguments=arguments, strings=strings, fds=fds, kept=kept)
         ended = self._exits[id]
-        return await self._answer(reply, Kind.RUN, timeout_s), ended
+        return await self._answer(request, timeout_s), ended
 
     def resync(self) -> asyncio.Future[tuple[set[int], set[int]]]:
         """To be called once, before all else, when another daemon has had this socket: asks init what there is.
@@ -210,11 +232,19 @@ class Control:
 
     def kill_job(self, id: int) -> None:
         """Sends SIGKILL to the session of process `id`, without waiting and without complaint."""
-        if not self._closed and id in self._exits:
-            # An init that is gone has taken the process with it.
-            with contextlib.suppress(InitGone):
-                forgotten = self._post(Kind.SIGNAL, id=id, arguments=(signal.SIGKILL, 1))
-                forgotten.add_done_callback(_ignore_outcome)
+        if self._closed or id not in self._exits or id in self._killing:
+            return
+        request = _Request(Kind.SIGNAL, id, self._loop.create_future())
+        # An init that is gone has taken the process with it.
+        with contextlib.suppress(InitGone):
+            # However much waits: there are no more of these than processes.
+            self._enqueue(request, pack_packet(Kind.SIGNAL, id=id, arguments=(signal.SIGKILL, 1)), ())
+            self._killing.add(id)
+            request.reply.add_done_callback(partial(self._killed, id))
+
+    def _killed(self, id: int, reply: asyncio.Future[Reply]) -> None:
+        self._killing.discard(id)
+        _ignore_outcome(reply)
 
     def call_at_exit(self, id: int, function: Callable[[], object]) -> None:
         """Calls `function` when process `id` has ended, or could not be started; at once, when there is none."""
@@ -255,7 +285,7 @@ class Control:
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
         while self._outgoing:
-            _close_all(self._outgoing.popleft().fds)
+            self._take_out(self._outgoing[0])
         while self._requests:
             request = self._requests.popleft()
             if not request.reply.done():
@@ -263,19 +293,29 @@ class Control:
                     InitGone(f"{self._name} ended before it answered {request.kind.name}")
                 )
 
-    async def _answer(self, reply: asyncio.Future[Reply], kind: Kind, timeout_s: float) -> Reply:
+    async def _answer(self, request: _Request, timeout_s: float) -> Reply:
+        reply = request.reply
         try:
             async with asyncio.timeout(timeout_s):
                 return await reply
         except BaseException as exc:
-            if reply.done() and not reply.cancelled() and reply.exception() is None:
+            if request.unsent is not None:
+                self._withdraw(request, request.unsent)
+            elif reply.done() and not reply.cancelled() and reply.exception() is None:
                 # It came, but whoever waited was cancelled before it could go on.
-                self._drop(reply.result())
+                self._drop(request, reply.result())
             if isinstance(exc, TimeoutError):
                 raise TimeoutError(
-                    f"{self._name} did not answer {kind.name} within {timeout_s:g} s"
+                    f"{self._name} did not answer {request.kind.name} within {timeout_s:g} s"
                 ) from None
             raise
+
+    def _withdraw(self, request: _Request, unsent: _Outgoing) -> None:
+        """Nobody wants what has not been asked for yet."""
+        self._take_out(unsent)
+        self._requests.remove(request)
+        if request.kind is Kind.RUN:
+            self._exits.pop(request.id).cancel()
 
     def _post(
         self,
@@ -285,7 +325,8 @@ class Control:
         arguments: Sequence[int] = (),
         strings: Sequence[bytes] = (),
         fds: Sequence[int] = (),
-    ) -> asyncio.Future[Reply]:
+        kept: bool = False,
+    ) -> _Request:
         if len(fds) > MAX_FDS:
             raise WireError(
                 f"{kind.name} was given {len(fds)} descriptors, at most {MAX_FDS} go in one packet"
@@ -295,23 +336,45 @@ class Control:
             raise InitGone(f"{self._name} has ended, {kind.name} cannot be asked of it")
         if kind is Kind.RUN and id in self._exits:
             raise ValueError(f"{self._name} already has a process {id}; choose another id")
-        self._send(data, fds)
-        if kind is Kind.RUN:
-            self._exits[id] = self._loop.create_future()
-        request = _Request(kind, id, self._loop.create_future())
-        self._requests.append(request)
-        return request.reply
+        if len(self._requests) >= MAX_UNANSWERED or self._unsent_bytes + len(data) > MAX_UNSENT_BYTES:
+            raise NoCapacity(
+                f"{self._name} has {len(self._requests)} requests to answer: wait until it has, or give its container "
+                "more processor time"
+            )
+        request = _Request(kind, id, self._loop.create_future(), kept)
+        self._enqueue(request, data, fds)
+        return request
 
-    def _send(self, data: bytes, fds: Sequence[int]) -> None:
+    def _enqueue(self, request: _Request, data: bytes, fds: Sequence[int]) -> None:
+        self._send(data, fds, request)
+        if request.kind is Kind.RUN:
+            self._exits[request.id] = self._loop.create_future()
+        self._requests.append(request)
+
+    def _send(self, data: bytes, fds: Sequence[int], request: _Request | None = None) -> None:
         if not self._outgoing:
             try:
                 socket.send_fds(self._socket, [data], fds, socket.MSG_NOSIGNAL)
                 return
             except BlockingIOError:
-                self._loop.add_writer(self._socket.fileno(), self._send_outgoing)
+                pass
             except (BrokenPipeError, ConnectionResetError) as exc:
                 raise InitGone(f"{self._name} has ended") from exc
-        self._outgoing.append(_Outgoing(data, [os.dup(fd) for fd in fds]))
+        outgoing = _Outgoing(data, _duplicate_all(fds), request)
+        if not self._outgoing:
+            self._loop.add_writer(self._socket.fileno(), self._send_outgoing)
+        self._outgoing.append(outgoing)
+        self._unsent_bytes += len(data)
+        if request is not None:
+            request.unsent = outgoing
+
+    def _take_out(self, outgoing: _Outgoing) -> None:
+        """It waits no more."""
+        self._outgoing.remove(outgoing)
+        self._unsent_bytes -= len(outgoing.data)
+        _close_all(outgoing.fds)
+        if outgoing.request is not None:
+            outgoing.request.unsent = None
 
     def _send_outgoing(self) -> None:
         while self._outgoing:
@@ -323,8 +386,7 @@ class Control:
             except OSError as exc:
                 self._break(f"sending failed: {exc}")
                 return
-            self._outgoing.popleft()
-            _close_all(first.fds)
+            self._take_out(first)
         self._loop.remove_writer(self._socket.fileno())
 
     def _receive_all(self) -> None:
@@ -407,17 +469,19 @@ class Control:
             if not request.reply.done():
                 request.reply.set_exception(_failure(packet))
         elif request.reply.done() or lost:
-            self._drop(Reply(packet, fds))
+            self._drop(request, Reply(packet, fds))
             if not request.reply.done():
                 request.reply.set_exception(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         else:
             request.reply.set_result(Reply(packet, fds))
 
-    def _drop(self, reply: Reply) -> None:
+    def _drop(self, request: _Request, reply: Reply) -> None:
         """Nobody wants what was asked for any more."""
         _close_all(reply.fds)
         if reply.packet.kind is Kind.STARTED:
-            self.kill_job(reply.packet.id)
+            self.kill_job(request.id)
+            if request.kept:
+                self.call_at_exit(request.id, partial(self.forget, request.id))
 
     def _break(self, why: str) -> None:
         _log.error("%s broke the protocol and is closed: %s", self._name, why)
@@ -444,6 +508,16 @@ def _failure(packet: Packet) -> InitFailed:
 def _ignore_outcome(reply: asyncio.Future[Any]) -> None:
     if not reply.cancelled():
         reply.exception()
+
+
+def _duplicate_all(fds: Sequence[int]) -> list[int]:
+    with contextlib.ExitStack() as undo:
+        copies = []
+        for fd in fds:
+            copies.append(os.dup(fd))
+            undo.callback(os.close, copies[-1])
+        undo.pop_all()
+        return copies
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -180,14 +180,13 @@ class InitProcess:
                     arguments=(request.flags(), rows, columns, len(request.argv), len(request.env)),
                     strings=(request.user, request.cwd, *request.argv, *request.env),
                     fds=fds,
+                    kept=request.kept,
                     timeout_s=REQUEST_TIMEOUT_S,
                 )
             except BaseException:
                 # Control kills what is started for nobody. Its input stays open until it is dead: while it lives, an
                 # end would tell it that everything has come.
                 self._control.call_at_exit(request.id, stack.pop_all().close)
-                if request.kept:
-                    self._control.call_at_exit(request.id, partial(self._control.forget, request.id))
                 raise
             stack.pop_all()
         status.close_writing()

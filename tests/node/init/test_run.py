@@ -17,6 +17,8 @@ from tfnz_node.sandbox.wire import Stage, WireError
 if TYPE_CHECKING:
     from tests.node.init.conftest import Box
 
+#: A status pipe and three of standard input and outputs.
+DESCRIPTORS_OF_A_START = 8
 PATH = b"PATH=/usr/bin:/bin"
 
 
@@ -251,6 +253,32 @@ async def test_each_of_many_processes_is_reported_once(box: Box) -> None:
     for start in range(0, 1000, 50):
         numbers = range(start, start + 50)
         assert await asyncio.gather(*map(one, numbers)) == [number % 100 for number in numbers]
+
+
+@pytest.mark.asyncio
+async def test_what_is_given_up_while_init_stands_still_leaves_nothing(box: Box) -> None:
+    def count_descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count_descriptors()
+    large = b"X=" + b"x" * 100_000
+    os.kill(box.init.pid, signal.SIGSTOP)
+    try:
+        for number in range(1, 101):
+            request = RunRequest(id=number, argv=[b"sleep", b"1000"], env=(PATH, large))
+            beginning = asyncio.create_task(box.init.begin(request))
+            await asyncio.sleep(0)
+            beginning.cancel()
+            await asyncio.wait([beginning])
+        # Some have reached init's socket, and keep their input open until they have been ended.
+        assert count_descriptors() <= before + 5 * DESCRIPTORS_OF_A_START
+    finally:
+        os.kill(box.init.pid, signal.SIGCONT)
+    assert (await box.run("true")).code == 0
+    async with asyncio.timeout(30):
+        while count_descriptors() > before:
+            await box.run("true")
+    assert "sleep" not in await box.shell("ps -o comm")
 
 
 @pytest.mark.asyncio

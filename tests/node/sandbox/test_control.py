@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import logging
@@ -10,12 +11,13 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
 import pytest
 import pytest_asyncio
 
+from tfnz.protocol.errors import NoCapacity
 from tfnz_node.sandbox.control import Control, InitFailed, InitGone
 from tfnz_node.sandbox.wire import Kind, Packet, WireError, pack_packet, parse_packet
 
@@ -384,6 +386,94 @@ async def test_closing_forgets_what_was_not_sent(pair: Pair) -> None:
     assert len(os.listdir("/proc/self/fd")) == before - 1
     os.close(readable)
     os.close(writable)
+
+
+async def _fill(control: Control, fds: Sequence[int] = (), *, count: int = 20) -> list[asyncio.Task[object]]:
+    """Ask for so many processes that most of them wait until init reads."""
+
+    async def start(number: int) -> object:
+        return await control.start(id=number, arguments=(), strings=(b"x" * 100_000,), fds=fds, timeout_s=5)
+
+    tasks = [asyncio.create_task(start(number)) for number in range(1, count + 1)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+@pytest.mark.asyncio
+async def test_what_is_given_up_before_init_could_read_it_is_never_sent(pair: Pair) -> None:
+    control, init = pair
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        tasks = await _fill(control, (0, 1))
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert len(os.listdir("/proc/self/fd")) == before
+        ended: list[int] = []
+        control.call_at_exit(20, partial(ended.append, 20))
+        assert ended == [20]  # there is none
+        read = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = parse_packet(init.end.recv(1 << 18))
+                read += 1
+                init.send(Kind.FAILED, id=packet.id, argument=errno.EAGAIN, text=b"no room")
+        assert 0 < read < 10
+        control.drain()
+    later = asyncio.create_task(control.ask(Kind.BOOT, id=1, timeout_s=5))
+    assert (await init.receive()).kind is Kind.BOOT
+    init.send(Kind.DONE, id=1)
+    assert (await later).packet.id == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("limit", "value"), [("MAX_UNANSWERED", 20), ("MAX_UNSENT_BYTES", 200_000)])
+async def test_what_is_asked_of_an_init_that_does_not_answer_is_bounded(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    control, init = pair
+    tasks = await _fill(control)
+    monkeypatch.setattr(f"tfnz_node.sandbox.control.{limit}", value)
+    with pytest.raises(NoCapacity, match="init 7 has 20 requests to answer"):
+        await control.ask(Kind.CONNECT, id=30, strings=(b"x" * 100_000,), timeout_s=5)
+    for number in range(1, 21):
+        assert (await init.receive()).id == number
+        init.send(Kind.STARTED, id=number)
+    await asyncio.gather(*tasks)
+    later = asyncio.create_task(control.ask(Kind.CONNECT, id=30, strings=(b"x" * 100_000,), timeout_s=5))
+    assert (await init.receive()).kind is Kind.CONNECT
+    init.send(Kind.DONE, id=30)
+    await later
+
+
+@pytest.mark.asyncio
+async def test_a_process_is_killed_once_at_a_time(pair: Pair) -> None:
+    control, init = pair
+    await _start(control, init, id=5)
+    for _ in range(2):
+        for _ in range(3):
+            control.kill_job(5)
+        assert (await init.receive()).kind is Kind.SIGNAL
+        with pytest.raises(BlockingIOError):
+            init.end.recv(1 << 18)
+        init.send(Kind.STARTED, id=5)
+        init.send(Kind.DONE, id=5)
+        control.drain()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_without_descriptors_nothing_waits_to_be_sent(
+    pair: Pair, few_descriptors: Callable[[int], None]
+) -> None:
+    control, _ = pair
+    await _fill(control)
+    before = len(os.listdir("/proc/self/fd"))
+    few_descriptors(2)
+    with pytest.raises(OSError, match="Too many open files"):
+        await control.ask(Kind.FILE, id=30, fds=(0, 1, 2), timeout_s=5)
+    few_descriptors(5)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.asyncio
