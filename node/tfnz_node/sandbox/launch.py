@@ -22,6 +22,10 @@ from tfnz_node.sandbox.wire import Entrance, Kind, Packet, WireError, pack_packe
 IDS_PER_SANDBOX = 65536
 LAUNCH_TIMEOUT_S = 30.0
 
+#: How long, after a failure, to wait for the word of a process that was about to be made.
+BIRTH_TIMEOUT_S = 5.0
+
+_PACKET_BYTES = 4096
 _CONTROL_FD, _USERNS_FD, _NETNS_FD = 3, 4, 5
 
 
@@ -112,27 +116,74 @@ def _launch(
         ours.settimeout(LAUNCH_TIMEOUT_S)
         with theirs:
             first = _spawn(binary, theirs, join)
-        first_process = undo.enter_context(contextlib.ExitStack())
-        first_process.callback(_end, first)
+        family = _Family(ours, first)
+        undo.callback(family.end)
         with enter(first) as entry:
             _ask(ours, Kind.UNSHARE, (entry.entrance, id_base), entry.fds)
-        first = _expect_unshared(ours, first, first_process, born_again=entry.entrance is Entrance.BIRTH)
-        userns_fd = _open_namespace(undo, first, "user")
-        netns_fd = _open_namespace(undo, first, "net")
+        if entry.entrance is Entrance.BIRTH:
+            family.expect_birth()
+        _expect(family, Kind.UNSHARED)
+        userns_fd = _open_namespace(undo, family.youngest, "user")
+        netns_fd = _open_namespace(undo, family.youngest, "net")
         if join is None:
-            _write_id_maps(first, id_base)
+            _write_id_maps(family.youngest, id_base)
         program = memory_file("seccomp", seccomp)
         try:
             _ask(ours, Kind.PREPARE, (), (program,))
         finally:
             os.close(program)
+        family.expect_birth()
         if connect is not None:
             connect(netns_fd)
-        pid = _expect_ready(ours, undo)
-        first_process.pop_all()
-        os.waitpid(first, 0)
+        _expect(family, Kind.READY)
+        pid = family.leave_youngest()
         undo.pop_all()
         return _Launched(pid, ours, userns_fd, netns_fd)
+
+
+class _Family:
+    """The processes of a launch, all our own children: each makes the next, tells of it, and exits."""
+
+    def __init__(self, control: socket.socket, first: int) -> None:
+        self.control = control
+        self.expecting = False
+        self._pids = [first]
+
+    @property
+    def youngest(self) -> int:
+        return self._pids[-1]
+
+    def expect_birth(self) -> None:
+        """The youngest has been asked for what it makes the next for, which may speak before it is told of."""
+        self.expecting = True
+
+    def note_birth(self, packet: Packet) -> None:
+        self.expecting = False
+        self._pids.append(packet.arguments[0])
+
+    def leave_youngest(self) -> int:
+        """The process id of the youngest, the caller's from now on; the others have done what they were for."""
+        *others, youngest = self._pids
+        for pid in others:
+            os.waitpid(pid, 0)
+        return youngest
+
+    def end(self) -> None:
+        """End all, also the one that has not been told of yet."""
+        if self.expecting:
+            self._hear_of_birth(BIRTH_TIMEOUT_S)
+        while self._pids:
+            _end(self._pids.pop())
+            if not self._pids and self.expecting:
+                self._hear_of_birth(0)  # who was to tell of it is dead, and has told or never will
+
+    def _hear_of_birth(self, timeout_s: float) -> None:
+        self.control.settimeout(timeout_s)
+        with contextlib.suppress(OSError, WireError):
+            while self.expecting and (data := self.control.recv(_PACKET_BYTES)):
+                packet = parse_packet(data)
+                if packet.kind is Kind.FORKED:
+                    self.note_birth(packet)
 
 
 def _spawn(binary: Path, control: socket.socket, join: tuple[int, int] | None) -> int:
@@ -168,7 +219,7 @@ def _ask(control: socket.socket, kind: Kind, arguments: tuple[int, ...], fds: tu
 
 def _receive(control: socket.socket, expected: str) -> Packet:
     try:
-        packet = parse_packet(control.recv(4096))
+        packet = parse_packet(control.recv(_PACKET_BYTES))
     except TimeoutError as exc:
         raise LaunchFailed(f"init did not report {expected} within {LAUNCH_TIMEOUT_S:g} s") from exc
     except (OSError, WireError) as exc:
@@ -180,41 +231,17 @@ def _receive(control: socket.socket, expected: str) -> Packet:
     return packet
 
 
-def _expect_unshared(
-    control: socket.socket, first: int, first_process: contextlib.ExitStack, *, born_again: bool
-) -> int:
-    """The process id of whoever has made the namespaces: the first process, or the one it made in the cgroup.
-
-    FORKED and UNSHARED come in whichever order.
-    """
-    forked, unshared = not born_again, False
-    while not (forked and unshared):
-        packet = _receive(control, "UNSHARED")
-        if packet.kind is Kind.FORKED and not forked:
-            first_process.pop_all()
-            os.waitpid(first, 0)
-            first, forked = packet.arguments[0], True
-            first_process.callback(_end, first)
-        elif packet.kind is Kind.UNSHARED and not unshared:
-            unshared = True
+def _expect(family: _Family, kind: Kind) -> None:
+    """Return when `kind` has come, and the word of the birth that is expected, in whichever order."""
+    reported = False
+    while family.expecting or not reported:
+        packet = _receive(family.control, kind.name if not reported else Kind.FORKED.name)
+        if packet.kind is Kind.FORKED and family.expecting:
+            family.note_birth(packet)
+        elif packet.kind is kind and not reported:
+            reported = True
         else:
-            raise LaunchFailed(f"init reported {packet.kind.name}, expected UNSHARED")
-    return first
-
-
-def _expect_ready(control: socket.socket, undo: contextlib.ExitStack) -> int:
-    """The process id of PID 1, once FORKED and READY have both come, in whichever order."""
-    pid, ready = 0, False
-    while not (pid and ready):
-        packet = _receive(control, "READY" if pid else "FORKED")
-        if packet.kind is Kind.FORKED and not pid:
-            pid = packet.arguments[0]
-            undo.callback(_end, pid)
-        elif packet.kind is Kind.READY and not ready:
-            ready = True
-        else:
-            raise LaunchFailed(f"init reported {packet.kind.name} while it was being prepared")
-    return pid
+            raise LaunchFailed(f"init reported {packet.kind.name}, expected {kind.name}")
 
 
 def _open_namespace(undo: contextlib.ExitStack, pid: int, kind: str) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.launch import LaunchFailed, launch_init
+from tfnz_node.sandbox.wire import MAGIC, Entrance, Kind
 
 
 def _script(tmp_path: Path, text: str) -> Path:
@@ -40,6 +42,62 @@ async def test_a_program_that_is_no_init_is_ended(tmp_path: Path, text: str, exp
         await launch_init(_script(tmp_path, text), seccomp=b"", id_base=100_000, enter=enter)
     assert not Path(f"/proc/{pids[0]}").exists()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+#: Speaks as init does, and when it is asked to {ask} has a child, as the daemon's own, that fails before it is told of.
+HASTY_CHILD = """#!{python}
+import ctypes, os, signal, socket, struct, sys
+CLONE_PARENT, SYS_CLONE = 0x8000, {clone}
+control = socket.socket(fileno=3)
+def say(kind, argument, *strings):
+    body = b"".join(string + b"\\0" for string in strings)
+    control.send(struct.pack("<10I", {magic}, kind, 0, argument, 0, 0, 0, 0, 0, len(strings)) + body)
+def hear(kind):
+    assert struct.unpack_from("<10I", control.recv(4096))[1] == kind
+hear({unshare})
+if {ask} == {prepare}:
+    say({unshared}, 0)
+    hear({prepare})
+failed, telling = os.pipe()
+child = ctypes.CDLL(None).syscall(SYS_CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+if not child:
+    open("{pid}", "w").write(str(os.getpid()))
+    say({failed}, 0, b"too early")
+    os.write(telling, b"x")
+    signal.alarm(60)
+    signal.pause()
+os.read(failed, 1)
+say({forked}, child)
+"""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("ask", "entrance"), [(Kind.UNSHARE, Entrance.BIRTH), (Kind.PREPARE, Entrance.STAY)])
+async def test_a_child_that_fails_before_it_is_told_of_is_ended(
+    tmp_path: Path, ask: Kind, entrance: Entrance
+) -> None:
+    pid = tmp_path / "pid"
+    script = tmp_path / "hasty"
+    kinds = {kind.name.lower(): int(kind) for kind in Kind}
+    clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    script.write_text(
+        HASTY_CHILD.format(python=sys.executable, clone=clone, magic=MAGIC, ask=int(ask), pid=pid, **kinds)
+    )
+    script.chmod(0o755)
+    namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("user", "net")]
+    try:
+        with pytest.raises(LaunchFailed, match="too early"):
+            await launch_init(
+                script,
+                seccomp=b"",
+                id_base=100_000,
+                enter=lambda _: Entry(entrance),
+                join=(namespaces[0], namespaces[1]),
+            )
+    finally:
+        for fd in namespaces:
+            os.close(fd)
+    assert not Path(f"/proc/{pid.read_text()}").exists()
 
 
 @pytest.mark.asyncio
