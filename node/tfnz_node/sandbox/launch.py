@@ -45,7 +45,8 @@ async def launch_init(
 ) -> InitProcess:
     """An init in its own cgroups and namespaces, with /dev, /proc and /sys mounted, waiting for `boot`.
 
-    Everything that blocks happens on a worker thread. When cancelled, what was started is ended.
+    Everything that blocks happens on a worker thread. When cancelled, this returns when that has come to its end and
+    what was started is ended: nobody must take away meanwhile what the thread works with.
 
     Args:
         binary: the tfnz-init program.
@@ -67,7 +68,8 @@ async def launch_init(
     try:
         launched = await asyncio.shield(work)
     except asyncio.CancelledError:
-        work.add_done_callback(_discard)
+        await _outlast(work)
+        _discard(work)
         raise
     try:
         return InitProcess(
@@ -88,6 +90,13 @@ class _Launched:
     control: socket.socket
     userns_fd: int
     netns_fd: int
+
+
+async def _outlast(work: asyncio.Future[_Launched]) -> None:
+    """Wait for its end, however often whoever waits is cancelled."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([work])
 
 
 def _discard(work: asyncio.Future[_Launched]) -> None:

@@ -327,17 +327,40 @@ class Pool:
         return await asyncio.shield(self._do_later(chore))
 
     async def _make(self) -> Sandbox:
-        async with self._making:
-            slot = self._slots.take()
-            try:
-                await self.work(self.cgroups.create, slot.name, self.default_limits)
-                return Sandbox(slot, await self.launch(slot), self)
-            except (OSError, LaunchFailed, InitGone) as exc:
-                await self._see_through(self._undo(slot))
-                raise NoCapacity(f"this node cannot make another sandbox: {exc}") from exc
-            except BaseException:
-                await self._see_through(self._undo(slot))
-                raise
+        """A new sandbox. One that nobody waits for any more is finished all the same, and is the pool's.
+
+        Raises:
+            NoCapacity: there is no slot, or the host refuses another.
+        """
+        await self._making.acquire()
+        making = self._do_later(self._make_or_undo())
+        making.add_done_callback(lambda _: self._making.release())
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(self._keep)
+            raise
+
+    async def _make_or_undo(self) -> Sandbox:
+        slot = self._slots.take()
+        try:
+            await self.work(self.cgroups.create, slot.name, self.default_limits)
+            return Sandbox(slot, await self.launch(slot), self)
+        except (OSError, LaunchFailed, InitGone) as exc:
+            await self._undo(slot)
+            raise NoCapacity(f"this node cannot make another sandbox: {exc}") from exc
+        except BaseException:
+            await self._undo(slot)
+            raise
+
+    def _keep(self, making: asyncio.Task[Sandbox]) -> None:
+        """What was made for somebody who was cancelled."""
+        if making.cancelled() or making.exception() is not None:
+            return
+        if len(self._ready) < self._find_target():
+            self._ready.append(making.result())
+        else:
+            self._do_later(making.result().close())
 
     async def _undo(self, slot: Slot) -> None:
         try:

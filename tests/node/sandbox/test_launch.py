@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,31 @@ async def test_a_child_that_fails_before_it_is_told_of_is_ended(
         for fd in namespaces:
             os.close(fd)
     assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_launch_is_over_when_it_says_so(tmp_path: Path) -> None:
+    """What the caller takes away then, the worker thread does not work with any more."""
+    entered, go_on, left = asyncio.Event(), threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def enter(pid: int) -> Entry:
+        loop.call_soon_threadsafe(entered.set)
+        go_on.wait()
+        left.set()
+        return NOWHERE
+
+    script = _script(tmp_path, "head -c 1 <&3 >/dev/null; exit 0")
+    task = asyncio.create_task(launch_init(script, seccomp=b"", id_base=100_000, enter=enter))
+    await entered.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.wait([task], timeout=0)
+    is_over = task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left.is_set() and not is_over
 
 
 @pytest.mark.asyncio

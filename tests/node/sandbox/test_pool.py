@@ -14,12 +14,13 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
+from tests.node.init.conftest import ALLOW_ALL, ID_BASE, find_binary
 from tfnz.protocol.errors import DiskFull, NoCapacity
 from tfnz_node.core.slots import Slot, Slots
 from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups
 from tfnz_node.sandbox.init_process import InitProcess
-from tfnz_node.sandbox.pool import Pool, Sandbox
+from tfnz_node.sandbox.pool import MAKING_AT_ONCE, Pool, Sandbox
 from tfnz_node.sandbox.roots import ReadyRoot, RootKind
 
 LIMITS = CgroupLimits(memory_bytes=64 << 20, pids=32, cpus=1.0)
@@ -121,6 +122,80 @@ async def test_a_slot_comes_back_however_often_its_taker_is_cancelled(tmp_path: 
         await pool.close()
         assert slots.taken == 0
     await asyncio.get_running_loop().shutdown_default_executor()
+
+
+class HeldWiring:
+    """Connects when the test lets it; knows who is connected."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.connecting = asyncio.Event()
+        self.may_connect = threading.Event()
+        self.connected: set[int] = set()
+        self._loop = loop
+
+    def connect(self, slot: Slot, netns_fd: int) -> None:
+        self._loop.call_soon_threadsafe(self.connecting.set)
+        self.may_connect.wait()
+        self.connected.add(slot.number)
+
+    def disconnect(self, slot: Slot) -> None:
+        self.connected.discard(slot.number)
+
+
+def make_real(slots: Slots, wiring: HeldWiring, executor: Executor, *, size: int) -> Pool:
+    """A pool that launches inits, in cgroups of nobody's."""
+    return Pool(
+        binary=find_binary(),
+        seccomp=ALLOW_ALL,
+        slots=slots,
+        cgroups=cast(Cgroups, NoCgroups()),
+        wiring=wiring,
+        furnishing=Furnishings(),
+        default_limits=LIMITS,
+        size=size,
+        most=size,
+        executor=executor,
+    )
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [0, 1])
+async def test_what_is_being_made_for_somebody_who_is_cancelled_goes_into_the_pool_or_ends(size: int) -> None:
+    slots = Slots(id_base=ID_BASE, count=4, network="10.0.0.0/24")
+    wiring = HeldWiring(asyncio.get_running_loop())
+    with ThreadPoolExecutor(2) as executor:
+        pool = make_real(slots, wiring, executor, size=size)
+        taking = asyncio.create_task(pool.take(KIND))
+        await wiring.connecting.wait()
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        wiring.may_connect.set()
+        while pool._chores:
+            await asyncio.wait(pool._chores)
+        assert (pool.ready, slots.taken, len(wiring.connected)) == (size, size, size)
+        await pool.close()
+    assert (slots.taken, wiring.connected) == (0, set())
+
+
+@pytest.mark.asyncio
+async def test_who_is_cancelled_before_anything_is_made_for_them_has_nothing_made() -> None:
+    slots = Slots(id_base=ID_BASE, count=100, network="10.0.0.0/24")
+    wiring = HeldWiring(asyncio.get_running_loop())
+    with ThreadPoolExecutor(2) as executor:
+        pool = make_real(slots, wiring, executor, size=0)
+        for _ in range(20):
+            taking = asyncio.create_task(pool.take(KIND))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            taking.cancel()
+            await asyncio.wait([taking])
+        assert slots.taken <= MAKING_AT_ONCE
+        wiring.may_connect.set()
+        while pool._chores:
+            await asyncio.wait(pool._chores)
+        await pool.close()
+    assert slots.taken == 0
 
 
 class InstantPool(Pool):
@@ -425,6 +500,12 @@ async def test_what_cannot_be_removed_for_another_reason_keeps_its_slot(
 
 class NoCgroups:
     """Sandboxes without limits."""
+
+    def create(self, name: str, limits: CgroupLimits) -> None:
+        """There is nothing to make."""
+
+    def entry(self, name: str) -> Entry:
+        return NOWHERE
 
     def remove(self, name: str) -> None:
         """There is nothing to remove."""
