@@ -271,38 +271,41 @@ class Pool:
     ) -> None:
         """Nothing runs in `slot` any more: remove its cgroups and let others have it; see `Sandbox.close`.
 
-        What cannot be done for want of something that the host has no more of is done when it has again.
+        What cannot be done for want of something that the host has no more of is done when it has again. After any
+        other failure the slot stays taken: nobody else must find what is left in it. That is swept at the next start.
         """
         steps = [partial(self._wiring.disconnect, slot), partial(self.cgroups.remove, slot.name)]
         if root is not None:
             steps.append(partial(self._furnishing.discard, root))
         if finish is not None:
             steps.append(partial(finish))
-        try:
-            await self.work(_do_all, steps)
-        except OSError as exc:
-            if not is_shortage(exc):
-                raise
-            log.warning("%s is cleaned up when the host has more to give: %s", slot.name, exc)
-            self._do_later(self._remove_later(slot, steps))
-        else:
+        failures = await self.work(_do_all, steps)
+        if steps:
+            shortage = next(filter(is_shortage, failures))
+            log.warning("%s is cleaned up when the host has more to give: %s", slot.name, shortage)
+            self._do_later(self._remove_later(slot, steps, in_use=_find_lasting(failures) is not None))
+        elif not failures:
             self._slots.release(slot)
+        if (lasting := _find_lasting(failures)) is not None:
+            raise lasting
 
-    async def _remove_later(self, slot: Slot, steps: list[partial[None]]) -> None:
-        if await self._try_again(slot.name, steps):
+    async def _remove_later(self, slot: Slot, steps: list[partial[None]], *, in_use: bool) -> None:
+        if await self._try_again(slot.name, steps) and not in_use:
             self._slots.release(slot)  # or else it stays taken
 
     async def _try_again(self, what: str, steps: list[partial[None]]) -> bool:
         """Whether all could be done at last; what could not is swept at the next start."""
+        well = True
         while steps:
             await asyncio.sleep(RETRY_S)
-            try:
-                await self.work(_do_all, steps)
-            except Exception as exc:
-                if not steps or self._closing:
-                    log.error("%s could not be cleaned up", what, exc_info=exc)
-                    return False
-        return True
+            failures = await self.work(_do_all, steps)
+            failure = failures[0] if steps and self._closing else _find_lasting(failures)
+            if failure is not None:
+                log.error("%s could not be cleaned up", what, exc_info=failure)
+                well = False
+                if self._closing:
+                    break
+        return well
 
     async def close(self) -> None:
         """End all that wait."""
@@ -366,7 +369,6 @@ class Pool:
         try:
             await self.remove(slot)
         except (OSError, InternalError):
-            # The slot stays taken: nobody else must find what is left in it.
             log.exception("%s could not be cleaned up", slot.name)
 
     async def _refill_forever(self) -> None:
@@ -432,14 +434,12 @@ class Pool:
         if root is None:
             return
         what, steps = f"a root of image {root.kind.image}", [partial(self._furnishing.discard, root)]
-        try:
-            await self.work(_do_all, steps)
-        except Exception as exc:
-            if is_shortage(exc):
-                log.warning("%s is removed when the host has more to give: %s", what, exc)
-                self._do_later(self._try_again(what, steps))
-            else:
-                log.error("%s could not be removed", what, exc_info=exc)
+        failures = await self.work(_do_all, steps)
+        if steps:
+            log.warning("%s is removed when the host has more to give: %s", what, failures[0])
+            self._do_later(self._try_again(what, steps))
+        elif failures:
+            log.error("%s could not be removed", what, exc_info=failures[0])
 
     def _find_target(self) -> int:
         if self._target > self._size and asyncio.get_running_loop().time() - self._last_empty > PLENTY_S:
@@ -456,12 +456,8 @@ class Pool:
                     await self._wanted.wait()
 
 
-def _do_all(steps: list[partial[None]]) -> None:
-    """Do all, whatever fails, and leave in the list those that failed for want of something.
-
-    Raises:
-        The first failure.
-    """
+def _do_all(steps: list[partial[None]]) -> list[Exception]:
+    """Do all, whatever fails, and leave in the list those that failed for want of something; the failures."""
     failures: list[Exception] = []
     for step in list(steps):
         try:
@@ -471,7 +467,9 @@ def _do_all(steps: list[partial[None]]) -> None:
             if is_shortage(exc):
                 continue
         steps.remove(step)
-    # What may be tried again is told before what may not.
-    failures.sort(key=is_shortage, reverse=True)
-    if failures:
-        raise failures[0]
+    return failures
+
+
+def _find_lasting(failures: list[Exception]) -> Exception | None:
+    """The first that may not be tried again."""
+    return next((failure for failure in failures if not is_shortage(failure)), None)

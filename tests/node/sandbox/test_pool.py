@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import threading
@@ -493,6 +494,39 @@ async def test_what_cannot_be_removed_for_another_reason_keeps_its_slot(
     with pytest.raises(OSError, match="busy"):
         await sandbox.close(finish=lambda: finished.append(True))
     assert finished == [True]
+    monkeypatch.undo()
+    await pool.close()
+    assert pool.slots.taken == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_want_of_descriptors_does_not_hide_that_a_slot_is_still_in_use(
+    pool: InstantPool, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    monkeypatch.setattr("tfnz_node.sandbox.pool.RETRY_S", 0.0)
+    pool.start()
+    await pool.until(lambda: pool.ready == 4)
+    sandbox = await pool.take(KIND)
+    shortage = OSError(errno.EMFILE, "Too many open files")
+    failures: dict[str, list[Exception]] = {
+        "disconnect": [shortage, shortage],
+        "remove": [shortage, TimeoutError("it does not die")] if late else [TimeoutError("it does not die")],
+    }
+    disconnected = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def do(name: str) -> None:
+        if failures[name]:
+            raise failures[name].pop(0)
+        assert name == "disconnect"
+        loop.call_soon_threadsafe(disconnected.set)
+
+    monkeypatch.setattr(pool._wiring, "disconnect", lambda slot: do("disconnect"))
+    monkeypatch.setattr(pool.cgroups, "remove", lambda name: do("remove"))
+    with contextlib.nullcontext() if late else pytest.raises(TimeoutError, match="it does not die"):
+        await sandbox.close()
+    await disconnected.wait()
     monkeypatch.undo()
     await pool.close()
     assert pool.slots.taken == 1
