@@ -73,7 +73,7 @@ class Sandbox:
         self.root: ReadyRoot | None = None
         self.limits = pool.default_limits
         self._pool = pool
-        #: Opened when it is first asked, and kept: it is asked for each process.
+        #: Kept open: it is asked for each process.
         self._oom: KeyedFile | None = None
 
     def hand_over_root(self) -> ReadyRoot | None:
@@ -88,10 +88,21 @@ class Sandbox:
             self.limits = limits
 
     def oom_kills(self) -> int:
-        """How often the kernel has killed something here at the memory limit."""
+        """How often the kernel has killed something here at the memory limit.
+
+        Raises:
+            OSError: there is no descriptor to ask with.
+        """
         if self._oom is None:
             self._oom = self._pool.cgroups.watch_oom(self.slot.name)
         return self._oom.read(OOM_KILLS)
+
+    def ran_out_of_memory(self, kills_before: int) -> bool:
+        """Whether that has happened since; not as far as is known, when nobody can be asked."""
+        try:
+            return self.oom_kills() > kills_before
+        except OSError:
+            return False
 
     def memory_bytes(self) -> int:
         return self._pool.cgroups.memory_bytes(self.slot.name)
@@ -223,6 +234,8 @@ class Pool:
         slot = self._slots.reserve(number)
         sandbox = Sandbox(slot, InitProcess.adopt(fds, pid=pid, id_base=slot.id_base), self)
         sandbox.limits = limits
+        with contextlib.suppress(OSError):
+            sandbox.oom_kills()  # not for the first time when something ends, and perhaps no descriptor is left
         return sandbox
 
     def find_slot(self, number: int) -> Slot:

@@ -385,7 +385,7 @@ class Container:
     def _main_exited(self, job: Job, oom_before: int, status: int) -> None:
         if self._main is not None and self._main.job is job and self.state is State.RUNNING:
             self._conclude(
-                judge_end(status, out_of_memory=status != 0 and self._sandbox.oom_kills() > oom_before)
+                judge_end(status, out_of_memory=status != 0 and self._sandbox.ran_out_of_memory(oom_before))
             )
 
     async def _watch_init(self, init: InitProcess) -> None:

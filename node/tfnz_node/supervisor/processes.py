@@ -283,7 +283,7 @@ class Processes:
             message = f"after {entry.timeout_s:g} s" if entry.cause is Cause.TIMED_OUT else ""
             entry.exit = Exit(entry.cause, message=message)
         elif not self._container_is_ending:
-            out_of_memory = status != 0 and self._sandbox.oom_kills() > entry.oom_before
+            out_of_memory = status != 0 and self._sandbox.ran_out_of_memory(entry.oom_before)
             entry.exit = judge_end(status, out_of_memory=out_of_memory)
         if entry.id:
             entry.judged = True

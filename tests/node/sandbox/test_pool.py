@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,9 +19,11 @@ import pytest_asyncio
 from tests.node.init.conftest import ALLOW_ALL, ID_BASE, find_binary
 from tfnz.protocol.errors import DiskFull, NoCapacity
 from tfnz_node.core.slots import Slot, Slots
+from tfnz_node.kernel.cgroupfs import KeyedFile
 from tfnz_node.sandbox.cgroup_entry import NOWHERE, Entry
 from tfnz_node.sandbox.cgroups import CgroupLimits, Cgroups
 from tfnz_node.sandbox.init_process import InitProcess
+from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.pool import MAKING_AT_ONCE, Pool, Sandbox
 from tfnz_node.sandbox.roots import ReadyRoot, RootKind
 
@@ -530,6 +533,40 @@ async def test_a_want_of_descriptors_does_not_hide_that_a_slot_is_still_in_use(
     monkeypatch.undo()
     await pool.close()
     assert pool.slots.taken == 1
+
+
+@pytest.mark.asyncio
+async def test_what_is_adopted_has_the_file_that_tells_of_the_memory_limit_at_once(
+    pool: InstantPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When somebody asks, there may be no descriptor for it."""
+    descriptor = memory_file("oom", b"oom_kill 3\n")
+    watched: list[str] = []
+
+    def watch(name: str) -> KeyedFile:
+        watched.append(name)
+        return KeyedFile(descriptor)
+
+    monkeypatch.setattr(pool.cgroups, "watch_oom", watch, raising=False)
+    monkeypatch.setattr(InitProcess, "adopt", lambda fds, pid, id_base: StillInit())
+    sandbox = pool.adopt(7, LIMITS, {}, pid=1)
+    assert watched == [sandbox.slot.name]
+    assert (sandbox.ran_out_of_memory(2), sandbox.ran_out_of_memory(3)) == (True, False)
+    await sandbox.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+@pytest.mark.asyncio
+async def test_what_is_adopted_may_lack_it(pool: InstantPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> KeyedFile:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(pool.cgroups, "watch_oom", refuse, raising=False)
+    monkeypatch.setattr(InitProcess, "adopt", lambda fds, pid, id_base: StillInit())
+    sandbox = pool.adopt(7, LIMITS, {}, pid=1)
+    assert not sandbox.ran_out_of_memory(0)
+    await sandbox.close()
 
 
 class NoCgroups:

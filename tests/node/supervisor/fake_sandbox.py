@@ -194,6 +194,7 @@ class FakeSandbox:
         self.limits = LIMITS
         self.root: ReadyRoot | None = None
         self.oom = 0
+        self.oom_failure: OSError | None = None
         self.closed = False
         self.renewal: Exception | None = None
         self.may_renew = asyncio.Event()
@@ -208,7 +209,12 @@ class FakeSandbox:
         self.limits = limits
 
     def oom_kills(self) -> int:
+        if self.oom_failure is not None:
+            raise self.oom_failure
         return self.oom
+
+    def ran_out_of_memory(self, kills_before: int) -> bool:
+        return Sandbox.ran_out_of_memory(cast(Sandbox, self), kills_before)
 
     def memory_bytes(self) -> int:
         if self.closed:

@@ -287,6 +287,14 @@ async def test_the_main_process_may_be_killed_at_the_memory_limit(world: World) 
     assert (await world.gone()).exit.cause is Cause.OUT_OF_MEMORY
 
 
+async def test_without_a_descriptor_to_ask_for_the_memory_limit_it_ends_all_the_same(world: World) -> None:
+    await world.spawn()
+    world.sandbox.oom_failure = OSError(errno.EMFILE, "Too many open files")
+    world.main.end(KILLED)
+    async with asyncio.timeout(10):
+        assert (await world.gone()).exit == Exit(Cause.SIGNALLED, signal=KILLED)
+
+
 async def test_a_container_that_takes_too_long_is_ended(world: World) -> None:
     await world.spawn(timeout_s=0.01)
     assert (await world.gone()).exit == Exit(Cause.TIMED_OUT, message="after 0.01 s")

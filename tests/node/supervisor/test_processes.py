@@ -146,6 +146,14 @@ async def test_a_kill_without_that_is_a_signal(table: Table) -> None:
     assert (await table.told.process_ended()).exit == Exit(Cause.SIGNALLED, signal=KILLED)
 
 
+async def test_without_a_descriptor_to_ask_for_the_memory_limit_it_ends_all_the_same(table: Table) -> None:
+    await table.start()
+    table.sandbox.oom_failure = OSError(errno.EMFILE, "Too many open files")
+    table.sandbox.init.running[FIRST].end(KILLED)
+    async with asyncio.timeout(10):
+        assert (await table.told.process_ended()).exit == Exit(Cause.SIGNALLED, signal=KILLED)
+
+
 async def test_a_process_that_takes_too_long_is_killed(table: Table) -> None:
     await table.start(timeout_s=0.01)
     assert (await table.told.process_ended()).exit == Exit(Cause.TIMED_OUT, message="after 0.01 s")
