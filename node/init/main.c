@@ -300,9 +300,11 @@ int main(int argc, char *argv[])
 	if (cgroup_enter(&request, &error) < 0)
 		fail(&error);
 	control_release(&request);
-	if (sandbox_unshare(join, request.packet.arguments[1], &error) < 0)
+	int network = sandbox_unshare(join, request.packet.arguments[1], &error);
+	if (network < 0)
 		fail(&error);
-	control_reply(KIND_UNSHARED, 0, 0, NULL, -1);
+	// The daemon could open it by our process id only if it might trace us, whose ids are not its own any more.
+	control_reply(KIND_UNSHARED, 0, 0, NULL, network);
 	control_receive(&request, true);
 	control_require(&request, KIND_PREPARE, 0, 1);
 	if (sandbox_become_root(&error) < 0)

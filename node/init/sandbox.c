@@ -51,7 +51,10 @@ int sandbox_unshare(bool join, uint32_t id_base, struct error *error)
 	}
 	if (unshare(flags) < 0)
 		return error_system(error, errno, "making namespaces");
-	return 0;
+	int network = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (network < 0)
+		return error_system(error, errno, "opening the network namespace");
+	return network;
 }
 
 int sandbox_become_root(struct error *error)

@@ -13,7 +13,8 @@ enum { USERNS_FD = 4, NETNS_FD = 5 };
 #define STAGING "/tmp"
 
 // Leaves for namespaces of our own, as whoever is to be root there: the host's user `id_base`. With `join`, descriptors 4
-// and 5 are the user and network namespace to use.
+// and 5 are the user and network namespace to use. Returns a descriptor of the network namespace, which the user namespace
+// owns, or -1.
 int sandbox_unshare(bool join, uint32_t id_base, struct error *error);
 
 // Becomes root of the user namespace, whose id maps the daemon has written by now.

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 
 from tfnz_node.kernel.syscalls import CLONE_NEWNET, setns, unshare
+
+#: Of <linux/nsfs.h>.
+_NS_GET_USERNS = 0xB701
+
+
+def open_owner(netns_fd: int) -> int:
+    """A descriptor of the user namespace that owns a network namespace; the caller closes it."""
+    return fcntl.ioctl(netns_fd, _NS_GET_USERNS)
 
 
 def open_own_netns() -> int:

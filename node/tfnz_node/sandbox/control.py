@@ -372,7 +372,7 @@ class Control:
         """It waits no more."""
         self._outgoing.remove(outgoing)
         self._unsent_bytes -= len(outgoing.data)
-        _close_all(outgoing.fds)
+        close_all(outgoing.fds)
         if outgoing.request is not None:
             outgoing.request.unsent = None
 
@@ -398,7 +398,7 @@ class Control:
     def _receive_one(self) -> bool:
         fds: list[int] = []
         try:
-            data, fds, flags = _receive(self._socket)
+            data, fds, flags = receive_packet(self._socket)
             if not data:
                 self.close()
                 return False
@@ -412,14 +412,14 @@ class Control:
             self.close()
             return False
         except (WireError, OSError) as exc:
-            _close_all(fds)
+            close_all(fds)
             self._break(str(exc))
             return False
         return True
 
     def _list(self, listing: _Listing, packet: Packet, fds: list[int]) -> None:
         """Until RESYNCED comes, what comes was meant for a daemon that is dead."""
-        _close_all(fds)
+        close_all(fds)
         match packet.kind:
             case Kind.RESYNCED if packet.id == listing.nonce:
                 listing.begun = True
@@ -463,7 +463,7 @@ class Control:
             )
         self._requests.popleft()
         if packet.kind is Kind.FAILED:
-            _close_all(fds)
+            close_all(fds)
             if request.kind is Kind.RUN:
                 self._exits.pop(packet.id).cancel()
             if not request.reply.done():
@@ -477,7 +477,7 @@ class Control:
 
     def _drop(self, request: _Request, reply: Reply) -> None:
         """Nobody wants what was asked for any more."""
-        _close_all(reply.fds)
+        close_all(reply.fds)
         if reply.packet.kind is Kind.STARTED:
             self.kill_job(request.id)
             if request.kept:
@@ -488,7 +488,7 @@ class Control:
         self.close()
 
 
-def _receive(connection: socket.socket) -> tuple[bytes, list[int], int]:
+def receive_packet(connection: socket.socket) -> tuple[bytes, list[int], int]:
     """A packet, its descriptors, and the flags of what happened to it. `socket.recv_fds` forgets to pass flags on."""
     fds = array.array("i")
     data, ancillary, flags, _ = connection.recvmsg(
@@ -520,7 +520,7 @@ def _duplicate_all(fds: Sequence[int]) -> list[int]:
         return copies
 
 
-def _close_all(fds: Sequence[int]) -> None:
+def close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)

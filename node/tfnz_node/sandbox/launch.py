@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfnz.protocol.errors import is_shortage
+from tfnz_node.kernel.netns import open_owner
 from tfnz_node.sandbox.cgroup_entry import Entry
+from tfnz_node.sandbox.control import close_all, receive_packet
 from tfnz_node.sandbox.init_process import InitProcess
 from tfnz_node.sandbox.memory import memory_file
 from tfnz_node.sandbox.wire import Entrance, Kind, Packet, WireError, pack_packet, parse_packet
@@ -131,9 +134,10 @@ def _launch(
             _ask(ours, Kind.UNSHARE, (entry.entrance, id_base), entry.fds)
         if entry.entrance is Entrance.BIRTH:
             family.expect_birth()
-        _expect(family, Kind.UNSHARED)
-        userns_fd = _open_namespace(undo, family.youngest, "user")
-        netns_fd = _open_namespace(undo, family.youngest, "net")
+        netns_fd = _expect(family, Kind.UNSHARED, fds=1)[0]
+        undo.callback(os.close, netns_fd)
+        userns_fd = open_owner(netns_fd)
+        undo.callback(os.close, userns_fd)
         if join is None:
             _write_id_maps(family.youngest, id_base)
         program = memory_file("seccomp", seccomp)
@@ -226,37 +230,48 @@ def _ask(control: socket.socket, kind: Kind, arguments: tuple[int, ...], fds: tu
         raise LaunchFailed(f"init ended before {kind.name}: {exc.strerror}") from exc
 
 
-def _receive(control: socket.socket, expected: str) -> Packet:
-    try:
-        packet = parse_packet(control.recv(_PACKET_BYTES))
-    except TimeoutError as exc:
-        raise LaunchFailed(f"init did not report {expected} within {LAUNCH_TIMEOUT_S:g} s") from exc
-    except (OSError, WireError) as exc:
-        raise LaunchFailed(f"init ended before {expected}; its standard error says why ({exc})") from exc
-    if packet.kind is Kind.FAILED:
-        raise LaunchFailed(
-            f"init failed before {expected}: {b' '.join(packet.strings).decode(errors='replace')}"
-        )
-    return packet
+def _receive(control: socket.socket, expected: str) -> tuple[Packet, list[int]]:
+    """A packet that is no failure, and the descriptors that came with it."""
+    with contextlib.ExitStack() as undo:
+        try:
+            data, fds, flags = receive_packet(control)
+            undo.callback(close_all, fds)
+            packet = parse_packet(data)
+        except TimeoutError as exc:
+            raise LaunchFailed(f"init did not report {expected} within {LAUNCH_TIMEOUT_S:g} s") from exc
+        except (OSError, WireError) as exc:
+            raise LaunchFailed(f"init ended before {expected}; its standard error says why ({exc})") from exc
+        if packet.kind is Kind.FAILED:
+            raise LaunchFailed(
+                f"init failed before {expected}: {b' '.join(packet.strings).decode(errors='replace')}"
+            )
+        if flags & socket.MSG_CTRUNC:  # we may not open what came with it
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        undo.pop_all()
+        return packet, fds
 
 
-def _expect(family: _Family, kind: Kind) -> None:
-    """Return when `kind` has come, and the word of the birth that is expected, in whichever order."""
+def _expect(family: _Family, kind: Kind, *, fds: int = 0) -> list[int]:
+    """The descriptors of the packet `kind`, once that has come, and the word of the birth that is expected.
+
+    They come in whichever order.
+    """
     reported = False
-    while family.expecting or not reported:
-        packet = _receive(family.control, kind.name if not reported else Kind.FORKED.name)
-        if packet.kind is Kind.FORKED and family.expecting:
-            family.note_birth(packet)
-        elif packet.kind is kind and not reported:
-            reported = True
-        else:
-            raise LaunchFailed(f"init reported {packet.kind.name}, expected {kind.name}")
-
-
-def _open_namespace(undo: contextlib.ExitStack, pid: int, kind: str) -> int:
-    fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-    undo.callback(os.close, fd)
-    return fd
+    with contextlib.ExitStack() as undo:
+        held: list[int] = []
+        while family.expecting or not reported:
+            packet, came = _receive(family.control, kind.name if not reported else Kind.FORKED.name)
+            undo.callback(close_all, came)
+            if packet.kind is Kind.FORKED and family.expecting and not came:
+                family.note_birth(packet)
+            elif packet.kind is kind and not reported and len(came) == fds:
+                reported, held = True, came
+            else:
+                raise LaunchFailed(
+                    f"init reported {packet.kind.name} with {len(came)} descriptors, expected {kind.name}"
+                )
+        undo.pop_all()
+        return held
 
 
 def _write_id_maps(pid: int, id_base: int) -> None:

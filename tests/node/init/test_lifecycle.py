@@ -7,6 +7,8 @@ import errno
 import os
 import secrets
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,6 +175,26 @@ async def test_a_launch_that_fails_says_where_and_leaves_nothing(
         await launch_init(find_binary(), seccomp=seccomp, id_base=id_base, enter=enter)
     assert not Path(f"/proc/{pids[0]}").exists()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+#: Launches an init, and ends it.
+LAUNCHER = """
+import asyncio
+from tests.node.init.conftest import launch
+async def main():
+    init = await launch()
+    init.close()
+    await init.ended()
+asyncio.run(main())
+"""
+
+
+def test_a_launch_takes_no_right_to_trace() -> None:
+    """Init is not the daemon's user any more when the daemon needs its namespaces."""
+    root = Path(__file__).parents[3]
+    env = {**os.environ, "PYTHONPATH": f"{root}:{root / 'node'}"}
+    without = ["setpriv", "--bounding-set", "-sys_ptrace", sys.executable, "-c", LAUNCHER]
+    subprocess.run(without, check=True, cwd=root, env=env)
 
 
 @pytest.mark.asyncio
