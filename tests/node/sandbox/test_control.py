@@ -241,6 +241,27 @@ async def test_a_process_started_for_nobody_is_killed(pair: Pair) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("late", [False, True])
+async def test_the_end_of_a_kept_process_that_nobody_wants_is_forgotten(pair: Pair, late: bool) -> None:
+    """Whether its start was told before its caller was cancelled, or after; init would keep its end for ever."""
+    control, init = pair
+    task = asyncio.create_task(control.start(id=5, arguments=(), strings=(), fds=(), kept=True, timeout_s=5))
+    await init.receive()
+    if late:
+        task.cancel()
+        await asyncio.wait([task])
+    init.send(Kind.STARTED, id=5, argument=42)
+    init.send(Kind.EXITED, id=5, argument=9)
+    control.drain()
+    task.cancel()
+    await asyncio.wait([task])
+    packets = [await init.receive()]
+    if packets[0].kind is Kind.SIGNAL:
+        packets.append(await init.receive())
+    assert (packets[-1].kind, packets[-1].id) == (Kind.FORGET, 5)
+
+
+@pytest.mark.asyncio
 async def test_a_process_whose_start_is_told_while_nobody_waits_any_more_is_killed(pair: Pair) -> None:
     control, init = pair
     task = asyncio.create_task(control.start(id=5, arguments=(), strings=(), fds=(), timeout_s=5))
