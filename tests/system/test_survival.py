@@ -587,7 +587,6 @@ def test_a_crash_at_any_point_leaves_nothing_half_done(own: RunningNode, point: 
     ("kind", "first", "second"),
     [
         ("create", "create: kept", "adopt: taken over"),
-        ("create", "create: kept", "boot: asked"),
         ("start", "start: executed", "adopt: done"),
         ("exec", "exec: exit kept", "adopt: taken over"),
         ("reboot", "reboot: intended", "adopt: taken over"),
