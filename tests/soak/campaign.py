@@ -16,7 +16,7 @@ from typing import Final
 from tests.soak.disturbances import Disturber
 from tests.soak.host import SoakState, compare, look_all, look_all_at_rest, take_sample
 from tests.soak.model import DESTROYED, Life
-from tests.soak.node import make_soak_node
+from tests.soak.node import TAKEOVER_S, make_soak_node
 from tests.soak.player import CallFailed, ClientGone, NoAnswer, Player
 from tests.soak.report import Report
 from tests.soak.stage import Stage
@@ -24,6 +24,7 @@ from tests.soak.story import Lane, start_lanes
 from tests.system.conftest import RunningNode, import_images
 from tests.system.host_state import adopt_orphans, find_zombies
 from tests.system.people import introduce_to
+from tests.system.waiting import wait_for
 
 #: How long stories that have begun may take to end.
 STORY_S: Final = 600.0
@@ -232,10 +233,18 @@ class Campaign:
 
     def _check_no_containers(self, node: RunningNode) -> None:
         with node.location() as location:
-            count = location.node().status().containers
-        if count:
-            # A session that was closed has ended all that it had, before that call returned.
-            self._stage.violate("rest", f"the node has {count} containers, and no session")
+
+            def count() -> int:
+                return location.node().status().containers
+
+            # What a killed client had may have ended, and wait for it after a restart of the daemon. A session that was
+            # closed has ended all that it had, before that call returned.
+            if self._stage.killed:
+                with contextlib.suppress(AssertionError):
+                    wait_for(lambda: not count(), 2 * TAKEOVER_S, "")
+                self._stage.killed = False
+            if left := count():
+                self._stage.violate("rest", f"the node has {left} containers, and no session")
 
     def _compare(self, before: SoakState, node: RunningNode, when: str) -> bool:
         difference = compare(before, lambda: look_all(node))

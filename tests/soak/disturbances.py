@@ -172,6 +172,7 @@ class Disturber:
     def _kill(self, player: Player) -> str:
         """Kill it; what the names of its containers begin with."""
         prefix = player.prefix
+        self._stage.killed = True
         player.kill()
         with self._stage.holding() as model:
             model.abandon(player.name)

@@ -13,11 +13,12 @@ LAN: Final = Lan(IPv4Network("10.224.0.0/16"))
 _PORT: Final = 2051
 #: As many sandboxes wait after a burst as before it, so that processes can be compared. A client over TCP that is
 #: killed while there is no daemon is waited for as long as takeover_s says.
+TAKEOVER_S: Final = 30
 _SETTINGS: Final = f"""
 disk = "8G"
 pool_size = 6
 pool_max = 6
-takeover_s = 30
+takeover_s = {TAKEOVER_S}
 network = "{LAN.network}"
 """
 

@@ -20,6 +20,7 @@ class Stage:
         outcomes: how many calls of each kind had which outcome.
         hits: how often each kind of disturbance was done.
         gaps_s: how long nobody was served, for each restart.
+        killed: whether a client was killed since the last rest.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class Stage:
         self.hits: Counter[str] = Counter()
         self.gaps_s: list[float] = []
         self.operations = 0
+        self.killed = False
         self.over = threading.Event()
         self._model = Model(self.now)
         self._changed = threading.Condition(threading.RLock())

@@ -357,9 +357,8 @@ class Sessions:
         )
 
     def _refuse(self, peer: Peer, error: TfnzError) -> None:
-        if self._is_closed(
-            peer
-        ):  # nobody hears it, and its end, with which it would be forgotten, has been told
+        # Nobody would hear it, and its end, with which it would be forgotten, has been told.
+        if self._is_closed(peer):
             return
         info: ErrorInfo = describe(error)
         log.warning("refused %s: %s", peer.account, info.message)
@@ -382,15 +381,24 @@ class Sessions:
     def on_disconnected(self, socket: str, descriptor: int) -> None:
         """The kernel closed a connection; another may have its descriptor by now, so this is only a reason to ask."""
         self._refusals.pop((socket, descriptor), None)
-        for seat in list(self._seats.values()):
-            peer = seat.peer
-            if peer is not None and peer.socket == socket and peer.descriptor == descriptor:
-                self._doubt(seat, self._grace_s)
+        for seat in self._find_seats(socket, descriptor):
+            self._doubt(seat, self._grace_s)
 
     def _doubt_if_closed(self, seat: _Seat, peer: Peer) -> None:
         """The end of its connection may have been told before its hello was heard, when it was nobody's."""
         if self._is_closed(peer):
             self._doubt(seat, self._grace_s)
+        # Another may have its descriptor already; but of those who came by the same at most one is there.
+        rivals = [one for one in self._find_seats(peer.socket, peer.descriptor) if one is not seat]
+        for one in (*rivals, seat) if rivals else ():
+            self._doubt(one, self._grace_s)
+
+    def _find_seats(self, socket: str, descriptor: int) -> list[_Seat]:
+        return [
+            seat
+            for seat in self._seats.values()
+            if seat.peer is not None and seat.peer.socket == socket and seat.peer.descriptor == descriptor
+        ]
 
     def _doubt(self, seat: _Seat, patience_s: float) -> None:
         """Ask whether the client is there; without an answer within `patience_s` it is not."""

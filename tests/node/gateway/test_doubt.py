@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,20 @@ async def test_a_client_that_was_dead_before_its_hello_was_heard_is_noticed(gate
     third.say(Hello([1]))
     await asyncio.sleep(GRACE_S + MOMENT_S)
     assert gateway.released == [first.welcome.session, third.welcome.session]
+
+
+@pytest.mark.parametrize("first", ["dead", "alive"])
+async def test_of_two_who_came_by_the_same_descriptor_the_dead_one_is_noticed(
+    gateway: Gateway, first: str
+) -> None:
+    """Its end was told before its hello was heard, and the other had come by then."""
+    dead, client = gateway.connect(alive=False), gateway.connect()
+    client.peer = replace(client.peer, descriptor=dead.peer.descriptor)
+    for one in (dead, client) if first == "dead" else (client, dead):
+        one.say(Hello([1]))
+    await asyncio.sleep(GRACE_S + MOMENT_S)
+    assert gateway.released == [dead.welcome.session]
+    await assert_lives(gateway, client)
 
 
 async def test_a_client_whose_answer_to_its_welcome_is_lost_has_as_long_as_any_other(
