@@ -259,8 +259,10 @@ async def _take_over(node: Node, container: LeftContainer, left: Left, estate: E
     try:
         if left.lives:
             await _connect(node, container, left, estate)
-    finally:  # also of one that ends: what there is of it, and is to be told, is its own
-        container.take_over(left.processes)
+    except Exception as exc:  # now, before it hears of its processes: this is why they end
+        container.give_up(exc)
+    # Also of one that ends: what there is of it, and is to be told, is its own.
+    container.take_over(left.processes)
 
 
 async def _connect(node: Node, container: LeftContainer, left: Left, estate: Estate) -> None:
