@@ -28,7 +28,9 @@ KEPT = 4
 #: Containers that the scenario's applications have, one each, and how long it may take until there is nothing else.
 APPLICATIONS, REST_S = 2, 120
 FILES, FILE_BYTES = 8, 128 * 1024
-PRINT = "i=0; while true; do echo $i; i=$((i+1)); done"
+PRINT = "i=0; while true; do echo $i; i=$((i+1)); usleep 100000; done"
+#: Between one thing and the next: without hardware virtualisation nobody could log in any more.
+PAUSE_S = 1.0
 
 
 def keep(location: Location, record: Path) -> None:
@@ -61,6 +63,7 @@ def churn(node: Node) -> None:
         container.put("/late", os.urandom(FILE_BYTES))
         container.run("cat /early /late >/both")
         container.destroy()
+        time.sleep(PAUSE_S)
 
 
 def import_for_ever(location: Location, record: Path) -> None:
@@ -81,6 +84,7 @@ def import_for_ever(location: Location, record: Path) -> None:
             if number >= KEPT:
                 note(f"-busy-{number - KEPT}")
                 location.remove_image(f"busy-{number - KEPT}")
+            time.sleep(PAUSE_S)
 
 
 def make_image(tools: Path) -> io.BytesIO:
