@@ -9,10 +9,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+#: How the names of drafts begin.
+DRAFT = ".new-"
+
 
 def name_draft(path: Path) -> Path:
     """Where the next content of a file is written: of a run that was cut off, the next one finds it there."""
-    return path.with_name(f".new-{path.name}")
+    return path.with_name(f"{DRAFT}{path.name}")
 
 
 def replace_files(texts: Mapping[Path, str], *, public: str = "") -> None:

@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.tfnz_files import DRAFT, name_draft
+
 DESCRIPTION = "bundle.json"
 KEYS = {"id", "python", "commands", "source"}
 
@@ -99,7 +101,7 @@ def install_release(archive: Path, folder: Path, python: str) -> bool:
     if release.is_dir():
         return False
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-    draft = folder / f".new-{description['id']}"
+    draft = name_draft(release)
     shutil.rmtree(draft, ignore_errors=True)  # of a run that was interrupted
     try:
         _fill(draft, archive, description, python, release)
@@ -142,7 +144,7 @@ def find_current(link: Path) -> str | None:
 
 def switch(link: Path, release: Path) -> None:
     """Has the link lead to a release, at once."""
-    draft = link.with_name(f".new-{link.name}")
+    draft = name_draft(link)
     draft.unlink(missing_ok=True)
     draft.symlink_to(release)
     os.replace(draft, link)
@@ -153,6 +155,6 @@ def find_others(folder: Path, keep: int, *names: str | None) -> list[Path]:
     if not folder.is_dir():
         return []
     present = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    releases = [path for path in present if not path.name.startswith(".new-")]
-    drafts = [path for path in present if path.name.startswith(".new-")]
+    releases = [path for path in present if not path.name.startswith(DRAFT)]
+    drafts = [path for path in present if path.name.startswith(DRAFT)]
     return [path for path in releases[keep:] if path.name not in names] + drafts

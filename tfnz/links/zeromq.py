@@ -249,10 +249,8 @@ async def _resolve(endpoint: str) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(
             host.strip("[]"), port, type=sockets.SOCK_STREAM, proto=sockets.IPPROTO_TCP
         )
-    except (
-        OSError,
-        UnicodeError,
-    ) as exc:  # the latter of a name that none can be, such as one with an empty part
+    except (OSError, UnicodeError) as exc:
+        # The latter of a name that none can be, such as one with an empty part.
         reason = getattr(exc, "strerror", None) or exc
         raise ConnectionFailed(
             f"cannot find the address of {host!r} ({reason}): check the name, or give location_ip"

@@ -237,8 +237,7 @@ class Access:
         self._answers.pop(party.address, None)
 
     def _outside(self, address: IPv4Address) -> set[Element]:
-        answers = (_answer(address, one) for one in self._answers.get(address, ()))
-        return {*_policy_elements(address, self.egress_of(address)), *answers}
+        return _outside_elements(address, self.egress_of(address), self._answers.get(address, ()))
 
 
 def opening(address: IPv4Address, egress: Egress = OPEN, answers: Iterable[IPv4Address] = ()) -> Change:
@@ -248,8 +247,7 @@ def opening(address: IPv4Address, egress: Egress = OPEN, answers: Iterable[IPv4A
         egress: the policy of one that has been there before.
         answers: what the names stand for that it may ask for.
     """
-    outside = (*_policy_elements(address, egress), *(_answer(address, one) for one in answers))
-    return Change(add=frozenset([_member(address), *outside]))
+    return Change(add=frozenset([_member(address), *_outside_elements(address, egress, answers)]))
 
 
 def _member(address: IPv4Address) -> Element:
@@ -261,6 +259,10 @@ def _policy_elements(address: IPv4Address, egress: Egress) -> Iterator[Element]:
         yield Element("open", (str(address),))
     for network in egress.networks:
         yield Element("egress", (str(address), str(network)))
+
+
+def _outside_elements(address: IPv4Address, egress: Egress, answers: Iterable[IPv4Address]) -> set[Element]:
+    return {*_policy_elements(address, egress), *(_answer(address, one) for one in answers)}
 
 
 def _answer(address: IPv4Address, answer: IPv4Address) -> Element:

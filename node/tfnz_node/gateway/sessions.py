@@ -291,7 +291,7 @@ class Sessions:
         self._sit(seat, peer)
         log.info("session %s of %s opened by %r", session.id, peer.account, hello.client[:80])
         session.send_loose(self._welcome(seat, version, resumed=False))
-        self._doubt_if_closed(seat, peer)
+        self._doubt_if_closed(peer)
 
     def _resume(self, peer: Peer, hello: Hello, version: int) -> None:
         seat = self._seats.get(hello.session)
@@ -321,7 +321,7 @@ class Sessions:
         seat.session.send_loose(self._welcome(seat, version, resumed=True, restarted=restarted))
         for frame in frames:
             self._send(peer, frame)
-        self._doubt_if_closed(seat, peer)
+        self._doubt_if_closed(peer)
 
     def _is_of_another(self, seat: _Seat, hello: Hello) -> bool:
         """Whether what the client has numbered is an earlier daemon's."""
@@ -381,17 +381,16 @@ class Sessions:
     def on_disconnected(self, socket: str, descriptor: int) -> None:
         """The kernel closed a connection; another may have its descriptor by now, so this is only a reason to ask."""
         self._refusals.pop((socket, descriptor), None)
-        for seat in self._find_seats(socket, descriptor):
-            self._doubt(seat, self._grace_s)
+        self._doubt_all(self._find_seats(socket, descriptor))
 
-    def _doubt_if_closed(self, seat: _Seat, peer: Peer) -> None:
-        """The end of its connection may have been told before its hello was heard, when it was nobody's."""
-        if self._is_closed(peer):
-            self._doubt(seat, self._grace_s)
-        # Another may have its descriptor already; but of those who came by the same at most one is there.
-        rivals = [one for one in self._find_seats(peer.socket, peer.descriptor) if one is not seat]
-        for one in (*rivals, seat) if rivals else ():
-            self._doubt(one, self._grace_s)
+    def _doubt_if_closed(self, peer: Peer) -> None:
+        """The end of its connection may have been told before its hello was heard, when it was nobody's.
+
+        Another may have its descriptor by now; but of those who came by the same at most one is there.
+        """
+        seats = self._find_seats(peer.socket, peer.descriptor)
+        if self._is_closed(peer) or len(seats) > 1:
+            self._doubt_all(seats)
 
     def _find_seats(self, socket: str, descriptor: int) -> list[_Seat]:
         return [
@@ -399,6 +398,10 @@ class Sessions:
             for seat in self._seats.values()
             if seat.peer is not None and seat.peer.socket == socket and seat.peer.descriptor == descriptor
         ]
+
+    def _doubt_all(self, seats: list[_Seat]) -> None:
+        for seat in seats:
+            self._doubt(seat, self._grace_s)
 
     def _doubt(self, seat: _Seat, patience_s: float) -> None:
         """Ask whether the client is there; without an answer within `patience_s` it is not."""

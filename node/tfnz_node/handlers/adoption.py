@@ -16,6 +16,7 @@ from tfnz_node.core.access import Permission
 from tfnz_node.crash_points import crash_point
 from tfnz_node.gateway.session import Session
 from tfnz_node.keeper.base import Kept
+from tfnz_node.sandbox.control import close_all
 from tfnz_node.sandbox.departed import Departed
 from tfnz_node.sandbox.spool import Spools
 from tfnz_node.supervisor import ledger
@@ -224,18 +225,12 @@ def _give_back(ledger: Ledger, left: Left) -> None:
     """Nobody has what is left of a container: all of it is closed and forgotten."""
     record = left.record
     _end_init(left.fds)
-    _close_all(left.fds)
+    close_all(left.fds.values())
     ledger.delete_container(record.session, record.id)
     ledger.delete_egress(record.id)
     for process, fds in left.processes:
-        _close_all(fds)
+        close_all(fds.values())
         ledger.delete_process(process.session, record.id, process.id)
-
-
-def _close_all(fds: Fds) -> None:
-    for fd in fds.values():
-        with contextlib.suppress(OSError):
-            os.close(fd)
 
 
 def _make(node: Node, left: Left, session: Session) -> LeftContainer:

@@ -51,12 +51,10 @@ async def spawn(node: Node, session: Session, request: SpawnContainer) -> Contai
     )
     # Before anything is waited for: many requests could wait, each with files of its own.
     node.registry.keep_files(session.account, spec.files_bytes)
-    kept = name_container(spec.id)
     try:
-        node.host.ledger.claim(kept, session.account)
-        container = await _make(node, session, request, spec, image)
+        with node.host.ledger.claiming(name_container(spec.id), session.account):
+            container = await _make(node, session, request, spec, image)
     except BaseException:
-        node.host.ledger.renounce(kept)
         node.registry.drop_files(session.account, spec.files_bytes)
         raise
     live(node, container)

@@ -291,7 +291,7 @@ class Container:
         if self._joined.is_set():
             self._tell(ContainerRunning(self.id, startup_s), None)
         crash_point("create: told")
-        if self._kept.record.ends_at_s is not None and not self._conclusion.done():
+        if self._kept.record.ends_at_s is not None and self.is_going_on:
             self._limit_time(self._kept.record.ends_at_s - now_s())
 
     def _find_root(self) -> NewRoot:
@@ -398,14 +398,14 @@ class Container:
 
     def _fail(self, exc: Exception, what: str) -> None:
         """It cannot go on after this error."""
-        if not isinstance(exc, TfnzError) and not self._conclusion.done():
+        if not isinstance(exc, TfnzError) and self.is_going_on:
             log.error("container %s could not be %s", self.id, what, exc_info=exc)
         info = describe_error(exc)
         self._conclude(Exit(Cause.FAILED_TO_START, message=info.message), info)
 
     def _conclude(self, exit: Exit, error: ErrorInfo | None = None) -> None:
         """The container is to end, for this reason; a reason that comes later changes nothing."""
-        if self._conclusion.done():
+        if not self.is_going_on:
             return
         self._conclusion.set_result((exit, error))
         crash_point("destroy: concluded")
@@ -640,7 +640,7 @@ class Container:
         Raises:
             ObjectDead: it has ended, or is about to.
         """
-        while not self._life.usable and not self._conclusion.done():
+        while not self._life.usable and self.is_going_on:
             await self._changed.wait()
         self.check_going_on()
 

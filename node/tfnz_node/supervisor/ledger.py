@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tfnz.protocol.errors import QuotaExceeded
 from tfnz_node.core.access import Permission
@@ -68,6 +69,16 @@ class Ledger:
     def renounce(self, name: str) -> None:
         """What was claimed has not been begun."""
         self._shares.delete(name)
+
+    @contextlib.contextmanager
+    def claiming(self, name: str, account: str) -> Iterator[None]:
+        """Within it what is claimed is begun; if that fails, it is renounced. Raises as `claim`."""
+        self.claim(name, account)
+        try:
+            yield
+        except BaseException:
+            self.renounce(name)
+            raise
 
     def adopt(self, kept: Kept, account: str) -> None:
         """A record of a former daemon goes on."""

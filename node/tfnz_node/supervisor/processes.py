@@ -110,51 +110,35 @@ class Processes:
             ObjectDead: the container has ended.
             QuotaExceeded: the next daemon could not go on with more of the account.
         """
-        name = name_process(self._container_id, process_id)
-        self._ledger.claim(name, self._account)
-        try:
-            await self._start(process_id, plan, streams, terminal=terminal, timeout_s=timeout_s)
-        except BaseException:
-            self._ledger.renounce(name)
-            raise
-
-    async def _start(
-        self,
-        process_id: str,
-        plan: ProcessPlan,
-        streams: ProcessStreams,
-        *,
-        terminal: Terminal | None,
-        timeout_s: float | None,
-    ) -> None:
-        try:
-            oom_before = self._sandbox.oom_kills()
-            spools = streams.make_spools(terminal=terminal is not None)
-        except OSError as exc:
-            raise _explain(exc) from exc
-        tell = partial(self._tell_end, process_id, streams)
-        entry = _Entry(streams, oom_before, tell, id=process_id, spools=spools)
-        number = self._new_number()
-        try:
-            job = await run_plan(
-                self._sandbox,
-                plan,
-                number=number,
-                terminal=terminal,
-                stdin=streams.stdin is not None,
-                kept=self._ledger.lasting,
-            )
-        except BaseException:
-            spools.close()
-            raise
-        crash_point("exec: started")
-        if timeout_s is not None:
-            entry.ends_at_s = now_s() + timeout_s
-        entry.timeout_s = timeout_s
-        # Before anything of its output is taken.
-        self._keep(entry, job)
-        crash_point("exec: kept")
-        self._enter(process_id, entry, job, timeout_s)
+        with self._ledger.claiming(name_process(self._container_id, process_id), self._account):
+            try:
+                oom_before = self._sandbox.oom_kills()
+                spools = streams.make_spools(terminal=terminal is not None)
+            except OSError as exc:
+                raise _explain(exc) from exc
+            tell = partial(self._tell_end, process_id, streams)
+            entry = _Entry(streams, oom_before, tell, id=process_id, spools=spools)
+            number = self._new_number()
+            try:
+                job = await run_plan(
+                    self._sandbox,
+                    plan,
+                    number=number,
+                    terminal=terminal,
+                    stdin=streams.stdin is not None,
+                    kept=self._ledger.lasting,
+                )
+            except BaseException:
+                spools.close()
+                raise
+            crash_point("exec: started")
+            if timeout_s is not None:
+                entry.ends_at_s = now_s() + timeout_s
+            entry.timeout_s = timeout_s
+            # Before anything of its output is taken.
+            self._keep(entry, job)
+            crash_point("exec: kept")
+            self._enter(process_id, entry, job, timeout_s)
 
     def adopt(self, record: ProcessRecord, spools: Spools, job: Job) -> None:
         """Take over a process of a former daemon, with its end if it had one."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfnz.protocol.exits import Cause, Exit
-from tfnz_node.sandbox.control import InitGone
+from tfnz_node.sandbox.control import InitGone, close_all
 from tfnz_node.sandbox.init_process import REQUEST_TIMEOUT_S
 from tfnz_node.sandbox.pool import Sandbox
 from tfnz_node.sandbox.spool import Spools
@@ -91,8 +90,7 @@ class LeftContainer(Container):
             except (KeyError, OSError):
                 # Its init is told to end it, as whatever was not taken over.
                 log.exception("process %s of container %s cannot be taken over, and ends", record.id, self.id)
-                for fd in its_fds.values():
-                    os.close(fd)
+                close_all(its_fds.values())
                 self._ledger.delete_process(record.session, self.id, record.id)
                 continue
             self.processes.adopt(record, spools, init.adopt_job(record.number, its_fds))
@@ -104,14 +102,14 @@ class LeftContainer(Container):
             self._attach_main(init.adopt_job(MAIN_NUMBER, self._fds), self._kept.record.oom_before)
 
     async def usable(self) -> None:
-        while self._listing is not None and not self._conclusion.done():
+        while self._listing is not None and self.is_going_on:
             await self._changed.wait()
         await super().usable()
 
     async def _begin(self) -> None:
         """Do what a former daemon has begun, or undo it."""
         record = self._kept.record
-        if self._conclusion.done():
+        if not self.is_going_on:
             return
         if record.ends_at_s is not None:
             self._limit_time(record.ends_at_s - now_s())
@@ -122,7 +120,7 @@ class LeftContainer(Container):
                 if record.stage == "starting":
                     # Whether it became its program, its client was not told: it has not been started.
                     await self._sandbox.init.adopt_job(MAIN_NUMBER, {}).wait()
-                    if not self._conclusion.done():
+                    if self.is_going_on:
                         self.keep("sleeping")
         elif record.stage == "rebooting":
             # Nothing of its last words may be lost for want of a client.

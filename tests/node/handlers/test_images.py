@@ -12,7 +12,7 @@ import pytest
 
 from tests.node.gateway.fake_client import settle
 from tests.node.handlers import fake_node
-from tests.node.handlers.fake_node import DIGEST, FakeNode
+from tests.node.handlers.fake_node import DIGEST, FakeNode, NodeClient
 from tfnz.protocol.errors import DiskFull, ErrorInfo, ImageInUse, ImageInvalid, ImageNotFound, QuotaExceeded
 from tfnz.protocol.frames import encode
 from tfnz.protocol.messages import (
@@ -328,12 +328,18 @@ async def test_an_import_that_nothing_comes_for_does_not_keep_layers(
     assert not fake.catalogue.layer_path(fake_node.LAYER).exists()
 
 
-async def test_an_import_whose_worker_looks_at_layers_keeps_them(fake: FakeNode, worker: FakeImport) -> None:
+async def begin_to_finish(fake: FakeNode, worker: FakeImport) -> tuple[NodeClient, int]:
+    """An import whose worker has all of the archive, and looks at layers; its client, and the number of the request."""
     worker.may_finish.clear()
     client = fake.client()
     number = client.post(ImportImage(5))
     client.send(End(5))
     await worker.finishing.wait()
+    return client, number
+
+
+async def test_an_import_whose_worker_looks_at_layers_keeps_them(fake: FakeNode, worker: FakeImport) -> None:
+    client, number = await begin_to_finish(fake, worker)
     assert await fake.client("b1", "b").call(RemoveImage("busybox")) == Done()
     assert fake.catalogue.layer_path(fake_node.LAYER).exists()
     worker.may_finish.set()
@@ -344,11 +350,7 @@ async def test_an_import_whose_worker_looks_at_layers_keeps_them(fake: FakeNode,
 async def test_layers_that_were_waited_with_go_also_after_an_import_that_failed(
     fake: FakeNode, worker: FakeImport
 ) -> None:
-    worker.may_finish.clear()
-    client = fake.client()
-    number = client.post(ImportImage(5))
-    client.send(End(5))
-    await worker.finishing.wait()
+    client, number = await begin_to_finish(fake, worker)
     assert await fake.client("b1", "b").call(RemoveImage("busybox")) == Done()
     worker.failure = ImageInvalid("layer 1 lies")
     worker.may_finish.set()

@@ -255,22 +255,15 @@ async def test_an_operation_that_the_kernel_kills_has_no_room() -> None:
         await fetching
 
 
-async def test_an_operation_that_dies_as_its_container_begins_to_end_says_so() -> None:
+@pytest.mark.parametrize(
+    ("state", "is_going_on"),
+    [(State.RUNNING, False), (State.ENDING, True), (State.ENDED, True), (State.REBOOTING, True)],
+)
+async def test_an_operation_that_dies_with_its_container_says_so(state: State, is_going_on: bool) -> None:
     container = FakeContainer()
     putting = asyncio.create_task(container.put(HeldSource(over=False)))
     await settle()
-    container.is_going_on = False
-    container.operation.end(KILLED)
-    with pytest.raises(ObjectDead, match="container c ended, or was rebooted"):
-        await putting
-
-
-@pytest.mark.parametrize("state", [State.ENDING, State.ENDED, State.REBOOTING])
-async def test_an_operation_that_dies_with_its_container_says_so(state: State) -> None:
-    container = FakeContainer()
-    putting = asyncio.create_task(container.put(HeldSource(over=False)))
-    await settle()
-    container.state = state
+    container.state, container.is_going_on = state, is_going_on
     container.operation.end(KILLED)
     with pytest.raises(ObjectDead, match="container c ended, or was rebooted"):
         await putting
