@@ -21,7 +21,14 @@ import pytest
 
 from tfnz_node.init_binary import find_keeper
 from tfnz_node.keeper.base import MAX_RECORD_BYTES, MAX_RECORD_FDS, Keeper, KeeperGone, NoKeeper
-from tfnz_node.keeper.client import SOCKET, KeeperClient, KeeperFailed, open_keeper
+from tfnz_node.keeper.client import (
+    _LIST,
+    _LISTED,
+    SOCKET,
+    KeeperClient,
+    KeeperFailed,
+    open_keeper,
+)
 
 SOON_S = 20.0
 LONG_S = 60.0
@@ -46,6 +53,16 @@ def open_one(directory: Path, takeover_s: float = LONG_S) -> KeeperClient:
 def leave(keeper: KeeperClient) -> None:
     """Go as a daemon does that was killed."""
     keeper._socket.close()
+
+
+def have_read(keeper: KeeperClient) -> None:
+    """Returns when the keeper has read, and opened, what it was told."""
+    keeper._send(_LIST, argument=int(LONG_S * 1000))
+    while True:
+        kind, _, kept = keeper._receive()
+        kept.close()
+        if kind == _LISTED:
+            return
 
 
 def not_refused(name: str) -> None:
@@ -217,6 +234,7 @@ def test_a_refusal_that_nobody_reads_is_no_reason_not_to_read_on(directory: Path
     reading, writing = os.pipe()
     keeper.put("withdrawn", b"", [writing])
     os.close(writing)
+    have_read(keeper)
     with few_descriptors(keeper.pid, 0):
         if when == "before it dies":
             keeper.put("refused", b"", [0])
