@@ -32,6 +32,7 @@ from .crash_points import crash_point
 from .firewall.base import MemoryFirewall, NetworkInUse
 from .firewall.nftables import NftablesFirewall
 from .gateway.book import NoBook, SessionBook
+from .gateway.buffers import Buffers
 from .gateway.door import Door
 from .gateway.session import Session
 from .gateway.sessions import Peer, Sessions
@@ -502,6 +503,7 @@ async def gateway(
         silence_s=config.session_silence_s,
         max_sessions=config.max_sessions,
         max_sessions_per_account=config.quota.sessions,
+        buffers=Buffers(config.quota.buffers_bytes),
     )
     node.end_session = end_session
     await adopt(node, keeping.estate, sessions.restore())

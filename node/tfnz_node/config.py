@@ -65,6 +65,8 @@ class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     disk_bytes: Bytes = 0
     #: Pre-boot files, which the daemon keeps in its memory as long as their container lives.
     files_bytes: Bytes = 512 << 20
+    #: What its clients have sent and nobody has taken, and have not acknowledged, in the daemon's memory.
+    buffers_bytes: Bytes = 512 << 20
     #: Fewer than max_sessions, so that no account shuts the others out.
     sessions: Annotated[int, Meta(ge=0, le=65536)] = 128
     #: Permissions between containers, each for a port or for all: they make the next daemon's start longer.

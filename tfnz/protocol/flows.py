@@ -23,10 +23,16 @@ ALLOWANCE: Final = 64 << 20
 
 
 class Allowance:
-    """What the windows of a session's streams may still grow by."""
+    """What the streams of a session have together.
+
+    Attributes:
+        left: what their windows may still grow by.
+        held: how many bytes have arrived and have not been passed on.
+    """
 
     def __init__(self, size: int = ALLOWANCE) -> None:
         self.left = size
+        self.held = 0
 
     def take(self, wanted: int) -> int:
         """As much of `wanted` as there is."""
@@ -128,7 +134,7 @@ class Inflow:
 
     def consumed(self, count: int) -> None:
         """`count` bytes have been passed on: there is room for as many."""
-        self._held -= count
+        self._hold(-min(count, self._held))
         if (grant := self._credit.consume(count)) and not self.over:
             self._send(Credit(self.number, grant))
 
@@ -137,12 +143,16 @@ class Inflow:
         if not self.over:
             self._send(Stop(self.number))
             self._finish()
+        self._hold(-self._held)
+        self._early.clear()
         self._on_data = self._on_end = _ignore
 
     def on_data(self, data: bytes) -> None:
         """Raises ProtocolError when the peer had no credit for it."""
         self._credit.receive(len(data))
-        self._held += len(data)
+        if self.over:
+            return
+        self._hold(len(data))
         if self._on_data is None:
             self._early.append(data)
             return
@@ -150,6 +160,10 @@ class Inflow:
         self._on_data(data)
         if pressed and not self._held and self._credit.window < MAX_WINDOW and not self.over:
             self._widen()
+
+    def _hold(self, count: int) -> None:
+        self._held += count
+        self._allowance.held += count
 
     def _widen(self) -> None:
         more = self._allowance.take(min(self._credit.window, MAX_WINDOW - self._credit.window))

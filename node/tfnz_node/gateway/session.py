@@ -46,6 +46,7 @@ from tfnz.protocol.messages import (
 from tfnz.protocol.openings import find_streams
 from tfnz.protocol.streams import INITIAL_CREDIT
 
+from .buffers import Buffer, Buffers
 from .streams import Held, InStream, OutStream, StreamStopped
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ MAX_HELD_BYTES = 256 << 20
 MAX_OUTBOX_BYTES = 128 << 20
 #: Nor so many ends of containers and processes, which are kept for the next daemon until they are.
 MAX_UNHEARD = 8192
-#: With so much unacknowledged, connections are not read; with so little they are again.
-CONGESTED_BYTES, CLEAR_BYTES = 32 << 20, 16 << 20
+#: With so much unacknowledged, connections are not read; with half of it they are again.
+CONGESTED_BYTES = 32 << 20
 #: So many streams of connections are seen to, and then others have their turn.
 FLOWS_AT_ONCE = 32
 #: How long an acknowledgement waits for a frame that could carry it.
@@ -88,7 +89,14 @@ class Session:
     """
 
     def __init__(
-        self, *, id: str, token: str, account: str, handler: Handler, resync: Reconcile | None = None
+        self,
+        *,
+        id: str,
+        token: str,
+        account: str,
+        handler: Handler,
+        resync: Reconcile | None = None,
+        buffers: Buffers | None = None,
     ) -> None:
         self.id = id
         self.token = token
@@ -115,6 +123,7 @@ class Session:
         self._inflows: dict[int, Inflow] = {}
         self._outflows: dict[int, Outflow] = {}
         self._allowance = Allowance()
+        self._buffer = Buffer(buffers or Buffers(), account, self._overflow)
         self._congested = False
         self._ack_timer: asyncio.TimerHandle | None = None
 
@@ -136,6 +145,7 @@ class Session:
             self.fault = ProtocolError(f"{self.channel.outbox_bytes} bytes have not been acknowledged")
         if self.channel.awaited > MAX_UNHEARD:
             self.fault = ProtocolError(f"{self.channel.awaited} ends have not been acknowledged")
+        self._count_bytes()
         if self.route is not None:
             self.route(frame)
 
@@ -160,10 +170,17 @@ class Session:
         """
         if self.channel.receive(envelope, size):
             self._handle(envelope.body)
+        self._count_bytes()
         if self.channel.ack_urgent:
             self._acknowledge()
         elif self._ack_timer is None and self.channel.ack_wanted:
             self._ack_timer = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._acknowledge)
+
+    def _count_bytes(self) -> None:
+        self._buffer.set(self.channel.outbox_bytes + self._held.count + self._allowance.held)
+
+    def _overflow(self, what: str) -> None:
+        self.fault = ProtocolError(what)
 
     def _acknowledge(self) -> None:
         if self._ack_timer is not None:
@@ -400,7 +417,8 @@ class Session:
 
     def relieve(self) -> None:
         """The client has acknowledged something: connections may be read again."""
-        if self._congested and self.channel.outbox_bytes < CLEAR_BYTES:
+        self._count_bytes()
+        if self._congested and self.channel.outbox_bytes < self._buffer.share_bytes(CONGESTED_BYTES) // 2:
             self._congested = False
             self._resume(list(self._outflows.values()))
 
@@ -411,7 +429,8 @@ class Session:
             asyncio.get_running_loop().call_soon(self._resume, outflows[FLOWS_AT_ONCE:])
 
     def _is_clear(self) -> bool:
-        self._congested = self._congested or self.channel.outbox_bytes > CONGESTED_BYTES
+        share = self._buffer.share_bytes(CONGESTED_BYTES)
+        self._congested = self._congested or self.channel.outbox_bytes > share
         return not self._congested
 
     def _find_input(self, number: int) -> InStream | Inflow | None:
@@ -456,6 +475,7 @@ class Session:
         self.ended.set()
         # Now, and not when the garbage collector finds the session: a client could fill memory with ends of sessions.
         self.channel.forget()
+        self._buffer.close()
         self._unsaid = None
         if self._resyncing is not None:
             self._resyncing.cancel()

@@ -48,6 +48,7 @@ from tfnz.protocol.messages import (
 )
 
 from .book import SessionBook, SessionRecord
+from .buffers import Buffers
 from .patience import Patience
 from .session import Handler, Reconcile, Session
 
@@ -116,6 +117,7 @@ class Sessions:
         find_process: a descriptor of the process of a peer (pidfd), the caller's to close; None when it is not known.
         takeover_s: how long a client has to come back to its session after the daemon was restarted.
         max_sessions_per_account: of `max_sessions`; 0 is no limit.
+        buffers: where is counted what is kept for their clients.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Sessions:
         silence_s: float,
         max_sessions: int,
         max_sessions_per_account: int = 0,
+        buffers: Buffers | None = None,
     ) -> None:
         self._send = send
         self._hasten = hasten
@@ -155,6 +158,7 @@ class Sessions:
         self._silence_s = silence_s
         self._max_sessions = max_sessions
         self._max_sessions_per_account = max_sessions_per_account
+        self._buffers = buffers or Buffers()
         self._seats: dict[str, _Seat] = {}
         self._by_peer: dict[tuple[str, bytes], _Seat] = {}
         #: By socket and descriptor, of which there are only so many, the routing id and how often it was refused.
@@ -176,6 +180,7 @@ class Sessions:
                 account=record.account,
                 handler=self._handler,
                 resync=self._resync,
+                buffers=self._buffers,
             )
             self._seats[session.id] = _Seat(session, None, _now(), process=process, over=record.over)
         return {id: seat.session for id, seat in self._seats.items()}
@@ -284,7 +289,13 @@ class Sessions:
         own = sum(seat.session.account == peer.account for seat in self._seats.values())
         if 0 < self._max_sessions_per_account <= own:
             raise QuotaExceeded(f"the account has {own} sessions on this node, as many as it may")
-        session = Session(id=new_id(), token=new_id(), account=peer.account, handler=self._handler)
+        session = Session(
+            id=new_id(),
+            token=new_id(),
+            account=peer.account,
+            handler=self._handler,
+            buffers=self._buffers,
+        )
         seat = _Seat(session, peer, _now(), hello=hello.number)
         self._enter(seat, peer)
         self._seats[session.id] = seat

@@ -18,6 +18,7 @@ from tfnz.protocol.messages import (
     RequestBody,
     Result,
 )
+from tfnz_node.gateway.buffers import Buffers
 from tfnz_node.gateway.session import Session
 
 Serve = Callable[[Session, Request], Awaitable[Result]]
@@ -30,11 +31,18 @@ async def do_nothing(session: Session, request: Request) -> Result:
 class Client:
     """Speaks as a client does, and keeps what it hears."""
 
-    def __init__(self, serve: Serve = do_nothing, *, session: str = "s", account: str = "uid:0") -> None:
+    def __init__(
+        self,
+        serve: Serve = do_nothing,
+        *,
+        session: str = "s",
+        account: str = "uid:0",
+        buffers: Buffers | None = None,
+    ) -> None:
         self.channel = open_client_channel()
         self.loose: list[NodeFrame] = []
         self.heard: list[NodeBody] = []
-        self.session = Session(id=session, token="t", account=account, handler=serve)
+        self.session = Session(id=session, token="t", account=account, handler=serve, buffers=buffers)
         self.session.route = self._hear
 
     def _hear(self, data: bytes) -> None:

@@ -51,6 +51,7 @@ from tfnz.protocol.messages import (
 from tfnz.protocol.openings import find_streams
 from tfnz.protocol.streams import CONNECTION_CREDIT
 from tfnz_node.gateway import session as module
+from tfnz_node.gateway.buffers import Buffers
 from tfnz_node.gateway.session import ACK_DELAY_S, Session
 from tfnz_node.gateway.streams import StreamStopped
 
@@ -461,7 +462,6 @@ async def test_while_too_much_waits_for_the_client_no_connection_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "CONGESTED_BYTES", 1000)
-    monkeypatch.setattr(module, "CLEAR_BYTES", 500)
     client = Client()
     _, outflow = open_flows(client)
     changes: list[int] = []
@@ -476,6 +476,56 @@ async def test_while_too_much_waits_for_the_client_no_connection_is_read(
     client.session.relieve()
     assert changes == [CONNECTION_CREDIT - 1100]
     await client.session.end()
+
+
+async def test_a_session_with_siblings_is_congested_sooner() -> None:
+    """So that an account whose clients are all away at once does not lose sessions over its connections."""
+    buffers = Buffers(16_000)
+    client = Client(buffers=buffers)
+    _, outflow = open_flows(client)
+    outflow.write(bytes(2100))
+    assert outflow.room > 0
+    siblings = [Client(buffers=buffers) for _ in range(3)]
+    for sibling in siblings:
+        sibling.session.send(Data(1, b"x"))
+    assert outflow.room == 0
+    client.session.channel.acknowledge(client.channel.received)
+    client.session.relieve()
+    assert outflow.room > 0
+    for one in (client, *siblings):
+        await one.session.end()
+    assert buffers.count("uid:0") == 0
+
+
+async def test_what_a_connection_into_a_container_keeps_counts_for_the_account() -> None:
+    buffers = Buffers(100_000)
+    client = Client(buffers=buffers)
+    inflow, _ = open_flows(client)
+    client.send(Data(inflow.number, bytes(60_000)))
+    assert buffers.count("uid:0") >= 60_000
+    inflow.stop()
+    client.send(Cancel(9))
+    assert buffers.count("uid:0") < 1000
+    await client.session.end()
+
+
+async def test_what_an_account_s_sessions_keep_together_is_bounded() -> None:
+    """The one that has most of it ends, whoever has had the last byte."""
+    buffers = Buffers(190_000)
+    greedy, modest = Client(Waiting(), buffers=buffers), Client(Waiting(), buffers=buffers)
+    for client in (greedy, modest):
+        for number in range(1, 4):
+            client.ask(number, PutFile("c", "/x", number))
+    for number in range(1, 4):
+        greedy.send(Data(number, bytes(50_000)))
+    modest.send(Data(1, bytes(50_000)))
+    assert modest.session.fault is None
+    assert "and may have 190000" in str(greedy.session.fault)
+    modest.send(Data(2, bytes(50_000)))
+    assert modest.session.fault is None
+    for client in (greedy, modest):
+        await client.session.end()
+    assert buffers.count("uid:0") == 0
 
 
 # --- acknowledgements

@@ -172,6 +172,24 @@ def test_what_all_windows_grow_by_is_bounded(peer: Peer) -> None:
     assert sum(most) == 8 * CONNECTION_CREDIT
 
 
+def test_what_is_held_is_counted_until_it_is_passed_on_or_not_wanted(peer: Peer) -> None:
+    allowance = Allowance()
+    early, late = peer.inflow(allowance), peer.inflow(allowance)
+    early.on_data(bytes(100))
+    Taker(late, keeps_up=False)
+    late.on_data(bytes(50))
+    assert allowance.held == 150
+    early.stop()
+    assert allowance.held == 50
+    early.on_data(bytes(100))
+    late.consumed(20)
+    late.on_end(None)
+    assert allowance.held == 30
+    late.consumed(30)
+    late.stop()
+    assert allowance.held == 0
+
+
 def test_after_a_stop_nothing_is_passed_on(peer: Peer) -> None:
     inflow = peer.inflow()
     taker = Taker(inflow, keeps_up=True)
