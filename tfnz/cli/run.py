@@ -12,10 +12,12 @@ from tfnz.protocol.errors import CommandNotFound, ImageNotFound
 from .archives import ensure_imported, is_path
 from .arguments import Publication, convert_size, parse_egress, parse_env, parse_publications, read_files
 from .attach import attach
+from .deploy import identity_option
 from .interrupts import interrupts
 from .lasting import LastingCommand
 from .runlog import RunLog, run_log
-from .sdk import SomeLocation
+from .sdk import SomeLocation, Target
+from .service import check_service, deploy_container
 from .settings import Settings, connection_options, embedded_options, env_option
 from .stdio import Stdio
 
@@ -41,6 +43,7 @@ Examples:
   tfnz run -u www-data --workdir /srv --egress api.example.org nginx
   tar c . | tfnz run -q busybox sh -c 'tar x && make' >build.log
   tfnz run --embedded build/images/busybox.tar uname -a
+  tfnz run --systemd ops@app1.example.com -p 0.0.0.0:80:80 build/images/nginx-oci.tar
 """,
 )
 @click.argument("image")
@@ -107,6 +110,14 @@ Examples:
     metavar="SECONDS",
     help="End the container after this time, with exit code 124.",
 )
+@click.option(
+    "--systemd",
+    "target",
+    metavar="USER@HOST",
+    help="Do not run it here, but have HOST do so from now on, with the node that is there: as a service of systemd, "
+    "which starts with HOST. `tfnz apps`, `logs` and `undeploy` know it by its --tag, or as IMAGE without its version.",
+)
+@identity_option
 @embedded_options
 @connection_options
 @click.pass_obj
@@ -125,6 +136,8 @@ def run(
     interactive: bool,
     quiet: bool,
     verbose: bool,
+    target: str | None,
+    identity: str | None,
     **limits: Any,
 ) -> None:
     """Run a container until its main process ends.
@@ -148,6 +161,21 @@ def run(
     if egress:
         options["egress"] = parse_egress(egress)
     publications = parse_publications(publish)
+    if target is not None:
+        check_service({"-ti": interactive, "the choice of a node": settings.target != Target()})
+        with interrupts():
+            deploy_container(
+                target,
+                identity,
+                image,
+                command,
+                publications=publications,
+                options=options,
+                debug=settings.debug,
+            )
+        return
+    if identity is not None:
+        raise click.UsageError("--identity is for ssh to the host of --systemd: add that, or leave it out")
     with interrupts(), run_log(quiet=quiet, verbose=verbose) as log, settings.open() as location:
         code = _run_in(
             location,

@@ -1,0 +1,139 @@
+"""`tfnz run --systemd`: a container as a service of another host, by way of a program that is deployed there."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from tfnz.one_container import VARIABLE, conceal
+from tfnz.protocol.errors import InvalidArgument
+
+from .archives import is_path
+from .arguments import Publication
+from .deploy import check_host, choose_name, parse_target, run_playbook
+from .output import say
+
+#: An environment variable can be no longer (MAX_ARG_STRLEN of Linux, 32 pages), with its name and what quotes it.
+MAX_CONCEALED: Final = 120 * 1024
+
+_PROGRAM = """\
+# A container as a service, written by `tfnz run --systemd`. Its variables and files are where only root can read them.
+from tfnz.one_container import run_container
+
+run_container(
+    {image!r},
+    {command!r},
+    published={published!r},
+    **{options!r},
+)
+"""
+
+
+def deploy_container(
+    target: str,
+    identity: str | None,
+    image: str,
+    command: Sequence[str],
+    *,
+    publications: Sequence[Publication],
+    options: Mapping[str, Any],
+    debug: bool,
+) -> None:
+    """Have a host run the container as a unit of systemd from now on.
+
+    Args:
+        options: as `Node.spawn` takes them.
+
+    Raises:
+        InvalidArgument: something cannot be done by a service.
+        DeployFailed: the host cannot be reached, or the container did not start; the message says why.
+    """
+    host = parse_target(target, identity)
+    with tempfile.TemporaryDirectory(prefix="tfnz-service-") as scratch:
+        app = plan_service(Path(scratch), image, command, publications=publications, options=options)
+        check_host(host)
+        name = app["name"]
+        say(f"deploying {name} to {host.login}")
+        run_playbook("deploy_app.yml", host, {"tfnz_apps": [app]}, debug=debug)
+    say(f"{name} runs; what it says: tfnz logs {name} {target}; to remove it: tfnz undeploy {name} {target}")
+
+
+def plan_service(
+    scratch: Path,
+    image: str,
+    command: Sequence[str],
+    *,
+    publications: Sequence[Publication],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The program of a container, which is written into `scratch`, as the playbook of applications has it.
+
+    Raises:
+        InvalidArgument: no unit can be called so, a port is to be chosen, the files are too large, or the image is a
+            directory.
+    """
+    name = _choose_name(image, options.get("tag"))
+    if any(one.local == 0 for one in publications):
+        raise InvalidArgument("the port of a service has to be known: give -p a number in place of 0")
+    env, files = options["env"], options["pre_boot_files"]
+    concealed = conceal(env, files) if env or files else ""
+    if len(concealed) > MAX_CONCEALED:
+        raise InvalidArgument(
+            f"variables and files of {len(concealed)} bytes as they are sent: a service can have {MAX_CONCEALED}; put "
+            "them into the image, or deploy a program of your own that has them: tfnz deploy --help"
+        )
+    images = []
+    if is_path(image):
+        archive = Path(image).expanduser().resolve()
+        if not archive.is_file():
+            raise InvalidArgument(
+                f"{image} is not a file: give an archive, or the name of an image that is there"
+            )
+        image = f"service/{name}"
+        images.append({"name": image, "src": str(archive)})
+    program = scratch / f"{name}.py"
+    program.write_text(
+        _PROGRAM.format(
+            image=image,
+            command=list(command) or None,
+            published=[(one.bind, one.local, one.target) for one in publications],
+            options={key: value for key, value in options.items() if key not in ("env", "pre_boot_files")},
+        )
+    )
+    return {
+        "name": name,
+        "source": str(program),
+        "command": [program.name],
+        "requirements": "",
+        "environment": {},
+        "secret_environment": {VARIABLE: concealed} if concealed else {},
+        "images": images,
+        "ready": "notified",
+    }
+
+
+def _choose_name(image: str, tag: str | None) -> str:
+    """What the unit is called: as the container, or as the image without its registry's path, version and digest."""
+    stem = Path(image).name.partition(".")[0] if is_path(image) else image.partition("@")[0]
+    stem = re.sub(r":[^/]*$", "", stem)
+    try:
+        return choose_name(Path(), tag or re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-"))
+    except InvalidArgument as exc:
+        raise InvalidArgument(
+            f"a service cannot be called {tag or stem!r}: give it a name of up to 23 small letters, digits and dashes, "
+            "a letter first, with --tag"
+        ) from exc
+
+
+def check_service(contradictions: Mapping[str, bool]) -> None:
+    """Raises click.UsageError for what was asked for, and cannot be had of a service on another host."""
+    given = [option for option, asked in contradictions.items() if asked]
+    if given:
+        raise click.UsageError(
+            f"{' and '.join(given)} cannot be had with --systemd: the container runs on another host, by itself"
+        )
