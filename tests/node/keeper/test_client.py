@@ -13,8 +13,9 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from tfnz_node.keeper.client import (
     SOCKET,
     KeeperClient,
     KeeperFailed,
+    _connect,
     open_keeper,
 )
 
@@ -55,9 +57,9 @@ def leave(keeper: KeeperClient) -> None:
     keeper._socket.close()
 
 
-def have_read(keeper: KeeperClient) -> None:
-    """Returns when the keeper has read, and opened, what it was told."""
-    keeper._send(_LIST, argument=int(LONG_S * 1000))
+def have_read(keeper: KeeperClient, *, takeover_s: float = LONG_S) -> None:
+    """Returns when the keeper has read, and opened, what it was told; from now on it waits so long for the next."""
+    keeper._send(_LIST, argument=int(takeover_s * 1000))
     while True:
         kind, _, kept = keeper._receive()
         kept.close()
@@ -79,7 +81,8 @@ def few_descriptors(pid: int, free: int) -> Iterator[None]:
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        with suppress(ProcessLookupError):  # it may have ended, and somebody else has reaped it
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def memory_file(content: bytes) -> int:
@@ -170,14 +173,35 @@ def test_what_is_forgotten_is_closed(directory: Path) -> None:
 
 def test_it_ends_when_nobody_comes(directory: Path) -> None:
     reading, writing = os.pipe()
-    keeper = open_one(directory, takeover_s=0.05)
+    keeper = open_one(directory)
     keeper.put("a", b"", [writing])
     os.close(writing)
+    have_read(keeper, takeover_s=0.05)
     leave(keeper)
     assert select.select([reading], [], [], SOON_S)[0] == [reading]
     os.close(reading)
     again = open_one(directory)
     assert again.found == []
+    again.close()
+
+
+def test_who_comes_in_time_and_is_heard_too_late_finds_all(directory: Path) -> None:
+    """As when the machine stood still meanwhile."""
+    keeper = open_one(directory)
+    keeper.put("a", b"kept")
+    have_read(keeper, takeover_s=1)
+    keeper._socket.shutdown(socket.SHUT_WR)
+    assert select.select([keeper.fileno()], [], [], SOON_S)[0]  # it has let us go, and waits for the next
+    os.kill(keeper.pid, signal.SIGSTOP)
+    late = time.monotonic() + 1
+    connection = _connect(directory)
+    assert connection is not None
+    while time.monotonic() <= late:
+        select.select([], [], [], late - time.monotonic() + 0.001)
+    os.kill(keeper.pid, signal.SIGCONT)
+    leave(keeper)
+    again = KeeperClient(connection, LONG_S)
+    assert [(kept.name, kept.record) for kept in again.found] == [("a", b"kept")]
     again.close()
 
 
