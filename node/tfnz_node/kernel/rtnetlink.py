@@ -118,9 +118,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface, whether it is up, and how many packets have come in by it."""
+    """An interface: its number, whether it is up, and how many packets have come in by it."""
 
     name: str
+    number: int
     up: bool
     received_packets: int
 
@@ -203,9 +204,11 @@ def new_route(
     )
 
 
-def delete_route(destination: IPv4Network, *, table: int = RT_TABLE_MAIN, protocol: int) -> Message:
-    """Of routes to nowhere: those of interfaces go with them."""
-    return Message(RTM_DELROUTE, 0, _route(destination, table=table, protocol=protocol))
+def delete_route(
+    destination: IPv4Network, *, table: int = RT_TABLE_MAIN, protocol: int, link: int = 0
+) -> Message:
+    """A route right to an interface, which would go with it; without one, an `unreachable` one."""
+    return Message(RTM_DELROUTE, 0, _route(destination, table=table, protocol=protocol, link=link))
 
 
 def new_rule(rule: Rule) -> Message:
@@ -242,11 +245,12 @@ def parse_rule(body: bytes) -> Rule:
 
 def parse_link(body: bytes) -> Link:
     """The body of an RTM_NEWLINK or RTM_DELLINK."""
-    flags = _IFINFO.unpack_from(body)[4]
+    _, _, _, number, flags, _ = _IFINFO.unpack_from(body)
     found = dict(parse_attributes(body[_IFINFO.size :]))
     received = found.get(_IFLA_STATS64, b"")[:8]
     return Link(
         name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+        number=number,
         up=bool(flags & IFF_UP),
         received_packets=struct.unpack("=Q", received)[0] if len(received) == 8 else 0,
     )

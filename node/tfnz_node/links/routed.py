@@ -38,6 +38,8 @@ LAST_METRIC: Final = 2**32 - 1
 #: Of the interface inside.
 INSIDE: Final = "eth0"
 DEFAULT_MTU: Final = 1500
+#: More than are worked on at once.
+LOCKS: Final = 64
 
 _SETTINGS: Final = {
     rt.IPV4_DEVCONF_FORWARDING: 1,
@@ -64,7 +66,8 @@ class RoutedLinks:
     def __init__(self, lan: Lan) -> None:
         self.lan = lan
         self._host = open_own_netns()
-        self._lock = threading.Lock()
+        #: Of what is done to a wire one thing at a time: each lock is that of many addresses.
+        self._wires = [threading.Lock() for _ in range(LOCKS)]
         #: Network namespaces, kept open so that a wire that somebody removes can be made again.
         self._connected: dict[IPv4Address, int] = {}
         try:
@@ -80,41 +83,53 @@ class RoutedLinks:
             ) from exc
 
     def connect(self, address: IPv4Address, netns_fd: int) -> None:
-        self._make_wire(address, netns_fd)
-        self._hold(address, netns_fd)
+        with self._wire(address):
+            self._make_wire(address, netns_fd)
+            self._hold(address, netns_fd)
 
     def adopt(self, address: IPv4Address, netns_fd: int) -> None:
-        self._hold(address, netns_fd)
+        with self._wire(address):
+            self._hold(address, netns_fd)
         self.repair_wire(address)
+
+    def _wire(self, address: IPv4Address) -> threading.Lock:
+        return self._wires[int(address) % LOCKS]
 
     def _hold(self, address: IPv4Address, netns_fd: int) -> None:
         kept = os.dup(netns_fd)
-        with self._lock:
-            before = self._connected.pop(address, None)
-            self._connected[address] = kept
+        before = self._connected.pop(address, None)
+        self._connected[address] = kept
         if before is not None:
             os.close(before)
 
     def disconnect(self, address: IPv4Address) -> None:
-        if not self.is_connected(address):
-            return
-        # If this fails, all is as it was, and can be tried again.
-        self._forget(address)
-        with self._lock:
+        with self._wire(address):
+            # Whoever hears that its route is gone is not to make it again.
             kept = self._connected.pop(address, None)
-        if kept is not None:
+            if kept is None:
+                return
+            try:
+                self._forget(address)
+            except BaseException:  # it can be tried again
+                self._connected[address] = kept
+                raise
             os.close(kept)  # and not before: the wire may go with it
 
     def _forget(self, address: IPv4Address) -> None:
         """Leave nothing by which the next with this address could be reached."""
         network = IPv4Network(address)
         with rt.RouteSocket() as kernel:
-            # When the wire has been removed nobody knows what has come by it.
+            # When the wire has been removed its route is gone, and nobody knows what has come by it.
+            wire = None
             with contextlib.suppress(OSError):
-                if not kernel.find_link(self.lan.interface(address)).received_packets:
+                wire = kernel.find_link(self.lan.interface(address))
+            if wire is not None:
+                if not wire.received_packets:
                     return
-            # Without it nothing passes any more, also of what its kernel sends by itself.
-            kernel.request(rt.delete_route(network, table=TABLE, protocol=PROTOCOL), ignored=_GONE)
+                # Without it nothing passes any more, also of what its kernel sends by itself.
+                kernel.request(
+                    rt.delete_route(network, table=TABLE, protocol=PROTOCOL, link=wire.number), ignored=_GONE
+                )
         delete_connections(network)
 
     def close(self) -> None:
@@ -133,21 +148,17 @@ class RoutedLinks:
         Raises:
             OSError: the kernel refuses, also because the container is ending.
         """
-        with self._lock:
-            kept = self._connected.get(address)
-            netns_fd = None if kept is None else os.dup(kept)
-        if netns_fd is None:
-            return None
         name = self.lan.interface(address)
-        try:
+        with self._wire(address):
+            netns_fd = self._connected.get(address)
+            if netns_fd is None:
+                return None
             with rt.RouteSocket() as kernel, contextlib.suppress(OSError):
                 was_up = kernel.find_link(name).up
                 kernel.request(rt.set_link(name, up=True, settings=_SETTINGS), self._make_route(address))
                 return None if was_up else "set down"
             self._make_wire(address, netns_fd)
             return "removed"
-        finally:
-            os.close(netns_fd)
 
     def repair_all(self) -> None:
         """See that everything is there."""

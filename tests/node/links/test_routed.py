@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
-from tests.node.firewall.probes import tcp
+from tests.node.firewall.probes import tcp, udp
 from tests.system.waiting import wait_for
 from tfnz_node.core.lan import CANDIDATES, Lan
 from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.links import routed
 from tfnz_node.links.base import Links, LinksUnavailable, NoLinks
 from tfnz_node.links.routed import PROTOCOL, find_mtu, find_network, make_rule
 
@@ -148,3 +150,44 @@ def test_contract(kind: str) -> None:
         lab.on_host(links.disconnect, NEW)
         lab.on_host(links.disconnect, NEW)
         os.fstat(netns)  # stays the caller's
+
+
+def test_who_hears_that_the_route_has_gone_does_not_make_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the monitor does, while what is left of the connections is still being deleted."""
+    address = IPv4Address(ADDRESSES["client"])
+    repaired: list[object] = []
+    repairs: list[threading.Thread] = []
+    delete_connections = routed.delete_connections
+
+    def while_it_ends(network: IPv4Network) -> None:
+        assert not lab.links.is_connected(address)
+        # It is in the namespace of whoever starts it.
+        repairs.append(threading.Thread(target=lambda: repaired.append(lab.links.repair_wire(address))))
+        repairs[0].start()
+        delete_connections(network)
+
+    with Lab() as lab, lab.allowed():
+        assert udp(lab, "client", "server")
+        monkeypatch.setattr(routed, "delete_connections", while_it_ends)
+        lab.on_host(lab.links.disconnect, address)
+        monkeypatch.undo()
+        repairs[0].join()
+        assert repaired == [None]
+        assert ADDRESSES["client"] not in lab.run("host", "ip", "route", "show", "table", "2020")
+
+
+def test_what_could_not_be_disconnected_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = IPv4Address(ADDRESSES["client"])
+
+    def fail(_: IPv4Network) -> None:
+        raise OSError("no memory")
+
+    with Lab() as lab, lab.allowed():
+        assert udp(lab, "client", "server")
+        monkeypatch.setattr(routed, "delete_connections", fail)
+        with pytest.raises(OSError, match="no memory"):
+            lab.on_host(lab.links.disconnect, address)
+        monkeypatch.undo()
+        assert lab.links.is_connected(address)
+        lab.on_host(lab.links.disconnect, address)
+        assert not lab.links.is_connected(address)
