@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from pathlib import Path
 
@@ -12,5 +13,8 @@ PLACE = "/probe"
 
 def build_probe() -> bytes:
     """The program; made when it is not current."""
-    subprocess.run(["make", "-s", "-C", INIT, "probe"], check=True, stdout=subprocess.DEVNULL)
+    (INIT / "build").mkdir(exist_ok=True)
+    with (INIT / "build" / ".probe-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two workers one builds
+        subprocess.run(["make", "-s", "-C", INIT, "probe"], check=True, stdout=subprocess.DEVNULL)
     return (INIT / "build" / "tests" / "probe" / "probe").read_bytes()

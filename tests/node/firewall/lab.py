@@ -65,7 +65,7 @@ class Lab:
         self._home = self.on_host(_leave)
         self._netns["host"] = self._home
         self.on_host(self._set_up, render, connections)
-        wait_for(self._carries, 30.0, "a wire does not carry")
+        self.wait_for_wires()
 
     def __enter__(self) -> Lab:
         return self
@@ -144,8 +144,11 @@ class Lab:
     def end_namespace(self, name: str) -> None:
         os.close(self._netns.pop(name))
 
-    def _carries(self) -> bool:
-        """Whether all wires do: at first the kernel drops what is sent by a new one, until it comes to look at that."""
+    def wait_for_wires(self) -> None:
+        """At first the kernel drops what is sent by a new one, until it comes to look at that."""
+        wait_for(self._carry, 30.0, "a wire does not carry")
+
+    def _carry(self) -> bool:
         links = [link for place in self._netns for link in self.run(place, "ip", "-o", "link").splitlines()]
         return all(" state UP " in link or "LOOPBACK" in link for link in links)
 

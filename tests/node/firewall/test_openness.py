@@ -11,6 +11,7 @@ import pytest
 from tests.node.firewall.lab import ADDRESSES, LAN, PERMITTED, Lab
 from tests.node.firewall.survey import KINDS, Probe, Siege, every, ipv6_of, survey
 from tests.node.firewall.test_matrix import OUTWARD, no_rp_filter, without
+from tests.system.waiting import wait_for
 from tfnz_node.firewall.nftables import NftablesFirewall
 from tfnz_node.firewall.ruleset import render_table
 
@@ -77,6 +78,13 @@ def switch_ipv6_on(lab: Lab, *, host: bool) -> None:
     if host:
         lab.run("host", "ip", "-6", "address", "add", f"{ipv6_of(lab.address('host'))}/128", "dev", "lo")
         lab.set("host", "ipv6/conf/all/forwarding", "1")
+        wait_for(
+            lambda: (
+                ipv6_of(lab.address("host")) in lab.run("host", "ip", "-6", "route", "show", "table", "local")
+            ),
+            30.0,
+            "the host has no address",
+        )
 
 
 def test_by_ipv6_nothing_passes_though_it_be_switched_on() -> None:

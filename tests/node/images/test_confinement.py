@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -75,10 +76,11 @@ def test_a_directory_is_marked_from_outside(tmp_path: Path) -> None:
             outside.mark_opaque(b"/d")
         return b"done"
 
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     assert run_confined(tmp_path, work, "it") == b"done"
     assert os.getxattr(tmp_path / "d", "trusted.overlay.opaque") == b"y"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_nothing_on_another_file_system_is_marked(tmp_path: Path) -> None:

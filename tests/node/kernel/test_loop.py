@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.waiting import wait_for
 from tfnz_node.kernel.loop import find_loop, open_loop
 
 SIZE_BYTES = 1 << 20
@@ -46,7 +47,15 @@ def test_the_device_is_free_once_nobody_has_it(tmp_path: Path) -> None:
     assert found is not None
     os.close(found[0])
     os.close(fd)
-    assert find_loop(file) is None
+
+    def is_free() -> bool:
+        """It is not while another process looks at all devices, as a node that starts does."""
+        if (still := find_loop(file)) is None:
+            return True
+        os.close(still[0])
+        return False
+
+    wait_for(is_free, 30, "the device is not free")
 
 
 def test_many_at_once_get_devices_of_their_own(tmp_path: Path) -> None:

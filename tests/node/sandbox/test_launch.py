@@ -28,7 +28,7 @@ def _script(tmp_path: Path, text: str) -> Path:
     [
         ("exit 3", "init ended before UNSHAR"),
         ("head -c 1 <&3 >/dev/null; exit 3", "init ended before UNSHARED; its standard error says why"),
-        ("printf rubbish >&3; sleep 1000", "init ended before UNSHARED; .*a packet of 7 bytes"),
+        ("printf rubbish >&3; exec sleep 1000", "init ended before UNSHARED; .*a packet of 7 bytes"),
     ],
 )
 async def test_a_program_that_is_no_init_is_ended(tmp_path: Path, text: str, expected: str) -> None:

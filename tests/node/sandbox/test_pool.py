@@ -90,7 +90,7 @@ class Furnishings:
         return root
 
     def discard(self, root: ReadyRoot) -> None:
-        if self.refusals:
+        with contextlib.suppress(IndexError):  # two threads may be here
             raise self.refusals.pop()
         self.roots.remove(root)
 
@@ -230,6 +230,10 @@ class InstantPool(Pool):
     async def _make_root(self, sandbox: Sandbox, kind: RootKind) -> None:
         await super()._make_root(sandbox, kind)
         asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self._announce()))
+
+    async def _discard(self, root: ReadyRoot | None) -> None:
+        await super()._discard(root)
+        await self._announce()
 
     async def _announce(self) -> None:
         async with self.changed:
