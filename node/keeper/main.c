@@ -26,7 +26,6 @@
 
 enum { KIND_PUT = 1, KIND_DELETE = 2, KIND_LIST = 3, KIND_END = 4, KIND_RECORD = 101, KIND_LISTED = 102, KIND_REFUSED = 103 };
 enum { EXIT_USAGE = 2, EXIT_FAILED = 1 };
-enum { BACKLOG = 8 };
 
 // Before the name, which ends with a NUL, and the bytes of a record.
 struct header {
@@ -235,13 +234,11 @@ static void serve_forever(int listening, bool stay) __attribute__((noreturn));
 static void serve_forever(int listening, bool stay)
 {
 	long deadline = now_ms() + takeover_ms;
-	int strangers = 0;
 
 	for (;;) {
 		struct pollfd polled = {.fd = listening, .events = POLLIN};
 		long rest = deadline - now_ms();
-		// Whoever knocked in time may be heard only now, as when the machine stood still. Strangers are not heard for ever.
-		if (rest <= 0 && (!stay || records_count()) && (strangers > BACKLOG || poll(&polled, 1, 0) <= 0))
+		if (rest <= 0 && (!stay || records_count()))
 			forget_all(listening, stay);
 		if (rest <= 0 || rest > 60000)
 			rest = 60000;
@@ -257,7 +254,6 @@ static void serve_forever(int listening, bool stay)
 			forget_all(listening, stay);
 		close(daemon);
 		// Whoever may not come in must not keep the containers alive by knocking.
-		strangers = welcome ? 0 : strangers + 1;
 		if (welcome)
 			deadline = now_ms() + takeover_ms;
 	}
@@ -286,7 +282,7 @@ static int listen_in(const char *directory)
 			die(SOCKET_NAME);
 	}
 	// Whose process id callers are told is decided here.
-	if (listen(listening, BACKLOG) < 0)
+	if (listen(listening, 8) < 0)
 		die("listen");
 	if (chdir("/") < 0)
 		die("/");

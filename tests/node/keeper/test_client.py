@@ -13,7 +13,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -28,7 +27,6 @@ from tfnz_node.keeper.client import (
     SOCKET,
     KeeperClient,
     KeeperFailed,
-    _connect,
     open_keeper,
 )
 
@@ -182,26 +180,6 @@ def test_it_ends_when_nobody_comes(directory: Path) -> None:
     os.close(reading)
     again = open_one(directory)
     assert again.found == []
-    again.close()
-
-
-def test_who_comes_in_time_and_is_heard_too_late_finds_all(directory: Path) -> None:
-    """As when the machine stood still meanwhile."""
-    keeper = open_one(directory)
-    keeper.put("a", b"kept")
-    have_read(keeper, takeover_s=1)
-    keeper._socket.shutdown(socket.SHUT_WR)
-    assert select.select([keeper.fileno()], [], [], SOON_S)[0]  # it has let us go, and waits for the next
-    os.kill(keeper.pid, signal.SIGSTOP)
-    late = time.monotonic() + 1
-    connection = _connect(directory)
-    assert connection is not None
-    while time.monotonic() <= late:
-        select.select([], [], [], late - time.monotonic() + 0.001)
-    os.kill(keeper.pid, signal.SIGCONT)
-    leave(keeper)
-    again = KeeperClient(connection, LONG_S)
-    assert [(kept.name, kept.record) for kept in again.found] == [("a", b"kept")]
     again.close()
 
 

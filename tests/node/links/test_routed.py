@@ -13,6 +13,7 @@ from tests.node.firewall.probes import tcp, udp
 from tests.system.waiting import wait_for
 from tfnz_node.core.lan import CANDIDATES, Lan
 from tfnz_node.kernel import rtnetlink as rt
+from tfnz_node.kernel.conntrack import delete_connections
 from tfnz_node.links import routed
 from tfnz_node.links.base import Links, LinksUnavailable, NoLinks
 from tfnz_node.links.routed import PROTOCOL, find_mtu, find_network, make_rule
@@ -157,7 +158,6 @@ def test_who_hears_that_the_route_has_gone_does_not_make_it_again(monkeypatch: p
     address = IPv4Address(ADDRESSES["client"])
     repaired: list[object] = []
     repairs: list[threading.Thread] = []
-    delete_connections = routed.delete_connections
 
     def while_it_ends(network: IPv4Network) -> None:
         assert not lab.links.is_connected(address)

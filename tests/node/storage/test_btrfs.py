@@ -174,6 +174,7 @@ def test_the_next_daemon_removes_the_groups_of_one_that_was_killed(
     before = btrfs.list_quota_groups(first.root)
     first.create_scratch("c1", MIB)
     btrfs.destroy_subvolume(first.root / "scratch", "c1")  # and then it died, knowing nothing
+    assert first._ballast is not None
     first._ballast.close()
     syscalls.umount2(first.root)
     second = open_btrfs(tmp_path)
