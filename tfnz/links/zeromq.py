@@ -195,8 +195,9 @@ class ZmqLink:
             )
         return Unproven(
             f"what listens at {self._endpoint} could not prove to be the node we know: it has another key than "
-            "the one in this account's .spub file, or is no 20ft node. If the node was installed anew, compare "
-            "with what `tfnz-node key` prints there, then type: tfnz account trust LOCATION KEY --overwrite"
+            "the one in this account's .spub file, is no 20ft node, or was too busy to answer in time. If the node "
+            "was installed anew, compare with what `tfnz-node key` prints there, then type: tfnz account trust "
+            "LOCATION KEY --overwrite"
         )
 
 
