@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Final
 
 from tests.soak.host import find_init, find_main, find_processes
@@ -25,10 +25,10 @@ from tests.system.conftest import RunningNode
 from tests.system.waiting import wait_for
 from tfnz import TfnzError
 from tfnz.protocol.exits import Cause
+from tfnz_node.kernel.rtnetlink import RouteSocket
 
 #: The longest time for which a client stands still.
 MAX_STILL_S: Final = 3.0
-UP: Final = 1
 
 
 class Disturber:
@@ -328,6 +328,9 @@ def _by_name(life: Life) -> str:
 
 def _is_up(link: str) -> bool:
     try:
-        return bool(int(Path(f"/sys/class/net/{link}/flags").read_text(), 16) & UP)
-    except FileNotFoundError:
+        with RouteSocket() as kernel:  # /sys may show the interfaces of another namespace
+            return kernel.find_link(link).up
+    except OSError as exc:
+        if exc.errno != errno.ENODEV:
+            raise
         return True  # it is gone, and so is its container

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -222,7 +223,8 @@ def _mounts(pid: int) -> list[str]:
 
 
 def _interfaces() -> list[str]:
-    return [re.sub(r"^tf[0-9a-f]{8}$", "tf", name) for name in os.listdir("/sys/class/net")]
+    """Those of our network namespace: /sys would show those of the one in which it was mounted."""
+    return [re.sub(r"^tf[0-9a-f]{8}$", "tf", name) for _, name in socket.if_nameindex()]
 
 
 def _loop_files(data_dir: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import socket
 from collections.abc import Iterator
@@ -415,7 +414,7 @@ def wait_until_left(routes: list[str]) -> None:
 def look() -> tuple[list[str], list[str], list[str]]:
     """Tables, interfaces and routes of this host, except those of other nodes that come and go."""
     tables = [line for line in run("nft", "list", "tables").splitlines() if "10.222" in line]
-    links = [name for name in os.listdir("/sys/class/net") if name.startswith("tf0ade")]
+    links = [name for _, name in socket.if_nameindex() if name.startswith("tf0ade")]
     routes = run("ip", "route", "show", "table", "all").splitlines()
     return tables, links, sorted(line for line in routes if "10.222" in line)
 

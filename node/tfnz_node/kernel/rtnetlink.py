@@ -118,11 +118,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface: its number, whether it is up, and how many packets have come in by it."""
+    """An interface: its number, whether it is up, its largest packet, and how many packets have come in by it."""
 
     name: str
     number: int
     up: bool
+    mtu: int
     received_packets: int
 
 
@@ -252,6 +253,7 @@ def parse_link(body: bytes) -> Link:
         name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
         number=number,
         up=bool(flags & IFF_UP),
+        mtu=_value(found.get(_IFLA_MTU), 0),
         received_packets=struct.unpack("=Q", received)[0] if len(received) == 8 else 0,
     )
 

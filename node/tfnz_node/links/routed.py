@@ -17,7 +17,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from tfnz_node.core.lan import GATEWAY, MARK, MARK_MASK, Lan, find_free
@@ -72,7 +71,7 @@ class RoutedLinks:
         self._connected: dict[IPv4Address, int] = {}
         try:
             with rt.RouteSocket() as kernel:
-                self.mtu = find_mtu(kernel.routes())
+                self.mtu = find_mtu(kernel)
                 sweep(kernel, lan.network)
             delete_connections(lan.network)
             self.repair_routes()
@@ -225,12 +224,15 @@ def find_network(wanted: IPv4Network | None, candidates: tuple[IPv4Network, ...]
     yield from map(Lan, free)
 
 
-def find_mtu(routes: list[rt.Route]) -> int:
-    """The largest packet that goes out by the default route."""
-    for route in routes:
+def find_mtu(kernel: rt.RouteSocket) -> int:
+    """The largest packet that goes out by the default route.
+
+    The kernel is asked, and not /sys: that shows the interfaces of the namespace in which it was mounted.
+    """
+    for route in kernel.routes():
         if route.table == rt.RT_TABLE_MAIN and not route.destination.prefixlen and route.link:
-            with contextlib.suppress(OSError, ValueError):
-                return int(Path(f"/sys/class/net/{socket.if_indextoname(route.link)}/mtu").read_text())
+            with contextlib.suppress(OSError):  # it has just been removed
+                return kernel.find_link(socket.if_indextoname(route.link)).mtu
     return DEFAULT_MTU
 
 

@@ -137,8 +137,16 @@ def test_a_network_that_the_host_routes_elsewhere_is_not_taken() -> None:
 
 def test_packets_are_as_large_as_those_of_the_way_out() -> None:
     with Lab() as lab:
-        assert lab.on_host(lambda: find_mtu([])) == 1500
-        assert lab.links.mtu == 1500
+
+        def find() -> int:
+            with rt.RouteSocket() as kernel:
+                return find_mtu(kernel)
+
+        assert lab.on_host(find) == lab.links.mtu == 1500
+        lab.run("host", "ip", "link", "set", "ext0", "mtu", "1400")
+        assert lab.on_host(find) == 1400
+        lab.run("host", "ip", "route", "delete", "default")
+        assert lab.on_host(find) == 1500
 
 
 @pytest.mark.parametrize("kind", ["none", "routed"])
