@@ -41,22 +41,25 @@ def serve(connection, peer):
 while True:
     threading.Thread(target=serve, args=listener.accept()).start()
 """
-#: Prints what a server says at once, or why it cannot be asked.
+#: What is to arrive ends the wait at once, and what is not to arrive is waited for so long.
+PATIENCE_S = 30.0
+CLOSED_S = 0.3
+#: Prints what a server says, or why it cannot be asked.
 CONNECT = """
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 0.3) as connection:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3])) as connection:
         print(connection.recv(100).decode(), end="")
 except OSError as exc:
     print(type(exc).__name__, end="")
 """
-#: Keeps a connection open, and tells what it still hears after each line of input.
+#: Keeps a connection open, and tells what it still hears, within a time, after a line of input.
 HOLD = """
 import os, socket, sys
-connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
-connection.settimeout(0.5)
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 30)
 os.write(1, connection.recv(100))
 sys.stdin.readline()
+connection.settimeout(float(sys.argv[3]))
 connection.sendall(b"?")
 try:
     os.write(1, connection.recv(1))
@@ -100,13 +103,14 @@ def serve(container: Container, port: int = PORT) -> None:
     assert next(iter(process)) == b"ready\n"
 
 
-def connect(container: Container, address: str, port: int = PORT) -> str:
+def connect(container: Container, address: str, port: int = PORT, patience_s: float = PATIENCE_S) -> str:
     """What a server says to a container, or the error."""
-    return container.run(["python3", "-c", CONNECT, address, str(port)], check=True).stdout.decode()
+    words = ["python3", "-c", CONNECT, address, str(port), str(patience_s)]
+    return container.run(words, check=True).stdout.decode()
 
 
 def closed(container: Container, address: str, port: int = PORT) -> bool:
-    return connect(container, address, port) in ("TimeoutError", "OSError", "gaierror")
+    return connect(container, address, port, CLOSED_S) in ("TimeoutError", "OSError", "gaierror")
 
 
 # --- between containers
@@ -171,7 +175,10 @@ def test_what_is_taken_back_cuts_connections(location: Location) -> None:
     server, client = spawn(location), spawn(location)
     serve(server)
     server.allow_connection_from(client)
-    kept, cut = (client.spawn(["python3", "-u", "-c", HOLD, server.ip, str(PORT)]) for _ in range(2))
+    kept, cut = (
+        client.spawn(["python3", "-u", "-c", HOLD, server.ip, str(PORT), str(patience_s)])
+        for patience_s in (PATIENCE_S, CLOSED_S)
+    )
     output = {process: iter(process) for process in (kept, cut)}
     for process in (kept, cut):
         assert next(output[process]) == client.ip.encode()
@@ -185,12 +192,13 @@ def test_what_is_taken_back_cuts_connections(location: Location) -> None:
 def test_the_ping_of_a_container_is_answered(location: Location) -> None:
     server, client = spawn(location), spawn(location)
     ping = (
-        "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1); s.settimeout(0.3)\n"
+        "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1)\n"
+        "s.settimeout(float(sys.argv[2]))\n"
         "s.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]), (sys.argv[1], 0))\ns.recv(100)"
     )
-    assert client.run(["python3", "-c", ping, server.ip]).exit_code == 1
+    assert client.run(["python3", "-c", ping, server.ip, str(CLOSED_S)]).exit_code == 1
     server.allow_connection_from(client)
-    assert client.run(["python3", "-c", ping, server.ip]).exit_code == 0
+    assert client.run(["python3", "-c", ping, server.ip, str(PATIENCE_S)]).exit_code == 0
 
 
 def test_of_other_sessions_only_what_has_a_tag(lan_node: RunningNode, location: Location) -> None:
@@ -377,7 +385,11 @@ def test_links_and_routes_that_are_removed_are_made_again(location: Location) ->
     ):
         run(*damage)
         assert closed(stranger, server.ip), damage
-        wait_for(lambda: connect(client, server.ip) == client.ip, SOON_S, f"{damage}: it is not mended")
+        wait_for(
+            lambda: connect(client, server.ip, patience_s=2.0) == client.ip,
+            SOON_S,
+            f"{damage}: it is not mended",
+        )
         wait_for(lambda: "unreachable" in run("ip", "route", "show", network), SOON_S, "no route to nowhere")
 
 
