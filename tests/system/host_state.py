@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.system.waiting import wait_for
+from tfnz import Location
+from tfnz_node.config import NodeConfig, find_config
 from tfnz_node.instance import name_instance
 from tfnz_node.kernel.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 
@@ -29,6 +31,9 @@ S = TypeVar("S")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 #: For a machine that is very busy.
 SOON_S = 30.0
+
+#: What a node was asked is forgotten after so long, unless something else has happened.
+ASKED_S = 2.0
 
 #: What a descriptor of a detached mount is of, as the kernel tells it.
 ROOT = "/"
@@ -45,7 +50,8 @@ class HostState:
     """One look at the host.
 
     Attributes:
-        processes: command names of all our descendants, dead ones too unless they are ours to reap.
+        processes: command names of all our descendants, dead ones too unless they are ours to reap; but not of what
+            descends from daemons of other nodes, which make and end sandboxes whenever they like.
         cgroups: how many the node has in each hierarchy.
         mounts: mount points of our namespace, and of the daemon's.
         interfaces: network interfaces; those of containers all count as one.
@@ -76,7 +82,7 @@ def adopt_orphans() -> None:
 def look(daemon: int | None, data_dir: Path) -> HostState:
     """The host as it is now; `daemon` is the process id of the node, if it runs."""
     return HostState(
-        processes=Counter(_descendants()),
+        processes=Counter(_descendants(daemon)),
         cgroups=Counter(path.partition("/tfnz/")[0] for path in find_cgroups(data_dir)),
         mounts=Counter(mount for pid in (os.getpid(), daemon) if pid for mount in _mounts(pid)),
         interfaces=Counter(_interfaces()),
@@ -91,8 +97,36 @@ def look(daemon: int | None, data_dir: Path) -> HostState:
 
 
 def look_at_rest(daemon: int | None, data_dir: Path) -> HostState:
-    """The host once it does not change any more: the pool is full, and what was closed is gone."""
-    return wait_for_rest(lambda: look(daemon, data_dir))
+    """The host once it does not change any more: the pool is full, and what was closed is gone.
+
+    Nothing may change for long, while the pool makes a sandbox on a busy machine. So the node itself is asked.
+    """
+    if daemon is None:
+        return wait_for_rest(lambda: look(None, data_dir))
+    config = _find_config(daemon)
+    if config is None:  # it is nobody's whom we could ask
+        return wait_for_rest(lambda: look(daemon, data_dir))
+
+    def look_again() -> tuple[HostState, int]:
+        return look(daemon, data_dir), count_waiting_roots(daemon)
+
+    deadline = time.monotonic() + SOON_S
+    while time.monotonic() < deadline:
+        before = wait_for_rest(look_again)
+        if not _has_settled(daemon, config):
+            continue
+        # To ask was a session, of which nothing is left soon.
+        if find_difference(before, look_again, lambda *_: "something", ASKED_S) is None:
+            return before[0]
+    raise AssertionError(f"after {SOON_S} s: the pool of the node is not full, or something is still removed")
+
+
+def _has_settled(daemon: int, config: NodeConfig) -> bool:
+    """All sandboxes wait, none for its root; and there is a scratch for each container and for each waiting root."""
+    with Location(socket=config.socket, quiet=True) as location:
+        status = location.node().status()
+        scratches = count_scratches(daemon, config.data_dir)
+    return status.sandboxes_ready >= config.pool_size and status.containers == scratches
 
 
 def wait_for_rest(look_again: Callable[[], S], *, calm_s: float = 0.2, timeout_s: float = SOON_S) -> S:
@@ -157,8 +191,14 @@ def describe_differences(before: HostState, after: HostState) -> str:
 # --- processes
 
 
-def find_descendants(pid: int | None = None) -> dict[int, str]:
-    """All processes that descend from `pid`, or from us, by id with their command names; our own zombies are not."""
+def find_descendants(
+    pid: int | None = None, *, but_below: Callable[[int], bool] | None = None
+) -> dict[int, str]:
+    """All processes that descend from `pid`, or from us, by id with their command names; our own zombies are not.
+
+    Args:
+        but_below: whether what descends from a process does not count.
+    """
     parents: dict[int, list[tuple[int, str]]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (found := _stat(int(name))) is not None:
@@ -171,7 +211,7 @@ def find_descendants(pid: int | None = None) -> dict[int, str]:
     while level:
         children = [child for one in level for child in parents.get(one, [])]
         descendants.update(children)
-        level = [child for child, _ in children]
+        level = [child for child, _ in children if but_below is None or not but_below(child)]
     return descendants
 
 
@@ -187,8 +227,31 @@ def find_zombies() -> dict[int, str]:
     }
 
 
-def _descendants() -> list[str]:
-    return list(find_descendants().values())
+def _descendants(daemon: int | None) -> list[str]:
+    def is_another(pid: int) -> bool:
+        return pid != daemon and _is_daemon(_read_words(pid))
+
+    return list(find_descendants(but_below=is_another).values())
+
+
+def _read_words(pid: int) -> list[str]:
+    """The command line of a process; empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _is_daemon(words: list[str]) -> bool:
+    return "tfnz_node" in words and "serve" in words
+
+
+def _find_config(daemon: int) -> NodeConfig | None:
+    """What a daemon runs with, if a file says it."""
+    words = _read_words(daemon)
+    if not _is_daemon(words) or "--config" not in words:
+        return None
+    return find_config(Path(words[words.index("--config") + 1]))
 
 
 def _stat(pid: int) -> tuple[str, str, int] | None:
