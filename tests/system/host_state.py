@@ -145,11 +145,11 @@ def wait_for_rest(look_again: Callable[[], S], *, calm_s: float = 0.2, timeout_s
 
 
 @contextmanager
-def unchanged(daemon: int | None, data_dir: Path) -> Iterator[None]:
+def unchanged(daemon: int | None, data_dir: Path, timeout_s: float = SOON_S) -> Iterator[None]:
     """The host is soon as before, whatever was done in the block."""
     before = look_at_rest(daemon, data_dir)
     yield
-    wait_until(before, lambda: look(daemon, data_dir))
+    wait_until(before, lambda: look(daemon, data_dir), timeout_s)
 
 
 def wait_until(before: HostState, look_again: Callable[[], HostState], timeout_s: float = SOON_S) -> None:
