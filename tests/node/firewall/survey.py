@@ -19,12 +19,11 @@ from ipaddress import IPv4Address
 from itertools import product
 from typing import Final, Protocol
 
+from tests.node.firewall.calm import PATIENCE_S, settle
 from tests.node.firewall.probes import SCTP, checksum, forge, write_packet
 from tests.system.waiting import wait_for
 
 KINDS: Final = ("tcp", "udp", "icmp", "sctp")
-#: After so long without any, no more packets come.
-QUIET_S: Final = 0.2
 
 _IPV4, _IPV6, _ALL = 0x0800, 0x86DD, 0x0003
 _OUTGOING = 4
@@ -80,7 +79,8 @@ def survey(site: Site, probes: Iterable[Probe]) -> set[Probe]:
     with Wires(site) as wires:
         words = {wires.send(probe): probe for probe in probes}
         arrived: set[Probe] = set()
-        for place, word in wires.heard(QUIET_S):
+        settle()
+        for place, word in wires.heard(PATIENCE_S):
             probe = words.get(word)
             if probe is not None and place == site.place_of(probe.target):
                 arrived.add(probe)
@@ -250,8 +250,8 @@ class Siege:
 
     @property
     def breaches(self) -> dict[Probe, int]:
-        """What has arrived and should not have, and how often."""
-        return {probe: number for probe, number in self.arrived.items() if probe in self.forbidden}
+        """What has arrived and should not have, and how often; more may just be arriving."""
+        return {probe: number for probe, number in list(self.arrived.items()) if probe in self.forbidden}
 
     def _run(self) -> None:
         try:
@@ -263,7 +263,8 @@ class Siege:
                         wires.send(probe, word)
                     self._note(wires, probes, 0)
                     self.rounds += 1
-                self._note(wires, probes, QUIET_S)
+                settle()
+                self._note(wires, probes, PATIENCE_S)
         except BaseException as exc:  # raised where the siege ends
             self.failure = exc
 
