@@ -9,6 +9,9 @@ import pytest
 
 from tests.roles.conftest import run_tasks
 
+#: Whole programs take long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 
 def test_an_archive_is_found_from_where_the_playbook_is_run(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()

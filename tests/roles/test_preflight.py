@@ -10,6 +10,9 @@ import pytest
 
 from tests.roles.conftest import run_tasks
 
+#: Whole programs take long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 #: A host that is as it must be.
 GOOD: dict[str, Any] = {
     "effective_user_id": 0,

@@ -9,6 +9,9 @@ import pytest
 
 from tests.roles.conftest import run_tasks
 
+#: Whole programs take long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.mark.parametrize("mounted", [True, False])
 def test_a_device_is_wiped_if_it_was_the_nodes(tmp_path: Path, mounted: bool) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from scripts.build_collection import FULL, MODULES, ROLES, adapt_tasks
 
+#: Whole programs take long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
@@ -25,7 +27,7 @@ def run(home: Path, *words: str | Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

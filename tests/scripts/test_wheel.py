@@ -13,6 +13,8 @@ import pytest
 from scripts.deployment import PARTS
 from tests.library.conftest import load
 
+#: Whole programs take long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[2]
 bundle = load("tfnz_bundle")
 
@@ -29,7 +31,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words],
         check=True,
-        timeout=60,
+        timeout=280,
     )
     [wheel] = home.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -47,7 +49,7 @@ def run(installed: Path, *words: str | Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -73,7 +75,7 @@ def test_its_playbooks_find_roles_and_modules_without_the_checkout(installed: Pa
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
