@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 import threading
@@ -146,6 +147,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_descriptors_are_closed(tmp_path: Path) -> None:
+    gc.collect()  # what others have left open is not to be closed meanwhile
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(3):
         writer = TreeWriter(tmp_path / "to")
@@ -159,6 +161,7 @@ def test_what_is_closed_during_a_write_stays_open_until_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a time limit is over while another thread writes: its descriptors are not for others to have."""
+    gc.collect()  # what others have left open is not to be closed meanwhile
     before = set(os.listdir("/proc/self/fd"))
     begun, closed = threading.Event(), threading.Event()
     write_all = local_trees._write_all
