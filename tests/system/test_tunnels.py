@@ -216,8 +216,8 @@ def test_waiting_for_a_port(services: Container) -> None:
     services.wait_tcp(str(ONLY_HERE), timeout_s=10)
     services.wait_tcp(PATH)
     begun = time.monotonic()
-    with pytest.raises(NotServing, match=r"port 99 of container .* within 2 s; at last: nobody listens"):
-        services.wait_tcp(99, timeout_s=2)
+    with pytest.raises(NotServing, match=r"port 99 of container .* within 5 s; at last: nobody listens"):
+        services.wait_tcp(99, timeout_s=5)
     assert time.monotonic() - begun < SOON_S
     with pytest.raises(TimeoutError, match="/run/absent.sock"):
         services.wait_tcp("/run/absent.sock", timeout_s=0.1)
@@ -232,7 +232,7 @@ def test_waiting_for_a_web_server(session: Location) -> None:
     before = session.tunnels
     assert list(before.values()) == [tunnel]
     with pytest.raises(NotServing, match="it answered with status 404"):
-        container.wait_http_200(path="/absent", timeout_s=3)
+        container.wait_http_200(path="/absent", timeout_s=6)
     assert session.tunnels == before
     assert session.wait_http_200(container, 80, "example.org", "/").localport() != tunnel.localport()
     container.destroy()
@@ -241,7 +241,7 @@ def test_waiting_for_a_web_server(session: Location) -> None:
 
 def test_what_is_no_web_server_is_said_to_be_none(services: Container) -> None:
     with pytest.raises(NotServing, match="what it answered is no HTTP"):
-        services.wait_http_200(GREET, timeout_s=2)
+        services.wait_http_200(GREET, timeout_s=5)
     with pytest.raises(NotServing, match="at last"):
         services.wait_http_200(STAND_STILL, timeout_s=0.3)
     assert services.all_tunnels() == []

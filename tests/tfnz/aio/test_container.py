@@ -110,7 +110,7 @@ async def test_a_put_that_is_cancelled_says_so_to_the_node(
         container = await core.node().spawn("busybox")
         scripted.grant = False
         with pytest.raises(TimedOut, match="put '/x'"):
-            await container.put("/x", io.BytesIO(b"x" * 700_000), timeout_s=0.05)
+            await container.put("/x", io.BytesIO(b"x" * 700_000), timeout_s=1)
         await scripted.until(Cancel)
         assert "/x" not in scripted.files
         assert (await container.run("true")).exit_code == 0
