@@ -105,10 +105,11 @@ def test_what_happened_without_a_daemon_is_told(own: RunningNode) -> None:
             termination_callback=told.end,
         )
         container.wait_until_ready()
-        container.spawn(
-            "sleep 0.3; echo late; exit 5", data_callback=of_process.say, termination_callback=of_process.end
-        )
-        container.spawn("sleep 1; touch /go")
+        late = "echo $$ >/late; sleep 1; echo late; exit 5"
+        container.spawn(late, data_callback=of_process.say, termination_callback=of_process.end)
+        # When its process is there no more, its end is known; that of a process comes before that of the container.
+        gone = 'until [ -s /late ]; do usleep 10000; done; while [ -e "/proc/$(cat /late)" ]; do usleep 10000; done'
+        container.spawn(f"{gone}; touch /go")
         own.crash()
         threading.Event().wait(2.0)  # for the containers, which nobody can be asked about
         own.start()
