@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
+from tests.system.waiting import wait_for
 from tfnz import Container, Location
 from tfnz.protocol.errors import DiskFull
 from tfnz.protocol.exits import Cause, Exit
@@ -41,8 +42,13 @@ def full(full_node: RunningNode) -> Iterator[Location]:
 def fill(location: Location) -> Container:
     """A container that has written until nothing was left."""
     container = location.node().spawn("busybox", ["sleep", "1000"], disk="1G")
-    container.run("dd if=/dev/zero of=/fill bs=1M; sync; dd if=/dev/zero of=/rest bs=4k; sync")
-    assert location.node().status().disk_free_bytes < 16 << 20
+
+    def is_full() -> bool:
+        # What the disk only now gives back of what others have deleted is taken, too.
+        container.run("dd if=/dev/zero bs=1M >>/fill; sync; dd if=/dev/zero bs=4k >>/rest; sync")
+        return location.node().status().disk_free_bytes < 16 << 20
+
+    wait_for(is_full, SOON_S, "there is still room")
     return container
 
 
