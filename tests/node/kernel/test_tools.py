@@ -58,10 +58,12 @@ def test_a_missing_tool_comes_with_its_package() -> None:
 
 def test_a_tool_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = tmp_path / "said"
+    asked: list[None] = []
 
     def now() -> float:
-        """The time is up once it has said something."""
-        return 1000.0 if said.exists() else 0.0
+        """The time is up once it has said something, and not before it is asked for again."""
+        asked.append(None)
+        return 1000.0 if len(asked) > 1 and said.exists() else 0.0
 
     monkeypatch.setattr(tools, "time", SimpleNamespace(monotonic=now))
     with pytest.raises(ToolFailed, match=r"did not end within 1 s; it said: starting"):
