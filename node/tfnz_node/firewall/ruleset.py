@@ -50,9 +50,14 @@ def render_table(lan: Lan, permitted: Iterable[IPv4Network], connections: int) -
 
     A connection is judged by its first packet's addresses, at each of its packets: when a permission is withdrawn, the
     next packet finds it gone. What is not from a container or to one passes untouched.
+
+    The kernel takes the table away hook by hook, while packets are on their way from one to the next. So what may pass
+    is marked where it is judged, by one rule, and nothing else has the mark without which there is no way.
     """
     ours, others = f"iifgroup {lan.group}", f"iifgroup != {lan.group}"
-    mark = f"meta mark set meta mark & {~MARK_MASK & 0xFFFFFFFF:#010x} | {MARK:#06x}"
+    unmark = f"meta mark set meta mark & {~MARK_MASK & 0xFFFFFFFF:#010x}"
+    mark = f"{unmark} | {MARK:#06x}"
+    pass_on = f"{mark} accept"
     ports = "\n".join(
         f"        meta l4proto {protocol} {_PAIR} . ct original proto-dst @{name} goto passing"
         for protocol, name in PORT_SETS.items()
@@ -78,26 +83,29 @@ table inet {lan.table} {{
         {ours} goto leaving_container
         {others} ip saddr {lan.network} drop
     }}
-    # Only IPv4, and only from its own address: the way back must be the way that it came.
+    # Only IPv4, and only from its own address: the way back must be the way that it came, which has the mark.
     chain leaving_container {{
         meta nfproto != ipv4 drop
         {mark}
         fib saddr . mark . iif oif missing drop
+        {unmark}
         ip daddr {{ {_join(NEVER)} }} drop
         fib daddr type local drop
     }}
-    # Answers from outside, whose address was the host's until now.
-    chain returning {{
-        type filter hook prerouting priority mangle; policy accept;
-        {others} ct direction reply ct original ip saddr {lan.network} {mark}
+    # After all others have said where it goes: what they have given another target may lead anywhere. What comes from
+    # outside has a way if it is an answer.
+    chain judging {{
+        type filter hook prerouting priority dstnat + 10; policy accept;
+        {ours} ct status dnat drop
+        {ours} ip daddr {lan.network} goto between
+        {ours} goto outside
+        {others} ct direction reply ct original ip saddr {lan.network} goto outside
     }}
-
+    # Nobody comes in by a mark that others have set.
     chain forwarding {{
         type filter hook forward priority filter; policy accept;
-        {ours} oifgroup {lan.group} goto between
-        {ours} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-        {ours} goto outside
-        oifgroup {lan.group} goto outside
+        {others} oifgroup {lan.group} ct original ip saddr != {lan.network} drop
+        {ours} oifgroup != {lan.group} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     }}
     chain between {{
         meta l4proto icmp ct state related goto failing
@@ -110,9 +118,9 @@ table inet {lan.table} {{
     # That a connection has failed is told by who has a part in it: nftables can only look whether two addresses are the
     # same by looking for the two in a set.
     chain failing {{
-        ip saddr . ct original ip daddr @members accept
-        ip saddr . ct original ip saddr @members accept
-        ip saddr {lan.resolver} ct original ip daddr {lan.resolver} accept
+        ip saddr . ct original ip daddr @members {pass_on}
+        ip saddr . ct original ip saddr @members {pass_on}
+        ip saddr {lan.resolver} ct original ip daddr {lan.resolver} {pass_on}
         drop
     }}
     chain asking {{
@@ -122,18 +130,16 @@ table inet {lan.table} {{
     # The kernel's table of connections is the whole host's, so nobody gets more than a part of it. Only the first
     # packet of a connection is counted. That takes the longer the more there are: who has too many is left out a while.
     chain passing {{
-        ct status confirmed accept
+        ct status confirmed {pass_on}
         ip saddr @full drop
         update @opening {{ ip saddr limit rate over {connections}/second burst {connections} packets }} drop
         add @connected {{ ip saddr ct count over {connections} }} add @full {{ ip saddr }} drop
         meta l4proto tcp ct timeout set "ended"
-        accept
+        {pass_on}
     }}
-    # What has no ports, translated to the host's address, would stand in the way of the host's own: a tunnel, say. What
-    # others have given another target may lead anywhere.
+    # What has no ports, translated to the host's address, would stand in the way of the host's own: a tunnel, say.
     chain outside {{
         meta l4proto != {{ tcp, udp, icmp, sctp }} drop
-        ct status dnat drop
         ct original ip saddr != {lan.network} drop
         ct original ip daddr {{ {_join((*NEVER, lan.network))} }} drop
 {unpermitted}        {_PAIR} @egress goto passing

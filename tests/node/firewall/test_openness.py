@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -12,7 +13,8 @@ from tests.node.firewall.lab import ADDRESSES, LAN, PERMITTED, Lab
 from tests.node.firewall.survey import KINDS, Probe, Siege, every, ipv6_of, survey
 from tests.node.firewall.test_matrix import OUTWARD, no_rp_filter, without
 from tests.system.waiting import wait_for
-from tfnz_node.firewall.nftables import NftablesFirewall
+from tfnz_node.core.lan import Lan
+from tfnz_node.firewall.nftables import NftablesFirewall, Render
 from tfnz_node.firewall.ruleset import render_table
 
 #: Who is not a container's own has no business as its sender.
@@ -106,7 +108,6 @@ def test_to_refuse_ipv6_matters() -> None:
             "fib saddr",
             "fib daddr",
             "iifgroup .* goto (between|outside)",
-            "^        oifgroup .* goto outside",
             "iifgroup .* drop$",
         )
     ) as lab:
@@ -119,6 +120,41 @@ def test_to_look_at_senders_matters() -> None:
     with Lab(without("fib saddr")) as lab, lab.allowed():
         no_rp_filter(lab)
         assert survey(lab, sent) == set(sent)
+
+
+#: Where a packet comes by, as long as the table is there, but for what it is translated by.
+HOOKS = ("arriving", "judging", "forwarding", "to_host", "from_host")
+
+
+def until(hook: str) -> Render:
+    """The table as a packet finds it that has come by this hook when the kernel took the others away."""
+
+    def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
+        text = render_table(lan, permitted, connections)
+        for gone in HOOKS[HOOKS.index(hook) + 1 :]:
+            text, count = re.subn(rf"(chain {gone} \{{\n) .*?hook .*?; policy accept;\n", r"\1", text)
+            assert count == 1
+        return text
+
+    return render
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_packet_that_is_on_its_way_when_the_table_goes_is_judged_or_gets_nowhere(hook: str) -> None:
+    with Lab(until(hook)) as lab, lab.allowed():
+        assert survey(lab, FORBIDDEN) == set()
+        assert (survey(lab, ALLOWED) == set()) is (hook == "arriving")
+
+
+def test_to_mark_only_what_was_judged_matters() -> None:
+    """As it once was: whatever came from a container had the mark from the beginning."""
+
+    def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
+        lines = until("arriving")(lan, permitted, connections).splitlines(keepends=True)
+        return "".join(line for line in lines if not re.fullmatch(r" +meta mark set meta mark & \w+\n", line))
+
+    with Lab(render) as lab:
+        assert survey(lab, FORBIDDEN) != set()
 
 
 # --- all the time
