@@ -384,19 +384,22 @@ def test_ports_that_others_translate_lead_nowhere(lab: Lab) -> None:
         assert not tcp(lab, "client", "host", listener_at="private")
         assert not tcp(lab, "client", "public", listener_at="private")
         assert not tcp(lab, "client", "outside", listener_at="host")
+        with lab.allowed("server", "client"):
+            assert not tcp(lab, "client", "server", listener_at="stranger")
     assert tcp(lab, "client", "public")
 
 
 @contextlib.contextmanager
 def translated(lab: Lab) -> Iterator[None]:
-    """Inside, somebody has others pass to a private service when they mean the host, or something public."""
+    """Inside, somebody has others pass to a private service when they mean the host, or something public; and so on."""
     lab.run(
         "host",
         "nft",
         "add table ip others { chain prerouting { type nat hook prerouting priority dstnat; "
         f"fib daddr type local tcp dport {PORT} dnat to {ADDRESSES['private']}; "
         f"ip daddr {ADDRESSES['public']} tcp dport {PORT} dnat to {ADDRESSES['private']}; "
-        f"ip daddr {ADDRESSES['outside']} tcp dport {PORT} redirect; }}; }}",
+        f"ip daddr {ADDRESSES['outside']} tcp dport {PORT} redirect; "
+        f"ip daddr {ADDRESSES['server']} tcp dport {PORT} dnat to {ADDRESSES['stranger']}; }}; }}",
     )
     try:
         yield
@@ -653,6 +656,8 @@ def test_what_is_said_against_others_translations_matters() -> None:
     with Lab(without("ct status dnat")) as lab, translated(lab):
         assert not tcp(lab, "client", "host", listener_at="private")
         assert tcp(lab, "client", "public", listener_at="private")
+        with lab.allowed("server", "client"):
+            assert tcp(lab, "client", "server", listener_at="stranger")
 
 
 def test_to_announce_how_large_packets_may_be_matters() -> None:
