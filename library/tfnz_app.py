@@ -87,6 +87,10 @@ options:
   cpus:
     description: Limit of processor time of the program itself, in processors.
     type: float
+  low_ports:
+    description: Whether it may listen on ports below 1024, as root may.
+    type: bool
+    default: false
   keep:
     description: How many releases to keep, the one in use among them.
     type: int
@@ -194,6 +198,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "stop_timeout_s": {"type": "int", "default": 30},
     "memory": {"type": "str"},
     "cpus": {"type": "float"},
+    "low_ports": {"type": "bool", "default": False},
     "keep": {"type": "int", "default": 3},
 }
 #: Files that others may read; the rest is for root alone.

@@ -162,7 +162,6 @@ def plan_command(app: App, words: Sequence[str]) -> list[str]:
 #: What an application does not need: it talks to a node, and to whom it likes, as an ordinary user.
 HARDENING = """\
 NoNewPrivileges=yes
-CapabilityBoundingSet=
 ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
@@ -225,6 +224,8 @@ def render_unit(app: App, params: Mapping[str, Any], *, has_source: bool) -> str
         lines.append(f"MemoryMax={params['memory']}")
     if params["cpus"]:
         lines.append(f"CPUQuota={round(params['cpus'] * 100)}%")
+    capabilities = "CAP_NET_BIND_SERVICE" if params["low_ports"] else ""
+    lines += [f"CapabilityBoundingSet={capabilities}", f"AmbientCapabilities={capabilities}"]
     return "\n".join([*lines, HARDENING, "[Install]", "WantedBy=multi-user.target", ""])
 
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from .protocol.errors import ObjectDead
+from .protocol.errors import ObjectDead, StartFailed, TfnzError
 
+if TYPE_CHECKING:
+    from .container import Container
+
+log = logging.getLogger(__name__)
+
+#: How long the main process has to end when it is asked to; systemd waits for the program for longer.
+GRACE_S: Final = 20.0
 #: The environment variable with what only the program may read.
 VARIABLE: Final = "TFNZ_CONTAINER"
 
@@ -37,7 +47,8 @@ def run_container(
     """Run a container at the default location for as long as this program, which ends with it, and with its exit code.
 
     Environment variables and pre-boot files are what `VARIABLE` says, see `conceal`. For systemd the program is ready
-    when the container's main process runs and its ports are published.
+    when the container's main process runs and its ports are published. A first SIGINT or SIGTERM has the container end
+    as its image wants it, within `GRACE_S`; then the program has done its work, and its exit code is 0.
 
     Args:
         published: an address and a port of this machine, and where they lead: a port of the container, or the path of
@@ -46,7 +57,7 @@ def run_container(
 
     Raises:
         SystemExit: always, if nothing else.
-        TfnzError: the container cannot be started, or its node was lost.
+        TfnzError: the container cannot be made, or its node was lost.
     """
     from .location import Location  # late: `tfnz --help` has no use for it
 
@@ -70,11 +81,40 @@ def run_container(
             termination_callback=end,
             **options,
         )
-        with contextlib.suppress(ObjectDead):  # it is over already, which `end` is told
-            for bind, local, target in published:
-                container.attach_tunnel(target, localport=local, bind=bind)
-        location.run()
-    sys.exit(codes[0] if codes else 0)
+        with _ending(container) as asked:
+            try:
+                container.wait_until_ready()
+                for bind, local, target in published:
+                    container.attach_tunnel(target, localport=local, bind=bind)
+            except (ObjectDead, StartFailed) as exc:  # it is over already
+                said = container.exit
+                log.error("it does not run: %s", exc)
+                sys.exit(said.returncode if said is not None else 1)
+            location.run()
+    sys.exit(0 if asked or not codes else codes[0])
+
+
+@contextlib.contextmanager
+def _ending(container: Container) -> Iterator[list[int]]:
+    """Inside, the first signal that asks us to end has the container end; what came is in the list."""
+    asked: list[int] = []
+
+    def end() -> None:
+        with contextlib.suppress(TfnzError):  # its own end is told in any case
+            container.destroy(grace_s=GRACE_S)
+
+    def on_signal(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        threading.Thread(target=end, name="end", daemon=True).start()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _write(descriptor: int, data: bytes) -> None:

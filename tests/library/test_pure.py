@@ -277,6 +277,13 @@ def test_a_unit_lets_the_application_have_its_location() -> None:
     assert "WorkingDirectory=/opt/20ft/apps/web/current\n" in away
 
 
+def test_a_unit_may_listen_on_low_ports_if_that_is_said() -> None:
+    plain = tfnz_apps.render_unit(APP, unit_parameters(), has_source=True)
+    assert "\nCapabilityBoundingSet=\nAmbientCapabilities=\n" in plain
+    low = tfnz_apps.render_unit(APP, unit_parameters(low_ports=True), has_source=True)
+    assert "\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in low
+
+
 def test_a_unit_that_is_not_heard_of_has_no_watchdog() -> None:
     assert "Type=notify\n" in tfnz_apps.render_unit(APP, unit_parameters(), has_source=True)
     quiet = tfnz_apps.render_unit(APP, unit_parameters(ready="started"), has_source=True)

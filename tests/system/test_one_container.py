@@ -53,6 +53,10 @@ class Service:
         assert select.select([self._listener], [], [], SOON_S)[0], "it does not become ready"
         assert self._listener.recv(100).startswith(b"READY=1")
 
+    @property
+    def was_ready(self) -> bool:
+        return bool(select.select([self._listener], [], [], 0)[0])
+
     def finish(self) -> tuple[int, bytes, bytes]:
         out, err = self.process.communicate(timeout=SOON_S)
         return self.process.returncode, out, err
@@ -99,8 +103,20 @@ def test_its_exit_code_is_the_container_s(ada: Person, tmp_path: Path) -> None:
         assert (code, out) == (7, b"") and b"oh dear\n" in err
 
 
+def test_the_main_process_is_asked_to_end_first(ada: Person, tmp_path: Path) -> None:
+    words = "trap 'echo goodbye; exit 3' TERM; echo hello; while :; do sleep 0.01; done"
+    with service(ada, tmp_path, "sh", "-c", words) as one:
+        assert one.process.stdout is not None and one.process.stdout.read(6) == b"hello\n"
+        one.await_ready()
+        one.process.send_signal(signal.SIGINT)
+        code, out, _ = one.finish()
+        assert (code, out) == (0, b"goodbye\n")
+
+
 def test_it_ends_as_units_are_stopped_and_leaves_nothing(ada: Person, tmp_path: Path) -> None:
-    with service(ada, tmp_path, "sleep", "1000", tag="one-service") as one:
+    with service(
+        ada, tmp_path, "sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait", tag="one-service"
+    ) as one:
         one.await_ready()
         with ada.location() as location:
             assert [info.tag for info in location.containers()] == ["one-service"]
@@ -113,3 +129,4 @@ def test_what_cannot_start_never_becomes_ready(ada: Person, tmp_path: Path) -> N
     with service(ada, tmp_path, "absent-command") as one:
         code, out, err = one.finish()
         assert (code, out) == (127, b"") and b"absent-command" in err
+        assert not one.was_ready

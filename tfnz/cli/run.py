@@ -115,7 +115,8 @@ Examples:
     "target",
     metavar="USER@HOST",
     help="Do not run it here, but have HOST do so from now on, with the node that is there: as a service of systemd, "
-    "which starts with HOST. `tfnz apps`, `logs` and `undeploy` know it by its --tag, or as IMAGE without its version.",
+    "which starts with HOST. `tfnz apps`, `logs` and `undeploy` know it by its --tag, or as IMAGE without its version; "
+    "one of that name is replaced.",
 )
 @identity_option
 @embedded_options
@@ -162,7 +163,13 @@ def run(
         options["egress"] = parse_egress(egress)
     publications = parse_publications(publish)
     if target is not None:
-        check_service({"-ti": interactive, "the choice of a node": settings.target != Target()})
+        check_service(
+            {
+                "-ti": interactive,
+                "--timeout": "timeout_s" in options,
+                "the choice of a node": settings.target != Target(),
+            }
+        )
         with interrupts():
             deploy_container(
                 target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,12 @@ from .output import say
 
 #: An environment variable can be no longer (MAX_ARG_STRLEN of Linux, 32 pages), with its name and what quotes it.
 MAX_CONCEALED: Final = 120 * 1024
+
+#: Below it only root may listen, and whoever has leave.
+LOW_PORTS: Final = 1024
+#: What a name may begin with, and that of an archive end with.
+_REGISTRY: Final = re.compile(r"^(localhost|[^/]*[.:][^/]*)/")
+_ARCHIVE: Final = re.compile(r"\.(tar|tgz|tbz2|txz)(\.[a-z0-9]+)?$")
 
 _PROGRAM = """\
 # A container as a service, written by `tfnz run --systemd`. Its variables and files are where only root can read them.
@@ -94,7 +101,9 @@ def plan_service(
             raise InvalidArgument(
                 f"{image} is not a file: give an archive, or the name of an image that is there"
             )
-        image = f"service/{name}"
+        # Another archive is another name: the service is started anew with it, or goes back to the one before.
+        with archive.open("rb") as file:
+            image = f"service/{name}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
         images.append({"name": image, "src": str(archive)})
     program = scratch / f"{name}.py"
     program.write_text(
@@ -103,7 +112,8 @@ def plan_service(
             command=list(command) or None,
             published=[(one.bind, one.local, one.target) for one in publications],
             options={key: value for key, value in options.items() if key not in ("env", "pre_boot_files")},
-        )
+        ),
+        encoding="utf-8",
     )
     return {
         "name": name,
@@ -114,13 +124,16 @@ def plan_service(
         "secret_environment": {VARIABLE: concealed} if concealed else {},
         "images": images,
         "ready": "notified",
+        "low_ports": any(one.local < LOW_PORTS for one in publications),
     }
 
 
 def _choose_name(image: str, tag: str | None) -> str:
-    """What the unit is called: as the container, or as the image without its registry's path, version and digest."""
-    stem = Path(image).name.partition(".")[0] if is_path(image) else image.partition("@")[0]
-    stem = re.sub(r":[^/]*$", "", stem)
+    """What the unit is called: as the container, or as the image without its registry, version and digest."""
+    if is_path(image):
+        stem = _ARCHIVE.sub("", Path(image).name)
+    else:
+        stem = re.sub(r":[^/]*$", "", _REGISTRY.sub("", image.partition("@")[0]))
     try:
         return choose_name(Path(), tag or re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-"))
     except InvalidArgument as exc:

@@ -39,8 +39,10 @@ def read_call(app: dict[str, Any]) -> dict[str, Any]:
     [
         ("nginx", None, "nginx"),
         ("tfnz/env_test:1.2", None, "tfnz-env-test"),
-        ("host:5000/web:1@sha256:00", None, "host-5000-web"),
+        ("host:5000/web:1@sha256:00", None, "web"),
+        ("docker.io/library/postgres", None, "library-postgres"),
         ("build/images/nginx-oci.tar", None, "nginx-oci"),
+        ("build/images/web.shop.tar.gz", None, "web-shop"),
         ("tfnz/env_test", "web-2", "web-2"),
     ],
 )
@@ -48,7 +50,8 @@ def test_a_service_is_called_as_its_container_or_its_image(
     tmp_path: Path, image: str, tag: str | None, expected: str
 ) -> None:
     Path(tmp_path, "build", "images").mkdir(parents=True)
-    Path(tmp_path, "build", "images", "nginx-oci.tar").touch()
+    for archive in ("nginx-oci.tar", "web.shop.tar.gz"):
+        Path(tmp_path, "build", "images", archive).touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         app = plan(tmp_path, image, tag=tag)
@@ -89,12 +92,19 @@ def test_an_archive_goes_along(tmp_path: Path) -> None:
     archive = tmp_path / "box.tar"
     archive.touch()
     app = plan(tmp_path, str(archive))
-    assert app["images"] == [{"name": "service/box", "src": str(archive)}]
-    assert read_call(app)["words"] == ["service/box", None]
+    assert app["images"] == [{"name": "service/box:e3b0c44298fc1c14", "src": str(archive)}]
+    assert read_call(app)["words"] == ["service/box:e3b0c44298fc1c14", None]
+    archive.write_bytes(b"another")
+    assert read_call(plan(tmp_path, str(archive)))["words"] != ["service/box:e3b0c44298fc1c14", None]
     with pytest.raises(InvalidArgument, match="is not a file"):
         plan(tmp_path, f"{tmp_path}/absent.tar")
     with pytest.raises(InvalidArgument, match="is not a file"):
         plan(tmp_path, str(tmp_path), tag="web")
+
+
+@pytest.mark.parametrize(("port", "low"), [(80, True), (1024, False)])
+def test_a_low_port_is_one_that_it_may_have(tmp_path: Path, port: int, low: bool) -> None:
+    assert plan(tmp_path, "nginx", publications=(Publication(port, 80),))["low_ports"] is low
 
 
 def test_what_a_service_cannot_have_is_said(tmp_path: Path) -> None:
@@ -109,6 +119,7 @@ def test_what_a_service_cannot_have_is_said(tmp_path: Path) -> None:
     [
         (["--socket", "/run/x.sock", "--systemd", "root@h"], "the choice of a node cannot be had"),
         (["--embedded", "--systemd", "root@h"], "the choice of a node cannot be had"),
+        (["--timeout", "5", "--systemd", "root@h"], "--timeout cannot be had"),
         (["--identity", __file__], "is for ssh to the host of --systemd"),
     ],
 )
