@@ -4,8 +4,8 @@ Every container has one address of the network, routed to it alone; there is no 
 asking around. A container's gateway is an address that nobody has: whatever it sends goes to the host, which forwards
 it or not.
 
-A packet may follow the routes to containers only when it carries `MARK`, and only the node's firewall marks packets.
-So without the firewall, for whatever reason it is not there, nothing comes to a container or from it.
+A packet may follow the routes to containers only when it carries the network's mark, and only the node's firewall marks
+packets. So without the firewall, for whatever reason it is not there, nothing comes to a container or from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Final
 #: The next hop of a container's packets. It is on no interface.
 GATEWAY: Final = IPv4Address("169.254.1.1")
 #: Of the mark of a packet the lower half is ours; others may use the upper.
-MARK: Final = 0x20F7
 MARK_MASK: Final = 0xFFFF
 #: The address that names the network, its broadcast address, and the one of the resolver.
 RESERVED_ADDRESSES: Final = 3
@@ -40,6 +39,11 @@ class Lan:
     def group(self) -> int:
         """The group of interfaces on the host's side, by which the firewall knows them."""
         return int(self.network.network_address)
+
+    @property
+    def mark(self) -> int:
+        """Of packets that may follow the routes of this network: another's firewall lets nothing in."""
+        return int(self.network.network_address) >> 16 & MARK_MASK
 
     @property
     def resolver(self) -> IPv4Address:

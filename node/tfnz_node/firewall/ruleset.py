@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from typing import Final
 
 from tfnz_node.core.access import PORT_SETS, Change, Element, SetName
-from tfnz_node.core.lan import MARK, MARK_MASK, Lan
+from tfnz_node.core.lan import MARK_MASK, Lan
 
 #: What no container reaches, whatever it was granted: this host by any of its names for itself, neighbours on a wire,
 #: the metadata service of a cloud, groups, and what means nothing.
@@ -56,7 +56,7 @@ def render_table(lan: Lan, permitted: Iterable[IPv4Network], connections: int) -
     """
     ours, others = f"iifgroup {lan.group}", f"iifgroup != {lan.group}"
     unmark = f"meta mark set meta mark & {~MARK_MASK & 0xFFFFFFFF:#010x}"
-    mark = f"{unmark} | {MARK:#06x}"
+    mark = f"{unmark} | {lan.mark:#06x}"
     pass_on = f"{mark} accept"
     ports = "\n".join(
         f"        meta l4proto {protocol} {_PAIR} . ct original proto-dst @{name} goto passing"
@@ -77,23 +77,8 @@ table inet {lan.table} {{
     set full {{ type ipv4_addr; size 65536; flags dynamic; timeout {_PAUSE}; }}
     ct timeout ended {{ protocol tcp; l3proto ip; policy = {{ {_ENDED} }}; }}
 
-    # Nobody else has a container's address: by answers to what it was said to have begun, others would reach it.
-    chain arriving {{
-        type filter hook prerouting priority raw; policy accept;
-        {ours} goto leaving_container
-        {others} ip saddr {lan.network} drop
-    }}
-    # Only IPv4, and only from its own address: the way back must be the way that it came, which has the mark.
-    chain leaving_container {{
-        meta nfproto != ipv4 drop
-        {mark}
-        fib saddr . mark . iif oif missing drop
-        {unmark}
-        ip daddr {{ {_join(NEVER)} }} drop
-        fib daddr type local drop
-    }}
     # After all others have said where it goes: what they have given another target may lead anywhere. What comes from
-    # outside has a way if it is an answer.
+    # outside has a way if it is an answer. This chain is the first, which the kernel takes away before the others.
     chain judging {{
         type filter hook prerouting priority dstnat + 10; policy accept;
         {ours} ct status dnat drop
@@ -101,11 +86,37 @@ table inet {lan.table} {{
         {ours} goto outside
         {others} ct direction reply ct original ip saddr {lan.network} goto outside
     }}
-    # Nobody comes in by a mark that others have set.
+    # Nobody else has a container's address: by answers to what it was said to have begun, others would reach it. Each
+    # fragment is looked at: whose the whole is cannot be told.
+    chain arriving {{
+        type filter hook prerouting priority raw - 150; policy accept;
+        {ours} goto leaving_container
+        {others} ip saddr {lan.network} drop
+    }}
+    # Only IPv4, and only from its own address: the way back must be the way that it came, which has the mark. And only
+    # to one that is not this host, nor a program of it that reads what routers are to see.
+    chain leaving_container {{
+        meta nfproto != ipv4 drop
+        {mark}
+        fib saddr . mark . iif oif missing drop
+        {unmark}
+        ip option ra exists drop
+        ip daddr {{ {_join(NEVER)} }} drop
+        fib daddr type != unicast drop
+    }}
+    # Whatever has the mark goes where it was judged to go, and nobody comes in by a mark that others have set. Now that
+    # the way is found nobody else is to see the mark, or to keep it for later.
     chain forwarding {{
-        type filter hook forward priority filter; policy accept;
-        {others} oifgroup {lan.group} ct original ip saddr != {lan.network} drop
+        type filter hook forward priority raw; policy accept;
+        {ours} oifgroup {lan.group} ip daddr != {lan.network} drop
+        {ours} oifgroup != {lan.group} ip daddr {lan.network} drop
         {ours} oifgroup != {lan.group} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+        {ours} {unmark}
+        {others} oifgroup {lan.group} goto entering
+    }}
+    chain entering {{
+        ct original ip saddr {lan.network} {unmark} accept
+        drop
     }}
     chain between {{
         meta l4proto icmp ct state related goto failing

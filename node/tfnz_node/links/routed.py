@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final, Literal, TypeAlias
 
-from tfnz_node.core.lan import GATEWAY, MARK, MARK_MASK, Lan, find_free
+from tfnz_node.core.lan import GATEWAY, MARK_MASK, Lan, find_free
 from tfnz_node.kernel import rtnetlink as rt
 from tfnz_node.kernel.conntrack import delete_connections
 from tfnz_node.kernel.netns import open_own_netns, visiting
@@ -238,7 +238,7 @@ def find_mtu(kernel: rt.RouteSocket) -> int:
 
 def make_rule(network: IPv4Network) -> rt.Rule:
     """Packets with the mark find the table with the routes to containers of this network."""
-    return rt.Rule(PRIORITY, network, MARK, MARK_MASK, TABLE, PROTOCOL)
+    return rt.Rule(PRIORITY, network, Lan(network).mark, MARK_MASK, TABLE, PROTOCOL)
 
 
 def sweep(kernel: rt.RouteSocket, network: IPv4Network) -> None:

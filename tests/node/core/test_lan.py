@@ -11,10 +11,15 @@ from tfnz_node.core.lan import CANDIDATES, Lan, find_free
 
 def test_names_follow_from_the_network() -> None:
     lan = Lan(IPv4Network("10.200.0.0/16"))
-    assert (lan.table, lan.group) == ("tfnz_10.200.0.0-16", 0x0AC80000)
+    assert (lan.table, lan.group, lan.mark) == ("tfnz_10.200.0.0-16", 0x0AC80000, 0x0AC8)
     assert lan.resolver == IPv4Address("10.200.255.254")
     assert lan.interface(IPv4Address("10.200.0.5")) == "tf0ac80005"
     assert lan.hardware_address(IPv4Address("10.200.0.5")) == bytes.fromhex("02200ac80005")
+
+
+def test_no_two_networks_that_a_node_chooses_have_one_mark() -> None:
+    marks = [Lan(network).mark for network in CANDIDATES]
+    assert len({*marks, 0}) == len(CANDIDATES) + 1
 
 
 @pytest.mark.parametrize(

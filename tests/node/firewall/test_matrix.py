@@ -702,7 +702,7 @@ def test_switching_ipv6_off_matters() -> None:
         wire = LAN.interface(IPv4Address(ADDRESSES["client"]))
         switch_ipv6_on(lab, "client", "eth0")
         assert not hears_ipv6(lab)
-    with Lab(without("nfproto != ipv4", "fib saddr", "iifgroup .* (drop|goto outside)$")) as lab:
+    with Lab(without("nfproto != ipv4", "fib .addr", "iifgroup .* (drop|goto outside)$")) as lab:
         switch_ipv6_on(lab, "client", "eth0")
         switch_ipv6_on(lab, "host", wire)
         assert hears_ipv6(lab)
@@ -738,6 +738,54 @@ def count_redirects(lab: Lab) -> int:
         return int(values[names.index("OutRedirects")])
 
     return lab.on_host(read)
+
+
+def leaves_by_another_way(lab: Lab) -> bool:
+    """Whether what is for a container comes to the outside, where somebody has a way for it lead."""
+    word = os.urandom(8)
+    lab.run("host", "ip", "rule", "add", "to", ADDRESSES["server"], "lookup", "2021", "priority", "100")
+    lab.run("host", "ip", "route", "add", ADDRESSES["server"], "via", ADDRESSES["outside"], "table", "2021")
+    with (
+        lab.allowed("server", "client"),
+        lab.socket("outside", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as wire,
+        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        wire.bind(("eth0", 0x0800))
+        client.sendto(word, (ADDRESSES["server"], PORT))
+        while hears(wire):
+            if wire.recv(2000).endswith(word):
+                return True
+        return False
+
+
+def test_that_a_packet_goes_where_it_was_judged_to_go_matters() -> None:
+    with Lab() as lab:
+        assert not leaves_by_another_way(lab)
+    with Lab(without("oifgroup != .* ip daddr .* drop")) as lab:
+        assert leaves_by_another_way(lab)
+
+
+def count_marks(lab: Lab) -> int:
+    """How many packets others see with the mark, of what a container sends and is answered."""
+    chains = "".join(
+        f"chain {hook} {{ type filter hook {hook} priority mangle; meta mark & 0xffff != 0 counter; }}; "
+        for hook in ("forward", "postrouting")
+    )
+    lab.run("host", "nft", f"add table ip others {{ {chains} }}")
+    with lab.allowed("server", "client"):
+        assert tcp(lab, "client", "server") and tcp(lab, "client", "public")
+    return sum(
+        int(count)
+        for count in re.findall(r"packets (\d+)", lab.run("host", "nft", "list", "table", "ip", "others"))
+    )
+
+
+def test_to_take_the_mark_away_matters() -> None:
+    """Others have meanings of their own for its bits, or keep it for the next packet of a connection."""
+    with Lab() as lab:
+        assert count_marks(lab) == 0
+    with Lab(without(r"iifgroup \d+ meta mark set")) as lab:
+        assert count_marks(lab) > 0
 
 
 def test_translation_matters() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from tests.node.firewall.calm import hears
 from tests.node.firewall.lab import ADDRESSES, LAN, PERMITTED, Lab
+from tests.node.firewall.probes import PORT
 from tests.node.firewall.survey import KINDS, Probe, Siege, every, ipv6_of, survey
 from tests.node.firewall.test_matrix import OUTWARD, no_rp_filter, without
 from tests.system.waiting import wait_for
@@ -122,16 +126,27 @@ def test_to_look_at_senders_matters() -> None:
         assert survey(lab, sent) == set(sent)
 
 
-#: Where a packet comes by, as long as the table is there, but for what it is translated by.
-HOOKS = ("arriving", "judging", "forwarding", "to_host", "from_host")
+#: In the order in which the kernel takes them away; what translates is not there to close anything.
+HOOKS = ("judging", "arriving", "forwarding", "to_host", "from_host")
 
 
-def until(hook: str) -> Render:
-    """The table as a packet finds it that has come by this hook when the kernel took the others away."""
+def find_stages() -> list[tuple[str, ...]]:
+    """What hooks a packet may come by while the kernel takes them away: a later one when more of them are gone."""
+    stages = set()
+    for gone in itertools.combinations_with_replacement(range(len(HOOKS) + 1), 3):
+        there = [HOOKS[number:] for number in gone]
+        arriving, judging, rest = (set(hooks) for hooks in there)
+        met = arriving & {"arriving"} | judging & {"judging"} | rest & {"forwarding", "to_host", "from_host"}
+        stages.add(tuple(hook for hook in HOOKS if hook in met))
+    return sorted(stages)
+
+
+def only(*hooks: str) -> Render:
+    """The table with these hooks, as a packet meets it."""
 
     def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
         text = render_table(lan, permitted, connections)
-        for gone in HOOKS[HOOKS.index(hook) + 1 :]:
+        for gone in set(HOOKS) - set(hooks):
             text, count = re.subn(rf"(chain {gone} \{{\n) .*?hook .*?; policy accept;\n", r"\1", text)
             assert count == 1
         return text
@@ -139,18 +154,52 @@ def until(hook: str) -> Render:
     return render
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_a_packet_that_is_on_its_way_when_the_table_goes_is_judged_or_gets_nowhere(hook: str) -> None:
-    with Lab(until(hook)) as lab, lab.allowed():
+@pytest.mark.parametrize("hooks", find_stages(), ids=" ".join)
+def test_a_packet_that_is_on_its_way_when_the_table_goes_is_judged_or_gets_nowhere(
+    hooks: tuple[str, ...],
+) -> None:
+    with Lab(only(*hooks)) as lab, lab.allowed():
         assert survey(lab, FORBIDDEN) == set()
-        assert (survey(lab, ALLOWED) == set()) is (hook == "arriving")
+        assert (survey(lab, ALLOWED) == set()) is ("judging" not in hooks)
+
+
+def is_heard_by_all(lab: Lab) -> bool:
+    """Whether what a container sends to all of a network of the host reaches a program of the host."""
+    with (
+        lab.socket("host", socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("0.0.0.0", PORT))
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sender.sendto(b"hello", ("198.51.100.255", PORT))
+        return hears(receiver)
+
+
+def test_what_is_for_all_of_a_network_of_the_host_is_not_judged_by_one_hook_alone() -> None:
+    with Lab(only("judging", "arriving")) as lab:
+        assert not is_heard_by_all(lab)
+
+    def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
+        return only("judging", "arriving")(lan, permitted, connections).replace(
+            "type != unicast", "type local"
+        )
+
+    with Lab(render) as lab:
+        assert is_heard_by_all(lab)
+
+
+def test_the_kernel_takes_away_first_what_marks() -> None:
+    with Lab() as lab:
+        listed = lab.run("host", "nft", "list", "table", "inet", LAN.table)
+    hooks = re.findall(r"chain (\w+) \{\n\t*type .* hook", listed)
+    assert tuple(hook for hook in hooks if hook != "translating") == HOOKS
 
 
 def test_to_mark_only_what_was_judged_matters() -> None:
     """As it once was: whatever came from a container had the mark from the beginning."""
 
     def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
-        lines = until("arriving")(lan, permitted, connections).splitlines(keepends=True)
+        lines = only("arriving")(lan, permitted, connections).splitlines(keepends=True)
         return "".join(line for line in lines if not re.fullmatch(r" +meta mark set meta mark & \w+\n", line))
 
     with Lab(render) as lab:
