@@ -35,6 +35,9 @@ SOON_S = 30.0
 #: What a node was asked is forgotten after so long, unless something else has happened.
 ASKED_S = 2.0
 
+#: The host's end of a container's wire.
+WIRE = "tf"
+
 #: What a descriptor of a detached mount is of, as the kernel tells it.
 ROOT = "/"
 
@@ -54,7 +57,7 @@ class HostState:
             descends from daemons of other nodes, which make and end sandboxes whenever they like.
         cgroups: how many the node has in each hierarchy.
         mounts: mount points of our namespace, and of the daemon's.
-        interfaces: network interfaces; those of containers all count as one.
+        interfaces: network interfaces; those of containers are left out while another node has some, too.
         loop_devices: those that the node's disk is in.
         disk: what is on the node's disk besides images: containers' own files, subvolumes, half-made layers, too many
             quota groups without a subvolume; and which layers there are.
@@ -85,7 +88,7 @@ def look(daemon: int | None, data_dir: Path) -> HostState:
         processes=Counter(_descendants(daemon)),
         cgroups=Counter(path.partition("/tfnz/")[0] for path in find_cgroups(data_dir)),
         mounts=Counter(mount for pid in (os.getpid(), daemon) if pid for mount in _mounts(pid)),
-        interfaces=Counter(_interfaces()),
+        interfaces=Counter(_interfaces(alone=not _other_daemons(daemon))),
         loop_devices=frozenset(_loop_files(data_dir)),
         disk=frozenset(_disk(daemon, data_dir)) if daemon else frozenset(),
         descriptors=Counter(kind for kind in list_descriptors(daemon) if kind != ROOT)
@@ -102,6 +105,8 @@ def look_at_rest(daemon: int | None, data_dir: Path) -> HostState:
     Nothing may change for long, while the pool makes a sandbox on a busy machine. So the node itself is asked.
     """
     if daemon is None:
+        # The kernel takes down the network namespaces of a node that has ended when it likes.
+        wait_for(lambda: WIRE not in _interfaces(alone=not _other_daemons(None)), SOON_S, "wires are left")
         return wait_for_rest(lambda: look(None, data_dir))
     config = _find_config(daemon)
     if config is None:  # it is nobody's whom we could ask
@@ -227,6 +232,11 @@ def find_zombies() -> dict[int, str]:
     }
 
 
+def _other_daemons(daemon: int | None) -> list[int]:
+    """Those of other nodes, among our descendants."""
+    return [pid for pid in find_descendants() if pid != daemon and _is_daemon(_read_words(pid))]
+
+
 def _descendants(daemon: int | None) -> list[str]:
     def is_another(pid: int) -> bool:
         return pid != daemon and _is_daemon(_read_words(pid))
@@ -285,9 +295,14 @@ def _mounts(pid: int) -> list[str]:
     return [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
 
 
-def _interfaces() -> list[str]:
-    """Those of our network namespace: /sys would show those of the one in which it was mounted."""
-    return [re.sub(r"^tf[0-9a-f]{8}$", "tf", name) for _, name in socket.if_nameindex()]
+def _interfaces(*, alone: bool) -> list[str]:
+    """Those of our network namespace: /sys would show those of the one in which it was mounted.
+
+    Args:
+        alone: no other node runs; else wires are left out, which come and go as it likes.
+    """
+    names = [re.sub(r"^tf[0-9a-f]{8}$", WIRE, name) for _, name in socket.if_nameindex()]
+    return [name for name in names if alone or name != WIRE]
 
 
 def _loop_files(data_dir: Path) -> list[str]:
