@@ -63,6 +63,11 @@ class Channel(Generic[Sent, Received]):
         self.acknowledged_to_peer()
         return frame
 
+    @property
+    def outbox_frames(self) -> int:
+        """How many frames the peer has not acknowledged."""
+        return len(self._outbox)
+
     def receive(self, envelope: ClientEnvelope | NodeEnvelope, size: int) -> bool:
         """Whether the body of `envelope`, a frame of `size` bytes, is new and now to be handled.
 

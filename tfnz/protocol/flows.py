@@ -113,6 +113,7 @@ class Inflow:
     ) -> None:
         self.number = number
         self.over = False
+        self._known = True
         self._send = send
         self._forget = forget
         self._allowance = allowance
@@ -130,6 +131,7 @@ class Inflow:
         while self._early:
             on_data(self._early.popleft())
         if self.over:
+            self._leave()
             on_end(self._error)
 
     def consumed(self, count: int) -> None:
@@ -143,6 +145,7 @@ class Inflow:
         if not self.over:
             self._send(Stop(self.number))
             self._finish()
+        self._leave()
         self._hold(-self._held)
         self._early.clear()
         self._on_data = self._on_end = _ignore
@@ -171,21 +174,30 @@ class Inflow:
         self._credit.widen(self._credit.window + more)
 
     def on_end(self, error: ErrorInfo | None) -> None:
-        if not self.over:
-            self._finish()
-            self._error = error
-            if self._on_end is not None:
-                self._on_end(error)
+        if self.over:
+            return
+        self._finish()
+        self._error = error
+        # What has come is kept for whoever is to have it, who may be told to stop it.
+        if self._on_end is not None:
+            self._leave()
+            self._on_end(error)
 
     def abandon(self) -> None:
         """The session is over: nothing more comes."""
         self.on_end(BROKEN)
+        self._leave()
+
+    def _leave(self) -> None:
+        """It is of no more interest to whoever brings what comes."""
+        if self._known:
+            self._known = False
+            self._forget(self.number)
 
     def _finish(self) -> None:
         self.over = True
         self._allowance.left += self._borrowed
         self._borrowed = 0
-        self._forget(self.number)
 
 
 #: What the peer is told of a connection that was cut off.

@@ -1,7 +1,7 @@
 """What the daemon keeps in its memory of what clients send and are sent, counted by accounts.
 
-That is what they have not acknowledged, and what they have sent and nobody has taken. How much that becomes is theirs
-to say, and an account may have many sessions.
+That is what they have not acknowledged, what they have sent and nobody has taken, and what they have asked for and
+have no answer to. How much that becomes is theirs to say, and an account may have many sessions.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 
 class _Account:
+    """An account whose sessions have something."""
+
     def __init__(self) -> None:
         self.count = 0
-        #: Those that have something.
         self.buffers: set[Buffer] = set()
 
 
@@ -38,47 +39,69 @@ class Buffers:
         own = self._accounts.get(account)
         return 0 if own is None else own.count
 
-    def change(self, buffer: Buffer, count: int) -> None:
+    def note(self, buffer: Buffer, count: int) -> None:
         """The buffer has so many bytes now; when its account has too many, the fullest of that one's overflows."""
-        own = self._accounts.setdefault(buffer.account, _Account())
-        own.count += count - buffer.count
-        buffer.count = count
-        if count:
-            own.buffers.add(buffer)
-        else:
-            own.buffers.discard(buffer)
-            if not own.buffers:
-                del self._accounts[buffer.account]
-        if 0 < self.most_bytes < own.count:
+        own = self._change(buffer, count)
+        if own is None or not 0 < self.most_bytes < own.count:
+            return
+        # Of the others it is known what they had when they last moved.
+        for other in list(own.buffers):
+            self._change(other, other.measure())
+        if self.most_bytes < own.count:
             what = f"the account's sessions have {own.count} bytes that nobody has taken or acknowledged"
             fullest = max(own.buffers, key=operator.attrgetter("count"))
             fullest.close()
             fullest.overflow(f"{what}, and may have {self.most_bytes}")
+
+    def _change(self, buffer: Buffer, count: int) -> _Account | None:
+        """What its account has then; None for nothing."""
+        own = self._accounts.get(buffer.account)
+        if own is None:
+            own = self._accounts[buffer.account] = _Account()
+        own.count += count - buffer.count
+        buffer.count = count
+        if count:
+            own.buffers.add(buffer)
+            return own
+        own.buffers.discard(buffer)
+        if own.buffers:
+            return own
+        del self._accounts[buffer.account]
+        return None
 
 
 class Buffer:
     """That of one session.
 
     Args:
+        measure: how many bytes are kept for it now.
         overflow: called once, with what has happened, when its account has too much and of its sessions this one most.
             It is closed then.
 
     Attributes:
         account: whose it is.
-        count: how many bytes it has; that is for `set` to change.
+        count: how many bytes it had when it was last looked at.
     """
 
-    def __init__(self, buffers: Buffers, account: str, overflow: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        buffers: Buffers,
+        account: str,
+        measure: Callable[[], int],
+        overflow: Callable[[str], None],
+    ) -> None:
         self.account = account
         self.count = 0
+        self.measure = measure
         self.overflow = overflow
         self._buffers = buffers
         self._closed = False
 
-    def set(self, count: int) -> None:
-        """So many bytes are kept for the session now. When it is closed this has no effect."""
+    def update(self) -> None:
+        """It may have more or less than before. When it is closed this has no effect."""
+        count = self.measure()
         if count != self.count and not self._closed:
-            self._buffers.change(self, count)
+            self._buffers.note(self, count)
 
     def share_bytes(self, most: int) -> int:
         """What is much for this session: `most`, or less when its account has others that may have as much as it."""
@@ -88,5 +111,6 @@ class Buffer:
 
     def close(self) -> None:
         """Nothing is kept for the session any more. Idempotent."""
-        self.set(0)
+        if self.count:
+            self._buffers.note(self, 0)
         self._closed = True

@@ -69,6 +69,8 @@ MAX_UNHEARD = 8192
 CONGESTED_BYTES = 32 << 20
 #: So many streams of connections are seen to, and then others have their turn.
 FLOWS_AT_ONCE = 32
+#: What a frame that is kept takes besides its bytes, roughly.
+FRAME_COST_BYTES = 128
 #: How long an acknowledgement waits for a frame that could carry it.
 ACK_DELAY_S = 0.02
 
@@ -123,7 +125,9 @@ class Session:
         self._inflows: dict[int, Inflow] = {}
         self._outflows: dict[int, Outflow] = {}
         self._allowance = Allowance()
-        self._buffer = Buffer(buffers or Buffers(), account, self._overflow)
+        self._buffer = Buffer(buffers or Buffers(), account, self._measure, self._overflow)
+        #: What the requests under way are of.
+        self._asked_bytes = 0
         self._congested = False
         self._ack_timer: asyncio.TimerHandle | None = None
 
@@ -145,7 +149,7 @@ class Session:
             self.fault = ProtocolError(f"{self.channel.outbox_bytes} bytes have not been acknowledged")
         if self.channel.awaited > MAX_UNHEARD:
             self.fault = ProtocolError(f"{self.channel.awaited} ends have not been acknowledged")
-        self._count_bytes()
+        self._buffer.update()
         if self.route is not None:
             self.route(frame)
 
@@ -169,15 +173,17 @@ class Session:
             ProtocolError: the client broke the rules; its session cannot go on.
         """
         if self.channel.receive(envelope, size):
-            self._handle(envelope.body)
-        self._count_bytes()
+            self._handle(envelope.body, size)
+        self._buffer.update()
         if self.channel.ack_urgent:
             self._acknowledge()
         elif self._ack_timer is None and self.channel.ack_wanted:
             self._ack_timer = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._acknowledge)
 
-    def _count_bytes(self) -> None:
-        self._buffer.set(self.channel.outbox_bytes + self._held.count + self._allowance.held)
+    def _measure(self) -> int:
+        """How many bytes are kept in memory for the client."""
+        unheard = self.channel.outbox_bytes + FRAME_COST_BYTES * self.channel.outbox_frames
+        return unheard + self._held.count + self._allowance.held + self._asked_bytes
 
     def _overflow(self, what: str) -> None:
         self.fault = ProtocolError(what)
@@ -190,7 +196,7 @@ class Session:
             self.channel.acknowledged_to_peer()
             self.send_loose(Ack(self.channel.received))
 
-    def _handle(self, body: ClientBody) -> None:
+    def _handle(self, body: ClientBody, size: int) -> None:
         if self._unsaid is not None and not (isinstance(body, Resync) and self.resync_due):
             raise ProtocolError(f"{type(body).__name__} came before node and client knew the same")
         match body:
@@ -203,7 +209,7 @@ class Session:
                 if (out := self._find_output(body.stream)) is not None:
                     out.on_credit(body.count)
             case Request():
-                self._begin(body)
+                self._begin(body, size)
             case End():
                 if (stream := self._find_input(body.stream)) is not None:
                     stream.on_end(body.error)
@@ -302,7 +308,7 @@ class Session:
 
     # --- requests
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request, size: int) -> None:
         if request.id <= self._last_request:
             raise ProtocolError(f"request {request.id} came after request {self._last_request}")
         self._last_request = request.id
@@ -318,7 +324,8 @@ class Session:
             return
         task = asyncio.create_task(self._serve(request), name=f"{self.id} {type(request.body).__name__}")
         self._requests[request.id] = task
-        task.add_done_callback(lambda task: self._served(request, task))
+        self._asked_bytes += size
+        task.add_done_callback(lambda task: self._served(request, task, size))
 
     def _open_streams(self, body: RequestBody) -> None:
         inputs, outputs = find_streams(body)
@@ -356,8 +363,9 @@ class Session:
         if len(self._inputs) + len(self._outputs) >= MAX_STREAMS:
             raise ProtocolError(f"more than {MAX_STREAMS} streams are open")
 
-    def _served(self, request: Request, task: asyncio.Task[None]) -> None:
+    def _served(self, request: Request, task: asyncio.Task[None], size: int) -> None:
         self._requests.pop(request.id, None)
+        self._asked_bytes -= size
         if task.cancelled():  # before its first step
             self.close_streams(request.body)
 
@@ -417,7 +425,7 @@ class Session:
 
     def relieve(self) -> None:
         """The client has acknowledged something: connections may be read again."""
-        self._count_bytes()
+        self._buffer.update()
         if self._congested and self.channel.outbox_bytes < self._buffer.share_bytes(CONGESTED_BYTES) // 2:
             self._congested = False
             self._resume(list(self._outflows.values()))

@@ -509,6 +509,38 @@ async def test_what_a_connection_into_a_container_keeps_counts_for_the_account()
     await client.session.end()
 
 
+async def test_what_a_connection_that_was_not_made_keeps_counts_no_more() -> None:
+    """Its client had sent something, and its end, before it heard."""
+    buffers = Buffers(100_000)
+
+    async def refuse(session: Session, request: Request) -> Result:
+        raise NobodyListens("nobody")
+
+    client = Client(refuse, buffers=buffers)
+    for number in range(1, 5):
+        client.ask(number, OpenConnection("c", 80, 2 * number, 2 * number + 1))
+        client.send(Data(2 * number, bytes(60_000)))
+        client.send(End(2 * number))
+        await settle()
+    assert client.session.fault is None
+    client.send(Cancel(9))
+    assert buffers.count("uid:0") < 2000
+    await client.session.end()
+
+
+async def test_what_was_asked_for_counts_until_it_is_answered() -> None:
+    buffers = Buffers(100_000)
+    waiting = Waiting()
+    client = Client(waiting, buffers=buffers)
+    client.ask(1, RunProcess("c", ["x" * 50_000], Streams(0, 0, 0)))
+    assert 50_000 <= buffers.count("uid:0") < 52_000
+    client.send(Cancel(1))
+    await settle()
+    client.send(Cancel(9))
+    assert buffers.count("uid:0") < 2000
+    await client.session.end()
+
+
 async def test_what_an_account_s_sessions_keep_together_is_bounded() -> None:
     """The one that has most of it ends, whoever has had the last byte."""
     buffers = Buffers(190_000)
