@@ -138,6 +138,39 @@ class TestDeployed:
         assert fetch(site) == "hello from two\n"
 
 
+#: Says a word to whoever asks; the program has it from its environment.
+SAY = 'mkdir /srv; echo "hello from $WORD" >/srv/index.html; exec httpd -f -p 8080 -h /srv'
+
+
+def serve(site: Site, tfnz: Path, word: str, command: str = SAY) -> subprocess.CompletedProcess[str]:
+    options = ["--tag", "word", "-p", "80:8080", "-e", f"WORD={word}"]
+    image = str(ROOT / "build/images/busybox.tar")
+    return run(site, tfnz, "run", "--systemd", *target(site), *options, image, "sh", "-c", command)
+
+
+def test_a_container_becomes_a_service(site: Site, tfnz: Path) -> None:
+    """At a port that only root may have; what cannot start does not take its place."""
+    ask = "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1/').read().decode(), end='')\""
+    done = serve(site, tfnz, "one")
+    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        assert site.run(ask) == "hello from one\n"
+        assert "hello from" not in site.run(
+            "systemctl show tfnz-app-word; cat /opt/20ft/apps/word/current/source/*"
+        )
+        assert serve(site, tfnz, "two").returncode == 0
+        assert site.run(ask) == "hello from two\n"
+        broken = serve(site, tfnz, "three", "exit 7")
+        assert broken.returncode == 125 and "rolled back" in broken.stderr, broken.stderr
+        assert site.run(ask) == "hello from two\n"
+        assert "word" in [
+            app["name"] for app in json.loads(run(site, tfnz, "apps", *target(site), "--json").stdout)
+        ]
+    finally:
+        gone = run(site, tfnz, "undeploy", "word", *target(site))
+    assert gone.returncode == 0, gone.stderr
+
+
 def test_whoever_may_not_become_root_is_told(site: Site, tfnz: Path, untouched: None) -> None:
     done = run(site, tfnz, "deploy", str(GREETER), *target(site, "visitor"))
     assert done.returncode == 1
