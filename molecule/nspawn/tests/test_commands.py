@@ -142,10 +142,12 @@ class TestDeployed:
 SAY = 'mkdir /srv; echo "hello from $WORD" >/srv/index.html; exec httpd -f -p 8080 -h /srv'
 
 
-def serve(site: Site, tfnz: Path, word: str, command: str = SAY) -> subprocess.CompletedProcess[str]:
+def serve(site: Site, tfnz: Path, word: str, *command: str) -> subprocess.CompletedProcess[str]:
     options = ["--tag", "word", "-p", "80:8080", "-e", f"WORD={word}"]
     image = str(ROOT / "build/images/busybox.tar")
-    return run(site, tfnz, "run", "--systemd", *target(site), *options, image, "sh", "-c", command)
+    return run(
+        site, tfnz, "run", "--systemd", *target(site), *options, image, *(command or ("sh", "-c", SAY))
+    )
 
 
 def test_a_container_becomes_a_service(site: Site, tfnz: Path) -> None:
@@ -160,7 +162,7 @@ def test_a_container_becomes_a_service(site: Site, tfnz: Path) -> None:
         )
         assert serve(site, tfnz, "two").returncode == 0
         assert site.run(ask) == "hello from two\n"
-        broken = serve(site, tfnz, "three", "exit 7")
+        broken = serve(site, tfnz, "three", "absent-command")
         assert broken.returncode == 125 and "rolled back" in broken.stderr, broken.stderr
         assert site.run(ask) == "hello from two\n"
         assert "word" in [
