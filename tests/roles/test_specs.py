@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_what_the_playbook_passes_on_by_default_is_what_the_role_has() -> None:
     for name, value in read("tfnz_app", "defaults/main.yml").items():
         key = name.removeprefix("tfnz_app_")
         if isinstance(value, int | float):
-            assert passed[name] == f"{{{{ app.{key} | default({value}) }}}}", name
+            assert passed[name] == f"{{{{ app.{key} | default({json.dumps(value)}) }}}}", name
         elif name in passed:
             assert f"app.{key} | default(" in passed[name], name
 
