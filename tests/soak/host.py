@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.soak.node import LAN
 from tests.system.conftest import RunningNode
@@ -159,6 +159,16 @@ def find_main(name: str, word: str) -> int | None:
         ):
             return pid
     return None
+
+
+#: So many of the last lines that the kernel has said are kept with each violation: of what it killed, and why.
+KERNEL_LINES: Final = 60
+
+
+def read_kernel_log() -> tuple[str, ...]:
+    """What the kernel has said last; nothing where that may not be read."""
+    done = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace", check=False)
+    return tuple(done.stdout.splitlines()[-KERNEL_LINES:])
 
 
 def find_init(name: str, word: str) -> int | None:

@@ -58,15 +58,17 @@ class Violation:
         about: the container or process, or what else it is about.
         what: what is wrong.
         history: what was done to it before.
+        kernel: what the kernel had said last.
     """
 
     at_s: float
     about: str
     what: str
     history: tuple[str, ...] = ()
+    kernel: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"history": list(self.history)}
+        return asdict(self) | {"history": list(self.history), "kernel": list(self.kernel)}
 
 
 @dataclass
@@ -131,10 +133,12 @@ class Model:
 
     Args:
         now: seconds since the run began.
+        read_kernel: the last lines of the kernel's log.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], read_kernel: Callable[[], tuple[str, ...]] = tuple) -> None:
         self._now = now
+        self._read_kernel = read_kernel
         self._lives: dict[str, Life] = {}
         self._ending: dict[str, set[End]] = {}
         self.violations: list[Violation] = []
@@ -290,7 +294,9 @@ class Model:
         self.violation_count += 1
         if len(self.violations) < MAX_VIOLATIONS:
             name, history = (about, ()) if isinstance(about, str) else (about.name, tuple(about.history))
-            self.violations.append(Violation(round(self._now(), 3), name, what[:MAX_TEXT], history))
+            self.violations.append(
+                Violation(round(self._now(), 3), name, what[:MAX_TEXT], history, self._read_kernel())
+            )
 
 
 def _short(digest: str | None) -> str:

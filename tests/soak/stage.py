@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.soak.gate import Gate
+from tests.soak.host import read_kernel_log
 from tests.soak.model import End, Life, Model
 from tests.soak.restarts import Outcome, Restarts
 
@@ -33,7 +34,7 @@ class Stage:
         self.operations = 0
         self.killed = False
         self.over = threading.Event()
-        self._model = Model(self.now)
+        self._model = Model(self.now, read_kernel_log)
         self._changed = threading.Condition(threading.RLock())
 
     def now(self) -> float:

@@ -35,14 +35,16 @@ def make_report(*violations: Violation) -> Report:
 
 
 def test_json_has_it_all() -> None:
-    found = make_report(Violation(1.0, "box", "wrong", ("0.5 put",))).as_dict()
+    found = make_report(Violation(1.0, "box", "wrong", ("0.5 put",), ("killed",))).as_dict()
     assert json.loads(json.dumps(found)) == found
     assert found["ok"] is False
     assert found["by_operation"] == {"put": {"done": 2, "interrupted by a restart": 1}}
     assert found["disturbances"] == {"daemon killed": 4}
     assert (found["gap_p50_ms"], found["gap_p95_ms"]) == (1500, 1500)
     assert found["trends"]["daemon memory"]["per_hour"] == 0
-    assert found["violations"] == [{"at_s": 1.0, "about": "box", "what": "wrong", "history": ["0.5 put"]}]
+    assert found["violations"] == [
+        {"at_s": 1.0, "about": "box", "what": "wrong", "history": ["0.5 put"], "kernel": ["killed"]}
+    ]
 
 
 def test_people_can_read_it() -> None:
