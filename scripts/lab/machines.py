@@ -40,7 +40,7 @@ class Lab(ABC):
     """Some machines, and the folder in which all of theirs is."""
 
     #: How long a machine may take until one can log in.
-    boot_timeout_s = 60
+    boot_timeout_s = 300
 
     def __init__(self, folder: Path, key: Path, host_key: Path) -> None:
         """
