@@ -61,7 +61,7 @@ def run_container(
     """
     from .location import Location  # late: `tfnz --help` has no use for it
 
-    env, files = _reveal(os.environ.pop(VARIABLE, '{"env": {}, "files": {}}'))
+    env, files = _reveal(os.environ.pop(VARIABLE, conceal({}, {})))
     codes: list[int] = []
     with Location() as location:
 

@@ -112,13 +112,22 @@ def choose_name(source: Path, name: str | None) -> str:
     Raises:
         InvalidArgument: no unit can be called that.
     """
-    chosen = name or re.sub(r"[^a-z0-9]+", "-", source.resolve().stem.lower()).strip("-")
-    if not _APP_NAME.fullmatch(chosen):
-        raise InvalidArgument(
-            f"an application cannot be called {chosen!r}: give it a name of up to 23 small letters, digits and dashes, "
-            "a letter first, with --name"
-        )
+    chosen = name or make_name(source.resolve().stem)
+    check_name(chosen, f"an application cannot be called {chosen!r}", "--name")
     return chosen
+
+
+def make_name(text: str) -> str:
+    """The nearest to this that a unit may be called, if it can be."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def check_name(name: str, complaint: str, option: str) -> None:
+    """Raises InvalidArgument, with a complaint and the option that helps, when no unit can be called that."""
+    if not _APP_NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"{complaint}: give it a name of up to 23 small letters, digits and dashes, a letter first, with {option}"
+        )
 
 
 def explain_ssh(host: Host, said: str) -> str:
@@ -317,11 +326,19 @@ def deploy(
     ctx.with_resource(interrupts())  # or a signal would end us, and leave Ansible and its inventory
     host = parse_target(target, options["identity"])
     name = choose_name(Path(source), options["name"])
-    app = plan_app(Path(source), name, arguments, options)
-    check_host(host)
-    say(f"deploying {name} to {host.login}")
-    run_playbook("deploy_app.yml", host, {"tfnz_apps": [app]}, debug=ctx.obj.debug)
+    deploy_app(host, plan_app(Path(source), name, arguments, options), debug=ctx.obj.debug)
     say(f"{name} runs; what it says: tfnz logs {name} {target}")
+
+
+def deploy_app(host: Host, app: Mapping[str, Any], *, debug: bool) -> None:
+    """Have a host run an application, as the playbook has it.
+
+    Raises:
+        DeployFailed: the host cannot be reached, or it does not run; the message says why.
+    """
+    check_host(host)
+    say(f"deploying {app['name']} to {host.login}")
+    run_playbook("deploy_app.yml", host, {"tfnz_apps": [app]}, debug=debug)
 
 
 def plan_app(source: Path, name: str, arguments: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:

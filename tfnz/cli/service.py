@@ -16,7 +16,7 @@ from tfnz.protocol.errors import InvalidArgument
 
 from .archives import is_path
 from .arguments import Publication
-from .deploy import check_host, choose_name, parse_target, run_playbook
+from .deploy import check_name, deploy_app, make_name, parse_target
 from .output import say
 
 #: An environment variable can be no longer (MAX_ARG_STRLEN of Linux, 32 pages), with its name and what quotes it.
@@ -63,10 +63,8 @@ def deploy_container(
     host = parse_target(target, identity)
     with tempfile.TemporaryDirectory(prefix="tfnz-service-") as scratch:
         app = plan_service(Path(scratch), image, command, publications=publications, options=options)
-        check_host(host)
-        name = app["name"]
-        say(f"deploying {name} to {host.login}")
-        run_playbook("deploy_app.yml", host, {"tfnz_apps": [app]}, debug=debug)
+        deploy_app(host, app, debug=debug)
+    name = app["name"]
     say(f"{name} runs; what it says: tfnz logs {name} {target}; to remove it: tfnz undeploy {name} {target}")
 
 
@@ -134,13 +132,9 @@ def _choose_name(image: str, tag: str | None) -> str:
         stem = _ARCHIVE.sub("", Path(image).name)
     else:
         stem = re.sub(r":[^/]*$", "", _REGISTRY.sub("", image.partition("@")[0]))
-    try:
-        return choose_name(Path(), tag or re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-"))
-    except InvalidArgument as exc:
-        raise InvalidArgument(
-            f"a service cannot be called {tag or stem!r}: give it a name of up to 23 small letters, digits and dashes, "
-            "a letter first, with --tag"
-        ) from exc
+    chosen = tag or make_name(stem)
+    check_name(chosen, f"a service cannot be called {tag or stem!r}", "--tag")
+    return chosen
 
 
 def check_service(contradictions: Mapping[str, bool]) -> None:
