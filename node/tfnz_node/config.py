@@ -65,7 +65,7 @@ class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     disk_bytes: Bytes = 0
     #: Pre-boot files, which the daemon keeps in its memory as long as their container lives.
     files_bytes: Bytes = 512 << 20
-    #: What its clients have sent and nobody has taken, and have not acknowledged, in the daemon's memory.
+    #: What is kept in the daemon's memory of what its clients have sent and are sent; see `gateway/buffers.py`.
     buffers_bytes: Bytes = 512 << 20
     #: Fewer than max_sessions, so that no account shuts the others out.
     sessions: Annotated[int, Meta(ge=0, le=65536)] = 128

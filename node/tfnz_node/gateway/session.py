@@ -174,7 +174,6 @@ class Session:
         """
         if self.channel.receive(envelope, size):
             self._handle(envelope.body, size)
-        self._buffer.update()
         if self.channel.ack_urgent:
             self._acknowledge()
         elif self._ack_timer is None and self.channel.ack_wanted:
@@ -424,7 +423,7 @@ class Session:
         return inflow, outflow
 
     def relieve(self) -> None:
-        """The client has acknowledged something: connections may be read again."""
+        """A frame of the client has been handled: more or less is kept, and connections may be read again."""
         self._buffer.update()
         if self._congested and self.channel.outbox_bytes < self._buffer.share_bytes(CONGESTED_BYTES) // 2:
             self._congested = False

@@ -58,6 +58,7 @@ class Client:
         frame = client_frames.decode(data)
         assert isinstance(frame, ClientEnvelope)
         self.session.receive(frame, len(data))
+        self.session.relieve()
 
     def ask(self, number: int, body: RequestBody) -> None:
         self.send(Request(number, "", body))
