@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +84,12 @@ def adopt_orphans() -> None:
 
 def look(daemon: int | None, data_dir: Path) -> HostState:
     """The host as it is now; `daemon` is the process id of the node, if it runs."""
+    others = _other_daemons(daemon)
     return HostState(
-        processes=Counter(_descendants(daemon)),
+        processes=Counter(find_descendants(but_below=others).values()),
         cgroups=Counter(path.partition("/tfnz/")[0] for path in find_cgroups(data_dir)),
         mounts=Counter(mount for pid in (os.getpid(), daemon) if pid for mount in _mounts(pid)),
-        interfaces=Counter(_interfaces(alone=not _other_daemons(daemon))),
+        interfaces=Counter(_interfaces(alone=not others)),
         loop_devices=frozenset(_loop_files(data_dir)),
         disk=frozenset(_disk(daemon, data_dir)) if daemon else frozenset(),
         descriptors=Counter(kind for kind in list_descriptors(daemon) if kind != ROOT)
@@ -196,13 +197,11 @@ def describe_differences(before: HostState, after: HostState) -> str:
 # --- processes
 
 
-def find_descendants(
-    pid: int | None = None, *, but_below: Callable[[int], bool] | None = None
-) -> dict[int, str]:
+def find_descendants(pid: int | None = None, *, but_below: Collection[int] = ()) -> dict[int, str]:
     """All processes that descend from `pid`, or from us, by id with their command names; our own zombies are not.
 
     Args:
-        but_below: whether what descends from a process does not count.
+        but_below: of these processes, what descends from them does not count.
     """
     parents: dict[int, list[tuple[int, str]]] = {}
     for name in os.listdir("/proc"):
@@ -216,7 +215,7 @@ def find_descendants(
     while level:
         children = [child for one in level for child in parents.get(one, [])]
         descendants.update(children)
-        level = [child for child, _ in children if but_below is None or not but_below(child)]
+        level = [child for child, _ in children if child not in but_below]
     return descendants
 
 
@@ -235,13 +234,6 @@ def find_zombies() -> dict[int, str]:
 def _other_daemons(daemon: int | None) -> list[int]:
     """Those of other nodes, among our descendants."""
     return [pid for pid in find_descendants() if pid != daemon and _is_daemon(_read_words(pid))]
-
-
-def _descendants(daemon: int | None) -> list[str]:
-    def is_another(pid: int) -> bool:
-        return pid != daemon and _is_daemon(_read_words(pid))
-
-    return list(find_descendants(but_below=is_another).values())
 
 
 def _read_words(pid: int) -> list[str]:
