@@ -29,6 +29,8 @@ from tfnz_node.links.routed import LAST_METRIC
 #: From where to where packets of every kind pass when nobody has allowed anything.
 BY_DEFAULT = {("client", "public"), ("client", "outside"), ("host", "public"), ("outside", "host")}
 SOURCES = ("client", "host", "outside")
+#: Of a network of the host.
+BROADCAST = "198.51.100.255"
 #: Of IPv4, and of TCP with the time in it.
 HEADERS = 52
 #: What a container may send to the outside at all.
@@ -360,22 +362,23 @@ def is_redirected(lab: Lab) -> bool:
         return False
 
 
-def test_groups_and_broadcasts_reach_nobody(lab: Lab) -> None:
+def hears_what_is_for_all(lab: Lab, *addresses: str) -> bool:
+    """Whether what a container sends to groups and all of a network reaches a program of the host."""
     with (
         lab.socket("host", socket.AF_INET, socket.SOCK_DGRAM) as receiver,
         lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
         receiver.bind(("0.0.0.0", PORT))
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        for address in (
-            "224.0.0.1",
-            "239.255.255.250",
-            "255.255.255.255",
-            "10.200.255.255",
-            "198.51.100.255",
-        ):
+        for address in addresses:
             sender.sendto(b"hello", (address, PORT))
-        assert not hears(receiver)
+        return hears(receiver)
+
+
+def test_groups_and_broadcasts_reach_nobody(lab: Lab) -> None:
+    assert not hears_what_is_for_all(
+        lab, "224.0.0.1", "239.255.255.250", "255.255.255.255", "10.200.255.255", BROADCAST
+    )
 
 
 def test_ports_that_others_translate_lead_nowhere(lab: Lab) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import re
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from tests.node.firewall.calm import hears
 from tests.node.firewall.lab import ADDRESSES, LAN, PERMITTED, Lab
-from tests.node.firewall.probes import PORT
 from tests.node.firewall.survey import KINDS, Probe, Siege, every, ipv6_of, survey
-from tests.node.firewall.test_matrix import OUTWARD, no_rp_filter, without
+from tests.node.firewall.test_matrix import (
+    BROADCAST,
+    OUTWARD,
+    hears_what_is_for_all,
+    no_rp_filter,
+    without,
+)
 from tests.system.waiting import wait_for
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
@@ -163,21 +166,9 @@ def test_a_packet_that_is_on_its_way_when_the_table_goes_is_judged_or_gets_nowhe
         assert (survey(lab, ALLOWED) == set()) is ("judging" not in hooks)
 
 
-def is_heard_by_all(lab: Lab) -> bool:
-    """Whether what a container sends to all of a network of the host reaches a program of the host."""
-    with (
-        lab.socket("host", socket.AF_INET, socket.SOCK_DGRAM) as receiver,
-        lab.socket("client", socket.AF_INET, socket.SOCK_DGRAM) as sender,
-    ):
-        receiver.bind(("0.0.0.0", PORT))
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sender.sendto(b"hello", ("198.51.100.255", PORT))
-        return hears(receiver)
-
-
 def test_what_is_for_all_of_a_network_of_the_host_is_not_judged_by_one_hook_alone() -> None:
     with Lab(only("judging", "arriving")) as lab:
-        assert not is_heard_by_all(lab)
+        assert not hears_what_is_for_all(lab, BROADCAST)
 
     def render(lan: Lan, permitted: tuple[IPv4Network, ...], connections: int) -> str:
         return only("judging", "arriving")(lan, permitted, connections).replace(
@@ -185,7 +176,7 @@ def test_what_is_for_all_of_a_network_of_the_host_is_not_judged_by_one_hook_alon
         )
 
     with Lab(render) as lab:
-        assert is_heard_by_all(lab)
+        assert hears_what_is_for_all(lab, BROADCAST)
 
 
 def test_the_kernel_takes_away_first_what_marks() -> None:
