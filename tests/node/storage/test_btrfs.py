@@ -55,8 +55,13 @@ def _counts_are_right(path: Path) -> bool:
     return state.read_text() == "0\n"
 
 
+def _await_counts(path: Path) -> None:
+    """From now on the kernel enforces quotas: a file system that has just been made is counted first."""
+    _until(path, lambda: _counts_are_right(path))
+
+
 def test_writing_beyond_the_quota_fails_with_edquot_and_deleting_helps(btrfs_storage: BtrfsStorage) -> None:
-    _until(btrfs_storage.root, lambda: _counts_are_right(btrfs_storage.root))
+    _await_counts(btrfs_storage.root)
     scratch = btrfs_storage.create_scratch("c1", 8 * MIB)
     with pytest.raises(OSError, match="quota") as failure:
         _write(scratch / "u" / "big", 32 * MIB)
@@ -70,7 +75,7 @@ def test_writing_beyond_the_quota_fails_with_edquot_and_deleting_helps(btrfs_sto
 def test_counts_that_went_wrong_are_made_again(btrfs_storage: BtrfsStorage) -> None:
     """Nothing is enforced while they are."""
     root = btrfs_storage.root
-    _until(root, lambda: _counts_are_right(root))
+    _await_counts(root)
     first, second = (btrfs_storage.create_scratch(name, 64 * MIB) / "u" for name in ("first", "second"))
     _write(first / "file", 4 * MIB)
     run_tool(["cp", "--reflink=always", str(first / "file"), str(second / "file")])
@@ -82,13 +87,13 @@ def test_counts_that_went_wrong_are_made_again(btrfs_storage: BtrfsStorage) -> N
     assert not _counts_are_right(root)
     scratch = btrfs_storage.create_scratch("next", 8 * MIB)
     btrfs_storage.delete_scratch("second")  # one that ends always looks, one that begins does so now and then
-    _until(root, lambda: _counts_are_right(root))
+    _await_counts(root)
     with pytest.raises(OSError, match="quota"):
         _write(scratch / "u" / "big", 32 * MIB)
 
 
 def test_reset_keeps_the_quota(btrfs_storage: BtrfsStorage) -> None:
-    _until(btrfs_storage.root, lambda: _counts_are_right(btrfs_storage.root))
+    _await_counts(btrfs_storage.root)
     scratch = btrfs_storage.create_scratch("c1", 8 * MIB)
     btrfs_storage.reset_scratch("c1")
     assert btrfs.find_quota(scratch) == 8 * MIB
@@ -145,7 +150,7 @@ def test_200_scratches_leave_no_quota_group(
     btrfs_storage: BtrfsStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = btrfs_storage.root
-    _until(root, lambda: _counts_are_right(root))
+    _await_counts(root)
     caplog.clear()
     before = btrfs.list_quota_groups(root)
     for turn in range(200):
@@ -169,7 +174,7 @@ def test_the_next_daemon_removes_the_groups_of_one_that_was_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = open_btrfs(tmp_path, 256 * MIB)
-    _until(first.root, lambda: _counts_are_right(first.root))
+    _await_counts(first.root)
     caplog.clear()
     before = btrfs.list_quota_groups(first.root)
     first.create_scratch("c1", MIB)
