@@ -148,6 +148,16 @@ def find_processes(prefix: str) -> list[int]:
     ]
 
 
+#: So many of the last lines that the kernel has said are kept with each violation: of what it killed, and why.
+KERNEL_LINES: Final = 60
+
+
+def read_kernel_log() -> tuple[str, ...]:
+    """What the kernel has said last; nothing where that may not be read."""
+    done = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace", check=False)
+    return tuple(done.stdout.splitlines()[-KERNEL_LINES:])
+
+
 def find_main(name: str, word: str) -> int | None:
     """The main process of a container: it has `word` in its command line, and is a child of init."""
     wanted = f"SOAK={name}".encode()
@@ -159,16 +169,6 @@ def find_main(name: str, word: str) -> int | None:
         ):
             return pid
     return None
-
-
-#: So many of the last lines that the kernel has said are kept with each violation: of what it killed, and why.
-KERNEL_LINES: Final = 60
-
-
-def read_kernel_log() -> tuple[str, ...]:
-    """What the kernel has said last; nothing where that may not be read."""
-    done = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace", check=False)
-    return tuple(done.stdout.splitlines()[-KERNEL_LINES:])
 
 
 def find_init(name: str, word: str) -> int | None:

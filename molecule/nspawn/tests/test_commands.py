@@ -56,9 +56,9 @@ def deploy(site: Site, tfnz: Path, source: Path, release: str) -> subprocess.Com
     return run(site, tfnz, "deploy", str(source), *target(site), *options, "--", PORT)
 
 
-def fetch(site: Site) -> str:
+def fetch(site: Site, port: str = PORT) -> str:
     program = (
-        f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{PORT}/').read().decode(), end='')"
+        f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/').read().decode(), end='')"
     )
     return site.run(f'python3 -c "{program}"')
 
@@ -152,19 +152,18 @@ def serve(site: Site, tfnz: Path, word: str, *command: str) -> subprocess.Comple
 
 def test_a_container_becomes_a_service(site: Site, tfnz: Path) -> None:
     """At a port that only root may have; what cannot start does not take its place."""
-    ask = "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1/').read().decode(), end='')\""
     done = serve(site, tfnz, "apple")
     assert done.returncode == 0, done.stdout + done.stderr
     try:
-        assert site.run(ask) == "hello from apple\n"
+        assert fetch(site, "80") == "hello from apple\n"
         assert "apple" not in site.run(
             "systemctl show tfnz-app-word; cat /opt/20ft/apps/word/current/source/*"
         )
         assert serve(site, tfnz, "pear").returncode == 0
-        assert site.run(ask) == "hello from pear\n"
+        assert fetch(site, "80") == "hello from pear\n"
         broken = serve(site, tfnz, "plum", "absent-command")
         assert broken.returncode == 125 and "rolled back" in broken.stderr, broken.stderr
-        assert site.run(ask) == "hello from pear\n"
+        assert fetch(site, "80") == "hello from pear\n"
         assert "word" in [
             app["name"] for app in json.loads(run(site, tfnz, "apps", *target(site), "--json").stdout)
         ]
