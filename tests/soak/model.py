@@ -125,7 +125,12 @@ class Life:
     def allows(self, end: End) -> bool:
         if end in self.possible:
             return True
-        return end.cause is Cause.CONTAINER_ENDED and self.parent is not None and self.parent.may_end()
+        if self.parent is None:
+            return False
+        if end.cause is Cause.OUT_OF_MEMORY:
+            # The kernel chooses whom it kills where memory ends: one that died has not given all of its back yet.
+            return end in self.parent.possible
+        return end.cause is Cause.CONTAINER_ENDED and self.parent.may_end()
 
 
 class Model:

@@ -90,6 +90,18 @@ def test_a_process_ends_with_its_container_and_not_before(model: Model, life: Li
     assert len(told(model)) == 1
 
 
+def test_the_kernel_may_choose_a_process_where_its_container_may_end_for_want_of_memory(
+    model: Model, life: Life
+) -> None:
+    first, second = (model.begin(name, "ada", parent=life) for name in ("first", "second"))
+    killed = End(Cause.OUT_OF_MEMORY)
+    end(model, first, killed)
+    assert told(model) == ["its end was: out of memory, expected that it goes on"]
+    model.may_end(life, killed)
+    end(model, second, killed)
+    assert len(told(model)) == 1
+
+
 def test_sessions_end_all_that_they_have_until_there_is_another(model: Model, life: Life) -> None:
     model.end_sessions("ada", *SESSION_OVER)
     late = model.begin("late", "ada")
