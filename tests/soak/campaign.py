@@ -150,6 +150,9 @@ class Campaign:
 
     def _make_players(self, node: RunningNode) -> None:
         introduce = introduce_to(node, node.directory / "homes")
+        # Who is killed cannot remove its temporary files: they go with the node's.
+        scratch = node.directory / "scratch"
+        scratch.mkdir()
         for number in range(self.plan.clients):
             name = f"client{number}"
             if number % 2:
@@ -158,7 +161,7 @@ class Campaign:
                 where, env = {"account": person.account.name}, {"TFNZ_HOME": str(person.home)}
             else:
                 where, env = {"socket": str(node.socket)}, {}
-            player = Player(name, where, self._stage, env)
+            player = Player(name, where, self._stage, env | {"TMPDIR": str(scratch)})
             self._players.append(player)
             player.begin()
 
