@@ -14,7 +14,7 @@ PARTS = ("ansible.cfg", "callback_plugins", "library", "module_utils", "playbook
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "node")
 SOURCES_FOLDER = Path("roles", "tfnz_node", "files", "source")
 _LEFT_OUT = shutil.ignore_patterns(
-    "__pycache__", "build", "*.egg-info", "tests", "*apt.txt", "dev.txt", "bench.txt"
+    "__pycache__", "build", "*.egg-info", "tests", "*apt.txt", "dev.txt", "bench.txt", "test.txt"
 )
 
 

@@ -79,8 +79,13 @@ def test_requirements_agree_with_each_other() -> None:
         ("node", "node"),
         ("ansible", "ansible"),
         ("bench", "bench"),
+        ("node", "test"),
+        ("bench", "test"),
+        ("ansible", "test"),
+        ("test", "test"),
         ("node", "dev"),
         ("bench", "dev"),
+        ("test", "dev"),
         ("dev", "dev"),
     ],
 )
