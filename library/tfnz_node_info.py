@@ -20,6 +20,15 @@ options:
     description: The systemd unit that runs the node.
     type: str
     default: tfnz-node.service
+  gather:
+    description:
+      - What to find out; each is a command that is run on the host.
+      - V(doctor) is C(fit) and C(findings), V(status) is C(running) and C(status), and the others are what is returned by
+        their names.
+    type: list
+    elements: str
+    choices: [version, doctor, public_key, accounts, status]
+    default: [version, doctor, public_key, accounts, status]
   bin_dir:
     description: >-
       Directory of the commands C(tfnz) and C(tfnz-node). By default where the role tfnz_node puts them, then the search
@@ -44,6 +53,12 @@ EXAMPLES = r"""
   become: true
   register: node
 
+- name: Have its key, and nothing else
+  tfnz_node_info:
+    gather: [public_key]
+  become: true
+  register: node_key
+
 - name: Complain of what is missing
   ansible.builtin.debug:
     msg: "{{ node.findings | rejectattr('level', 'equalto', 'ok') }}"
@@ -56,11 +71,11 @@ installed:
   type: bool
 version:
   description: The release that is installed.
-  returned: if it is installed
+  returned: if it is installed, and asked for
   type: str
   sample: 2.0.0
 running:
-  description: Whether the node answers.
+  description: Whether the node answers; false if its status was not asked for.
   returned: always
   type: bool
 unit:
@@ -70,25 +85,25 @@ unit:
   sample: active
 public_key:
   description: The node's public key, which clients pin.
-  returned: if it has been started once
+  returned: if it has been started once, and asked for
   type: str
 accounts:
   description: The keys that are let in, with their names.
-  returned: if it has been started once
+  returned: if it has been started once, and asked for
   type: list
   elements: dict
 fit:
   description: Whether containers can run on this host.
-  returned: if it is installed
+  returned: if it is installed, and asked for
   type: bool
 findings:
   description: What C(tfnz-node doctor) found, with C(name), C(level), C(what) and C(remedy).
-  returned: if it is installed
+  returned: if it is installed, and asked for
   type: list
   elements: dict
 status:
   description: What C(tfnz node status --json) says.
-  returned: if it is running
+  returned: if it is running, and asked for
   type: dict
 """
 
@@ -100,10 +115,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tfnz_commands import BIN_DIR_OPTION, Commands, find_command
 from ansible.module_utils.tfnz_units import read_unit
 
+GATHERED = ("version", "doctor", "public_key", "accounts", "status")
 ARGUMENT_SPEC: dict[str, Any] = {
     "config": {"type": "path"},
     "socket": {"type": "path", "default": "/run/20ft/node.sock"},
     "unit": {"type": "str", "default": "tfnz-node.service"},
+    "gather": {"type": "list", "elements": "str", "choices": list(GATHERED), "default": list(GATHERED)},
     **BIN_DIR_OPTION,
 }
 CONFIG = "/etc/20ft/node.toml"
@@ -139,21 +156,26 @@ def main() -> None:
         module.exit_json(changed=False, installed=False, running=False, unit=unit)
     commands = Commands(module)
     config = ["--config", module.params["config"]] if module.params["config"] else []
+    wanted = set(module.params["gather"])
     result: dict[str, Any] = {"installed": True, "unit": unit, "running": False}
-    result["version"] = parse_version(commands.change("tfnz-node", "--version"))
-    # It exits with 1 for a host that is not fit, and prints what it found all the same.
-    rc, out, err = commands.run("tfnz-node", *config, "doctor", "--json")
-    try:
-        result["findings"] = json.loads(out)
-    except ValueError:
-        module.fail_json(msg=f"tfnz-node doctor: {' '.join(err.split())}", rc=rc)
-    result["fit"] = is_fit(result["findings"])
+    if "version" in wanted:
+        result["version"] = parse_version(commands.change("tfnz-node", "--version"))
+    if "doctor" in wanted:
+        # It exits with 1 for a host that is not fit, and prints what it found all the same.
+        rc, out, err = commands.run("tfnz-node", *config, "doctor", "--json")
+        try:
+            result["findings"] = json.loads(out)
+        except ValueError:
+            module.fail_json(msg=f"tfnz-node doctor: {' '.join(err.split())}", rc=rc)
+        result["fit"] = is_fit(result["findings"])
     # To ask a node that was never started for its key would make one.
     data_dir = find_data_dir(module.params["config"] or CONFIG)
     if os.path.exists(os.path.join(data_dir, "node.sqlite")):
-        result["public_key"] = commands.change("tfnz-node", *config, "key").strip()
-        result["accounts"] = commands.read("tfnz-node", *config, "account", "ls")
-    if os.path.exists(module.params["socket"]):
+        if "public_key" in wanted:
+            result["public_key"] = commands.change("tfnz-node", *config, "key").strip()
+        if "accounts" in wanted:
+            result["accounts"] = commands.read("tfnz-node", *config, "account", "ls")
+    if "status" in wanted and os.path.exists(module.params["socket"]):
         rc, out, _ = commands.run("tfnz", "--socket", module.params["socket"], "node", "status", "--json")
         if rc == 0:
             result |= {"running": True, "status": json.loads(out)}

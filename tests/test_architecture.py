@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "images": {"kernel", "core", "store"},
     "gateway": {"core"},
     "accounts": {"gateway", "store"},
+    "host_errors": {"config", "kernel", "keys", "store"},
     "supervisor": {"core", "crash_points", *ADAPTERS},
     "handlers": {"core", "crash_points", "gateway", "supervisor", *ADAPTERS},
     "doctor": {"config", "init_binary", "kernel"},

@@ -10,7 +10,7 @@ import msgspec
 
 from tfnz.protocol.errors import InvalidArgument
 
-from .gateway.door import account_of_key
+from .gateway.account_names import account_of_key
 from .store.base import Store
 
 KIND = "account"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from tfnz.protocol.errors import StartFailed, TfnzError
 
 from .accounts import Accounts
 from .config import ConfigError, NodeConfig, find_config
-from .daemon import HOST_ERRORS, run_daemon
+from .host_errors import HOST_ERRORS
 from .keys import IDENTITY_FILE, SEAL_FILE, load_keys
 from .loop_watch import watch_loops
 from .notify import tell_parent_failed
@@ -121,6 +122,11 @@ def serve(
         config = msgspec.structs.replace(config, socket=socket.absolute())
     if listen:
         config = msgspec.structs.replace(config, listen=tuple(one for one in listen if one))
+    # Here, for no other command needs it. No garbage is looked for among what is here to stay, as in `tfnz_command`.
+    gc.disable()
+    from .daemon import run_daemon
+
+    gc.enable()
     watch = nullcontext() if watch_loop is None else watch_loops(watch_loop / 1000)
     try:
         with watch:

@@ -13,20 +13,15 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from tfnz.protocol.errors import InternalError, TfnzError
+from tfnz.protocol.errors import InternalError
 
 from .assembly import start_node
-from .config import ConfigError, NodeConfig
+from .config import NodeConfig
+from .host_errors import HOST_ERRORS
 from .kernel.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
-from .kernel.tools import ToolFailed
-from .keys import KeyDamaged
 from .notify import notify_systemd, tell_parent_ready
-from .store.base import StoreError
 
 log = logging.getLogger(__name__)
-
-#: What can be wrong with a host or its files: told in one line, without a traceback.
-HOST_ERRORS = (TfnzError, ConfigError, StoreError, KeyDamaged, ToolFailed, OSError)
 
 
 def run_daemon(config: NodeConfig, *, embedded: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tfnz.protocol.errors import InvalidArgument
 from tfnz_node.accounts import Accounts, parse_public_key
-from tfnz_node.gateway.door import account_of_key
+from tfnz_node.gateway.account_names import account_of_key
 from tfnz_node.store.memory import MemoryStore
 from tfnz_node.store.sqlite import open_store
 

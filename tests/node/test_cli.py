@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from tfnz.cli.main import cli as tfnz
 from tfnz.protocol.errors import NoCapacity
-from tfnz_node import cli
+from tfnz_node import daemon as daemon_module
 from tfnz_node.cli import main
 from tfnz_node.config import NodeConfig
 from tfnz_node.doctor import check
@@ -240,7 +240,7 @@ class Daemon:
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     stand_in = Daemon()
-    monkeypatch.setattr(cli, "run_daemon", stand_in)
+    monkeypatch.setattr(daemon_module, "run_daemon", stand_in)
     # The command speaks for the whole process; the tests' own log is to stay as it is.
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     return stand_in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,3 +166,38 @@ def test_a_broken_account_is_not_replaced(run_module: RunModule, tmp_path: Path)
     (tmp_path / "n1").touch(mode=0o600)
     result = run_module("tfnz_account", bin_dir=BIN_DIR, location="n1", home=str(tmp_path))
     assert result["failed"] and str(tmp_path / "n1") in result["msg"]
+
+
+SYSTEMCTL = "#!/bin/sh\necho ActiveState=active\n"
+
+
+@pytest.mark.parametrize(
+    ("gather", "found"),
+    [
+        (None, {"version", "findings", "fit", "public_key", "accounts", "running", "status"}),
+        (["public_key"], {"public_key"}),
+        (["doctor", "status"], {"findings", "fit", "running", "status"}),
+        ([], set()),
+    ],
+)
+def test_of_a_node_is_told_what_was_asked_for(
+    node: RunningNode,
+    at_node: Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gather: list[str] | None,
+    found: set[str],
+) -> None:
+    # This host need not be run by systemd.
+    (tmp_path / "systemctl").write_text(SYSTEMCTL)
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = {} if gather is None else {"gather": gather}
+    result = at_node("tfnz_node_info", config=str(node.config), **asked)
+    assert {name for name in result if result[name] not in (False, None)} - {"invocation"} == found | {
+        "installed",
+        "unit",
+    }
+    assert result["running"] == ("status" in found)
+    if "public_key" in found:
+        assert len(result["public_key"]) == 44

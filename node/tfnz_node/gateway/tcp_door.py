@@ -13,7 +13,8 @@ from zmq.utils.monitor import parse_monitor_message
 from tfnz.protocol.errors import NoCapacity
 from tfnz.protocol.frames import MAX_FRAME
 
-from .door import OnDisconnected, OnFrame, key_of_account
+from .account_names import key_of_account
+from .door import OnDisconnected, OnFrame
 from .sessions import Peer
 from .turns import receive_in_turn
 from .zap import TCP_DOMAIN, as_account

@@ -24,7 +24,8 @@ from tfnz.protocol.errors import NoCapacity, NotAuthorised, ProtocolError, TfnzE
 from tfnz.protocol.frames import MAX_FRAME, MAX_HELLO, FrameBytes, encode
 from tfnz.protocol.messages import Refused
 
-from .door import OnDisconnected, OnFrame, account_of_uid, key_of_account
+from .account_names import account_of_uid, key_of_account
+from .door import OnDisconnected, OnFrame
 from .session import MAX_OUTBOX_BYTES
 from .sessions import Peer
 

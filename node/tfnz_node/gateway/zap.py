@@ -14,7 +14,7 @@ from collections.abc import Callable
 import zmq
 import zmq.asyncio
 
-from .door import account_of_key
+from .account_names import account_of_key
 from .turns import receive_in_turn
 
 log = logging.getLogger(__name__)

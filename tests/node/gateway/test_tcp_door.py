@@ -18,7 +18,7 @@ from zmq.utils.monitor import parse_monitor_message
 from tfnz.protocol.errors import NoCapacity
 from tfnz.protocol.frames import FrameBytes
 from tfnz_node.gateway import tcp_door as module
-from tfnz_node.gateway.door import account_of_key
+from tfnz_node.gateway.account_names import account_of_key
 from tfnz_node.gateway.sessions import Peer
 from tfnz_node.gateway.tcp_door import TcpDoor, zmq_key
 from tfnz_node.gateway.zap import Authenticator

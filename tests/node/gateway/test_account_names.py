@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from tfnz_node.gateway.door import account_of_key, account_of_uid, key_of_account
+from tfnz_node.gateway.account_names import account_of_key, account_of_uid, key_of_account
 
 
 def test_accounts_of_keys_and_of_users_are_apart() -> None:
