@@ -109,7 +109,13 @@ class Job:
         self._status: StatusPipe | None = None
 
     async def wait(self) -> int:
-        """The raw wait status, as `os.waitstatus_to_exitcode` takes it. 9 when it ended with its container."""
+        """The raw wait status, as `os.waitstatus_to_exitcode` takes it. 9 when it ended with its container.
+
+        Whoever has asked to be called when it or another process ends is called first. All processes of a container
+        end in one turn of the loop when its init does: who waits for one of them finds the main one's end acted on.
+        """
+        if self._ended.done():
+            await asyncio.sleep(0)
         return await asyncio.shield(self._ended)
 
     @property
