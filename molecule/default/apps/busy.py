@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from tfnz import Location, Node
 
 #: What stays, of the images that it makes; the others are removed again.
-KEPT = 4
+KEPT = 2
 #: Containers that the scenario's applications have, one each, and how long it may take until there is nothing else.
 APPLICATIONS, REST_S = 2, 120
 FILES, FILE_BYTES = 8, 128 * 1024
