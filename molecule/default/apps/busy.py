@@ -30,7 +30,7 @@ APPLICATIONS, REST_S = 2, 120
 FILES, FILE_BYTES = 8, 128 * 1024
 PRINT = "i=0; while true; do echo $i; i=$((i+1)); usleep 100000; done"
 #: Between one thing and the next: without hardware virtualisation nobody could log in any more.
-PAUSE_S = 1.0
+PAUSE_S = 2.0
 
 
 def keep(location: Location, record: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,9 @@ def find_reader(archive: str) -> int | None:
     return None
 
 
+#: Much less than it takes to unpack one, and enough to let others work.
+PAUSE_S = 0.02
+
 archive, releases = sys.argv[1], Path(sys.argv[2])
 while True:
     # It is open before there is a draft as well, and no longer when all is unpacked.
@@ -30,3 +34,4 @@ while True:
             print(f"{reader} is held, and with it {drafts[0]}")
             break
         os.kill(reader, signal.SIGCONT)
+    time.sleep(PAUSE_S)
