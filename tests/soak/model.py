@@ -189,9 +189,12 @@ class Model:
             self.violate(life, f"it was not made, and its end was told: {life.heard[0]}")
 
     def may_end(self, life: Life, *ends: End, complete: bool = False) -> None:
-        """From now on it may end so; `complete` says that it has printed everything then."""
+        """From now on it may end so; `complete`: it has printed everything then, unless it may end so anyway."""
+        if complete:
+            life.complete |= set(ends) - life.possible
+        else:
+            life.complete -= set(ends)
         life.possible.update(ends)
-        life.complete = life.complete | set(ends) if complete else life.complete - set(ends)
 
     def end_sessions(self, owner: str, *ends: End) -> None:
         """All that a client has, or makes until it begins another session, may end so."""

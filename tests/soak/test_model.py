@@ -141,9 +141,10 @@ def test_one_that_ends_by_itself_has_said_everything(model: Model, life: Life) -
     assert told(model) == ["line #1 and what comes after it were lost"]
 
 
-def test_one_that_is_killed_may_not_have(model: Model, life: Life) -> None:
-    model.may_end(life, signalled(signal.SIGKILL), complete=True)
-    model.may_end(life, signalled(signal.SIGKILL))
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_one_that_is_killed_may_not_have(model: Model, life: Life, order: tuple[bool, bool]) -> None:
+    for complete in order:
+        model.may_end(life, signalled(signal.SIGKILL), complete=complete)
     model.hear_output(life.name, "#0\n")
     end(model, life, signalled(signal.SIGKILL))
     assert told(model) == []
