@@ -7,6 +7,7 @@ import bz2
 import gzip
 import lzma
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests.node.images.storage import InPieces, Storage
 from tfnz.protocol.errors import ImageInvalid, InternalError, InvalidArgument
 from tfnz_node.images import trash as trash_module
 from tfnz_node.images.archive import spool
+from tfnz_node.images.confinement import MAX_MEMORY_BYTES
 from tfnz_node.images.importer import start_import
 from tfnz_node.images.limits import Budget, ImportLimits
 from tfnz_node.images.trash import Trash
@@ -251,6 +253,20 @@ def test_a_worker_dies_with_the_daemon(storage: Storage) -> None:
         finally:
             os.close(worker)
     assert not scratch.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_worker_has_bounded_memory(storage: Storage) -> None:
+    """Whatever in an archive may want more: the limits of what we know of come before, and are tests of their own."""
+    trash = Trash()
+    running = await start_import(storage.root, None, trash=trash)
+    try:
+        await running.write(LAYER[: 1 << 20])  # more than may lie between: the worker reads
+        bounds = resource.prlimit(running._process.pid, resource.RLIMIT_AS)
+        assert all(0 < bound <= MAX_MEMORY_BYTES for bound in bounds)
+    finally:
+        await running.cancel()
+        await trash.close()
 
 
 def test_a_worker_whose_daemon_is_gone_does_not_begin(storage: Storage) -> None:
