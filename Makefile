@@ -4,6 +4,7 @@
 #   make test     every test
 #   make fuzz     hostile bytes for everything that reads some, counted; FUZZ_SECONDS=3600 for longer
 #   make soak     calls and kills by chance for an hour, compared with a model; SOAK_SECONDS=600 for less
+#   make protections  takes each protection away in a copy, and sees that a test fails then
 #   make lint     every static check
 #   make molecule the roles on machines that it makes of Debian's packages: virtual ones, or of nspawn
 #   make bench    measurements, of docker, podman and crun too, which it installs
@@ -16,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 # Hundreds of programs are started here, and each would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak lint molecule collection bench setup lock clean
+.PHONY: help demo test fuzz soak protections lint molecule collection bench setup lock clean
 
 python := .venv/bin/python
 
@@ -58,6 +59,11 @@ soak:
 	@scripts/setup test >&2
 	@echo "soak: in a private network and mount namespace" >&2
 	@scripts/private-host $(python) -m tests.soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+
+# PROTECTIONS_ARGS says which: make protections PROTECTIONS_ARGS="--only session-token --json"; with --list it names them
+protections:
+	@scripts/setup test >&2
+	@$(python) -m tests.protections $(PROTECTIONS_ARGS)
 
 lint:
 	@scripts/setup lint

@@ -72,6 +72,7 @@ WITHOUT_MIRROR = {
     "guard",
     "init",
     "library",
+    "protections",
     "roles",
     "scripts",
     "soak",

@@ -1,0 +1,5 @@
+"""Runs the command."""
+
+from tests.protections.command import main
+
+main()
