@@ -28,6 +28,8 @@ pytestmark = pytest.mark.asyncio(loop_factories=["real"])
 #: For tests about time. All that a loop can do without time passing, it does before any passes.
 jumping = pytest.mark.asyncio(loop_factories=["jumping"])
 
+#: So often the loop goes round while there is nothing to do, which takes some milliseconds.
+TURNS = 200
 #: What a unix socket holds by itself, and more.
 KERNEL_BYTES = 1 << 20
 #: The first kernel that lets us refuse descriptors.
@@ -202,15 +204,17 @@ async def test_a_user_has_a_bounded_number_of_connections(
 
 
 class _Heard(logging.Handler):
-    """Waits for a line of the log."""
+    """Waits for a line of the log, and counts how often it comes."""
 
     def __init__(self, words: str) -> None:
         super().__init__()
         self.event = asyncio.Event()
+        self.count = 0
         self._words = words
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._words in record.getMessage():
+            self.count += 1
             self.event.set()
 
 
@@ -237,6 +241,10 @@ async def test_without_descriptors_the_door_waits_until_there_are_some(hall: Hal
             async with asyncio.timeout(PATIENCE_S):
                 await heard.event.wait()
             assert hall.frames.empty()
+            # Meanwhile there is nothing to be done, and nothing is.
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            assert heard.count < TURNS // 10
     finally:
         module.log.removeHandler(heard)
     assert (await hall.next_frame())[1] == b"patient"
