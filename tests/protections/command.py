@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from queue import SimpleQueue
 
 import click
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.table import Table
 from tests.protections.checkout import copy_checkout
 from tests.protections.removal import Removal
 from tests.protections.removals import REMOVALS
-from tests.protections.trial import CannotRun, Failure, Outcome, Verdict, run_tests, try_removal
+from tests.protections.trial import CannotRun, Failure, Guards, Outcome, Verdict, run_tests, try_removal
 
 NAMES = {removal.name: removal for removal in REMOVALS}
 
@@ -32,10 +32,17 @@ NAMES = {removal.name: removal for removal in REMOVALS}
     type=click.Choice(list(NAMES)),
     help="This removal; may be given several times.  [default: all]",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=len(os.sched_getaffinity(0)),
+    show_default="one for each processor",
+    help="So many are tried at the same time.",
+)
 @click.option("--list", "is_list", is_flag=True, help="Say which there are, and do nothing.")
 @click.option("--json", "is_json", is_flag=True, help="One JSON object a line in place of a table.")
 @click.pass_context
-def main(context: click.Context, names: tuple[str, ...], is_list: bool, is_json: bool) -> None:
+def main(context: click.Context, names: tuple[str, ...], jobs: int, is_list: bool, is_json: bool) -> None:
     """Take protections away in a copy of the checkout, one after the other, and run the tests that must fail then.
 
     Each must pass with the protection in its place. The exit code is 1 when a removal was not noticed, or when nothing
@@ -56,7 +63,7 @@ def main(context: click.Context, names: tuple[str, ...], is_list: bool, is_json:
         signal.signal(number, signal.default_int_handler)
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="20ft-") as directory:
-        for outcome in try_all(chosen, Path(directory)):
+        for outcome in try_all(chosen, Path(directory), jobs):
             outcomes.append(outcome)
             if is_json:
                 click.echo(json.dumps(as_dict(outcome)))
@@ -67,32 +74,51 @@ def main(context: click.Context, names: tuple[str, ...], is_list: bool, is_json:
     context.exit(0 if all(outcome.verdict is Verdict.NOTICED for outcome in outcomes) else 1)
 
 
-def try_all(removals: list[Removal], scratch: Path) -> Iterator[Outcome]:
-    """The outcome of each; of tests that fail with the protection in its place, nothing is said."""
+def try_all(removals: list[Removal], scratch: Path, jobs: int) -> Iterator[Outcome]:
+    """The outcome of each as it comes; of tests that fail with the protection in its place, nothing is said."""
     original = scratch / "original"
     original.mkdir()
     copy_checkout(original)
+    guards = Guards()
+    places: SimpleQueue[Path] = SimpleQueue()
+    for number in range(jobs):
+        (scratch / str(number)).mkdir()
+        places.put(scratch / str(number))
     tests = tuple(dict.fromkeys(test for removal in removals for test in removal.tests))
     tell(f"{len(tests)} tests of {len(removals)} removals, with all protections in their place")
-    failures = find_failures(tests, original, scratch)
-    for number, removal in enumerate(removals, 1):
+    before = find_failures(tests, original, scratch, guards, jobs)
+
+    def work(number: int, removal: Removal) -> Outcome:
+        for failure in before:
+            if is_of(failure.test, removal.tests):
+                return Outcome(removal, Verdict.BROKEN, failure.test, f"fails anyway: {failure.message}")
+        place = places.get()
         tell(f"{number} of {len(removals)}: {removal.name}")
-        if before := [failure for failure in failures if is_of(failure.test, removal.tests)]:
-            yield Outcome(removal, Verdict.BROKEN, before[0].test, f"fails anyway: {before[0].message}")
-            continue
-        begun = time.monotonic()
-        outcome = try_removal(removal, original, scratch)
-        yield replace(outcome, seconds=time.monotonic() - begun)
+        try:
+            return try_removal(removal, original, place, guards)
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        trials = [pool.submit(work, number, removal) for number, removal in enumerate(removals, 1)]
+        try:
+            for trial in as_completed(trials):
+                yield trial.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            guards.end_all()
 
 
-def find_failures(tests: tuple[str, ...], original: Path, scratch: Path) -> list[Failure]:
+def find_failures(
+    tests: tuple[str, ...], original: Path, scratch: Path, guards: Guards, jobs: int
+) -> list[Failure]:
     """Those that fail though nothing was removed, twice: what fails once on a busy machine proves nothing."""
     try:
-        once = run_tests(tests, original, scratch, all_of_them=True)
-        again = tuple(test for test in tests if any(is_of(failure.test, (test,)) for failure in once))
+        once = run_tests(original, scratch, ("-n", str(jobs), "--dist", "worksteal", *tests), guards)
         for failure in once:
             tell(f"fails: {failure.test}: {failure.message}")
-        return run_tests(again, original, scratch, all_of_them=True) if again else []
+        again = [test for test in tests if any(is_of(failure.test, (test,)) for failure in once)]
+        return run_tests(original, scratch, ("-n", "0", *again), guards) if again else []
     except CannotRun as exc:
         raise click.ClickException(str(exc)) from exc
 

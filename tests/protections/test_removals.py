@@ -16,7 +16,7 @@ from tests.protections.checkout import ROOT, copy_checkout
 from tests.protections.command import NAMES, find_failures
 from tests.protections.removal import Edit, Input, Removal, apply
 from tests.protections.removals import REMOVALS
-from tests.protections.trial import Outcome, Verdict, judge, parse_report, try_removal
+from tests.protections.trial import Guards, Outcome, Verdict, judge, parse_report, try_removal
 
 #: One whose tests take no time, and need nothing.
 CHEAP = NAMES["slots-rest"]
@@ -73,7 +73,7 @@ def test_a_removal_is_noticed_as_the_command_says() -> None:
 def test_a_removal_of_nothing_is_not_noticed(original: Path, tmp_path: Path) -> None:
     [edit] = CHEAP.edits
     nothing = dataclasses.replace(CHEAP, edits=(dataclasses.replace(edit, new=f"{edit.old}\n"),))
-    assert try_removal(nothing, original, tmp_path).verdict is Verdict.NOT_NOTICED
+    assert try_removal(nothing, original, tmp_path, Guards()).verdict is Verdict.NOT_NOTICED
     assert not (tmp_path / "copy").exists()
 
 
@@ -88,13 +88,15 @@ def test_a_removal_of_nothing_is_not_noticed(original: Path, tmp_path: Path) -> 
 def test_what_does_not_run_has_not_been_noticed(
     original: Path, tmp_path: Path, edit: Edit, words: str
 ) -> None:
-    outcome = try_removal(dataclasses.replace(CHEAP, edits=(edit,)), original, tmp_path)
+    outcome = try_removal(dataclasses.replace(CHEAP, edits=(edit,)), original, tmp_path, Guards())
     assert outcome.verdict is Verdict.BROKEN
     assert words in outcome.message
 
 
 def test_a_test_that_is_not_there_is_no_failure(original: Path, tmp_path: Path) -> None:
-    outcome = try_removal(dataclasses.replace(CHEAP, tests=("tests/none.py::test_none",)), original, tmp_path)
+    outcome = try_removal(
+        dataclasses.replace(CHEAP, tests=("tests/none.py::test_none",)), original, tmp_path, Guards()
+    )
     assert outcome.verdict is Verdict.BROKEN
     assert "pytest ended with 4" in outcome.message
 
@@ -113,7 +115,7 @@ def test_tests_run_the_code_of_the_copy_alone(original: Path, tmp_path: Path) ->
         "    assert find(**os.environ).strip() == mine\n"
         "    assert find().strip() == ''\n"
     )
-    assert find_failures(("tests/test_places.py::test_place",), original, tmp_path) == []
+    assert find_failures(("tests/test_places.py::test_place",), original, tmp_path, Guards(), 1) == []
 
 
 def test_what_is_left_of_a_test_is_ended(original: Path, tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_what_is_left_of_a_test_is_ended(original: Path, tmp_path: Path) -> None
         "        subprocess.run(['setsid', '--fork', 'sleep', '1000'], stdout=pipe, check=True)\n"
     )
     try:
-        assert find_failures(("tests/test_left.py::test_left",), original, tmp_path) == []
+        assert find_failures(("tests/test_left.py::test_left",), original, tmp_path, Guards(), 1) == []
         assert os.read(reader, 100) == b"begun"
         assert os.read(reader, 100) == b""
     finally:

@@ -6,10 +6,13 @@ import enum
 import signal
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from tests.protections.checkout import ROOT, CannotBuild, copied, rebuild
 from tests.protections.contained import make_environment
@@ -18,7 +21,7 @@ from tests.protections.removal import Removal, apply
 #: Of pytest: all passed; some failed.
 PASSED: Final = 0
 FAILED: Final = 1
-#: For all tests of one removal, whatever is still running then.
+#: For the tests of one removal, whatever is still running then.
 TRIAL_TIMEOUT_S: Final = 1200.0
 #: How long the processes of tests may take to end.
 END_TIMEOUT_S: Final = 60.0
@@ -67,16 +70,69 @@ class Outcome:
     seconds: float = 0.0
 
 
-def try_removal(removal: Removal, original: Path, scratch: Path) -> Outcome:
-    """Take a protection away in a copy of `original`, and run the tests that must notice."""
+class Guards:
+    """Who run tests, from whichever thread. All of them can be ended, and then no more begin."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    def run(self, copy: Path, words: list[str], said: IO[str], timeout_s: float | None) -> int:
+        """The exit code of a command in a copy; nothing that it has begun is left then.
+
+        Raises:
+            CannotRun: it did not end in time, or nothing is to be run any more.
+        """
+        with self._lock:
+            if self._ended:
+                raise CannotRun("nothing is run any more")
+            guard = subprocess.Popen(
+                [sys.executable, "-m", "tests.protections.contained", str(copy), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=make_environment(ROOT),
+            )
+            self._running.add(guard)
+        try:
+            return guard.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise CannotRun(f"the tests did not end within {timeout_s} s") from None
+        finally:
+            end(guard)
+            with self._lock:
+                self._running.discard(guard)
+
+    def end_all(self) -> None:
+        """Have nothing run any more."""
+        with self._lock:
+            self._ended = True
+            for guard in self._running:
+                guard.send_signal(signal.SIGTERM)
+
+
+def end(guard: subprocess.Popen[bytes]) -> None:
+    """Have it end what it has started, if it still runs."""
+    if guard.poll() is None:
+        guard.send_signal(signal.SIGTERM)
+        guard.wait(END_TIMEOUT_S)
+
+
+def try_removal(removal: Removal, original: Path, scratch: Path, guards: Guards) -> Outcome:
+    """Take a protection away in a copy of `original`, and run the tests that must notice, until one fails."""
+    begun = time.monotonic()
     try:
         with copied(original, scratch / "copy") as copy:
             apply(removal, copy)
             rebuild(copy, removal.edits)
-            failures = run_tests(removal.tests, copy, scratch)
+            words = ("-n", "0", "-x", *removal.tests)
+            failures = run_tests(copy, scratch, words, guards, timeout_s=TRIAL_TIMEOUT_S)
+        outcome = judge(removal, failures)
     except (CannotBuild, CannotRun, ValueError) as exc:
-        return Outcome(removal, Verdict.BROKEN, message=str(exc))
-    return judge(removal, failures)
+        outcome = Outcome(removal, Verdict.BROKEN, message=str(exc))
+    return replace(outcome, seconds=time.monotonic() - begun)
 
 
 def judge(removal: Removal, failures: list[Failure]) -> Outcome:
@@ -89,55 +145,30 @@ def judge(removal: Removal, failures: list[Failure]) -> Outcome:
 
 
 def run_tests(
-    tests: tuple[str, ...], copy: Path, scratch: Path, *, all_of_them: bool = False
+    copy: Path, scratch: Path, words: Iterable[str], guards: Guards, *, timeout_s: float | None = None
 ) -> list[Failure]:
-    """Those that fail in a copy: the first, or all of them.
+    """Which tests of a copy fail, of those that pytest is told by `words`.
 
     Raises:
-        CannotRun: pytest has come to no result.
+        CannotRun: it has come to no result.
     """
-    report = scratch / "report.xml"
+    report, nothing = scratch / "report.xml", scratch / "nothing"
     report.unlink(missing_ok=True)
-    nothing = scratch / "nothing"
     nothing.mkdir(exist_ok=True)
-    pytest = [
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0"),
-        *(f"--basetemp={scratch / 't'}", f"--junit-xml={report}"),
-        *([] if all_of_them else ["-x"]),
-        *tests,
-    ]
     hidden = [str(ROOT / name) for name in CODE]
-    host = [str(copy / "scripts/private-host"), "sh", "-c", HIDE, "sh", str(nothing), *hidden, "--", *pytest]
+    host = [str(copy / "scripts/private-host"), "sh", "-c", HIDE, "sh", str(nothing), *hidden, "--"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    files = [f"--basetemp={scratch / 't'}", f"--junit-xml={report}"]
     with (scratch / "said").open("w+") as said:
-        guard = subprocess.Popen(
-            [sys.executable, "-m", "tests.protections.contained", str(copy), *host],
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=make_environment(ROOT),
-        )
-        try:
-            code = guard.wait(TRIAL_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise CannotRun(f"the tests did not end within {TRIAL_TIMEOUT_S:.0f} s") from None
-        finally:
-            end(guard)
+        code = guards.run(copy, [*host, *pytest, *files, *words], said, timeout_s)
         said.seek(0)
-        words = said.read()
+        heard = said.read()
     if code == PASSED:
         return []
     failures = parse_report(report) if code == FAILED and report.exists() else []
     if not failures:
-        raise CannotRun(f"pytest ended with {code}: {words[-2000:]}")
+        raise CannotRun(f"pytest ended with {code}: {heard[-2000:]}")
     return failures
-
-
-def end(guard: subprocess.Popen[bytes]) -> None:
-    """Have it end what it has started, if it still runs."""
-    if guard.poll() is None:
-        guard.send_signal(signal.SIGTERM)
-        guard.wait(END_TIMEOUT_S)
 
 
 def parse_report(report: Path) -> list[Failure]:

@@ -188,6 +188,17 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         tests=(f"{CONFINEMENT}::test_its_user_namespace_belongs_to_its_own_root",),
     ),
     _confinement(
+        "ids-of-its-own",
+        stops="Root inside is nobody's id on the host, and no other container's.",
+        file="node/tfnz_node/sandbox/launch.py",
+        old='path.write_text(f"0 {id_base} {IDS_PER_SANDBOX}\\n")',
+        new='path.write_text(f"0 0 {IDS_PER_SANDBOX}\\n")',
+        tests=(
+            "tests/system/test_confinement.py::test_ids_are_a_range_of_its_own",
+            f"{ESCAPES}::test_the_file_of_init_is_out_of_reach",
+        ),
+    ),
+    _confinement(
         "namespaces-own",
         stops="The container shares no namespace with the host.",
         file=f"{INIT}/sandbox.c",

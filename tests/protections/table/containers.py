@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from tests.protections.removal import Input, Removal, taken_away
+from tests.protections.removal import Edit, Input, Removal, taken_away
 
 V1: Final = "node/tfnz_node/sandbox/cgroups_v1.py"
 INIT: Final = "node/init"
@@ -63,7 +63,7 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         stops="Memory of the host is not filled by way of /dev.",
         file=f"{INIT}/devices.c",
         old='"mode=0755,size=64k,nr_inodes=1k"',
-        new='"mode=0755,size=64m,nr_inodes=100k"',
+        new='"mode=0755,size=64k,nr_inodes=0"',
         tests=(
             f"{HOSTILE}::test_what_is_refused_at_the_limit_harms_nobody_else[makes devices' neighbours without end]",
         ),
@@ -179,7 +179,7 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         file="node/tfnz_node/sandbox/init_process.py",
         old="                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)",
         new="                signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)",
-        tests=(f"{HOSTILE}::test_a_process_that_ignores_every_signal",),
+        tests=("tests/node/init/test_lifecycle.py::test_everything_inside_ends_with_it[kill]",),
     ),
     _containers(
         "time-limit",
@@ -197,21 +197,31 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         new="        if False:",
         tests=("tests/node/supervisor/test_container.py::test_a_sleeping_container_ends_with_its_init",),
     ),
-    _containers(
+    Removal(
         "ends-with-the-socket",
-        stops="A container does not outlive the daemon that holds its process 1's socket.",
-        file=f"{INIT}/main.c",
-        old="\t\tif (polled[0].revents & (POLLHUP | POLLERR | POLLNVAL))\n\t\t\t_exit(0);\n",
-        new="",
-        tests=("tests/node/init/test_lifecycle.py::test_everything_inside_ends_with_it",),
+        Input.CONTAINERS,
+        "A container does not outlive who holds its process 1's socket: two places look, either is enough.",
+        (
+            Edit(
+                f"{INIT}/main.c",
+                "(POLLHUP | POLLERR | POLLNVAL))\n\t\t\t_exit(0);",
+                "POLLNVAL)\n\t\t\t_exit(0);",
+            ),
+            Edit(
+                f"{INIT}/control.c",
+                "errno == ECONNRESET))\n\t\t_exit(0);",
+                "errno == ECONNRESET))\n\t\treturn false;",
+            ),
+        ),
+        ("tests/node/init/test_lifecycle.py::test_everything_inside_ends_with_it[close]",),
     ),
     _containers(
-        "put-beneath-the-root",
-        stops="A link in the way of a file that is put leads to a place inside.",
+        "put-onto-special-files",
+        stops="A file that is put onto a device or a pipe is neither written nor waited for.",
         file=f"{INIT}/replace.c",
-        old="fstatat(dir, name, &status, AT_SYMLINK_NOFOLLOW) == 0) {\n\t\tif (S_ISDIR",
-        new="fstatat(dir, name, &status, 0) == 0) {\n\t\tif (S_ISDIR",
-        tests=("tests/node/init/test_files.py::test_a_file_or_link_is_replaced_and_never_followed",),
+        old="\t\tif (!S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode))",
+        new="\t\tif (0)",
+        tests=("tests/node/init/test_put_get.py::test_put_refuses",),
     ),
     _containers(
         "get-of-pipes",
