@@ -249,7 +249,7 @@ REMOVALS: Final[tuple[Removal, ...]] = (
     ),
     _containers(
         "files-of-the-kernel",
-        stops="Pre-boot files do not go into /proc or /sys.",
+        stops="A pre-boot file for /proc or /sys is refused before anything is tried, in words that say why.",
         file=f"{INIT}/file.c",
         old="\tint result = refuse_kernel_files(dir, request->path, error);",
         new="\tint result = 0;\n\t(void)refuse_kernel_files;",
