@@ -34,6 +34,7 @@ from tfnz.protocol.messages import (
     KnownProcess,
     NodeEnvelope,
     NodeFrame,
+    Ping,
     Pong,
     Position,
     PreBootFile,
@@ -97,6 +98,14 @@ def test_a_frame_cut_anywhere_is_refused(frame: ClientFrame) -> None:
     for length in range(len(data)):
         with pytest.raises(ProtocolError):
             client_frames.decode(data[:length])
+
+
+def test_a_field_that_is_deeper_than_any_stack_is_refused() -> None:
+    """Also one of a newer peer, which is passed over."""
+    data = encode(Ping(1, 2))
+    deep = bytes([data[0] + 1]) + data[1:] + b"\xa1x" + b"\x91" * 100_000 + b"\xc0"
+    with pytest.raises(ProtocolError, match="makes no sense"):
+        client_frames.decode(deep)
 
 
 @given(st.binary(max_size=300))
