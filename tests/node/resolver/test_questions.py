@@ -95,6 +95,7 @@ def test_when_nobody_answers_it_is_said() -> None:
         b"\0\0\x01\0\0\2\0\0\0\0\0\0" + b"\1a\0\0\1\0\1" * 2,
         b"\0\0\x28\0\0\1\0\0\0\0\0\0\1a\0\0\6\0\1",  # an update
         b"\0\0\x01\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1",  # a name that is its own end
+        b"\0\0\x01\0\0\1\0\0\0\0\0\0\3a.b\0\0\1\0\1",  # one label that looks like two
     ],
 )
 def test_what_is_no_question_is_not_answered(data: bytes) -> None:
