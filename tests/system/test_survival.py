@@ -490,16 +490,17 @@ class Trial:
     def exec(self) -> None:
         container = self.location.node().spawn("busybox", SLEEP).wait_until_ready()
         told = Told()
+        # It does not end before it may: what is not begun is ended.
+        command = "echo said; while [ ! -e /go ]; do sleep 0.1; done; exit 3"
         begun = self.attempt(
-            lambda: container.spawn(
-                "echo said; sleep 0.2; exit 3", data_callback=told.say, termination_callback=told.end
-            )
+            lambda: container.spawn(command, data_callback=told.say, termination_callback=told.end)
         )
         if begun:
+            self.ask(container, "touch /go")
             assert told.wait_for_end() == 3
             assert told.output == b"said\n"
         else:
-            wait_for(lambda: b"sleep 0.2" not in container.run("ps").stdout, SOON_S, "it is half there")
+            wait_for(lambda: b"echo said" not in self.ask(container, "ps"), SOON_S, "it is half there")
             assert told.ends == []
         self.check([container.uuid])
 
