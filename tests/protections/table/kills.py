@@ -149,7 +149,7 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         file="node/tfnz_node/supervisor/container.py",
         old='        self.keep("ending", exit=exit, error=error)\n',
         new="",
-        tests=(f"{CRASH}[destroy: kept]",),
+        tests=(f"{CRASH}[destroy: ended]",),
     ),
     _kills(
         "start-undone",
