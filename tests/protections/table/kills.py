@@ -155,8 +155,8 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         "start-undone",
         stops="A start of which nobody was told is undone by the next daemon.",
         file=TAKEOVER,
-        old='                if record.stage == "starting":',
-        new="                if False:",
+        old='        if stage not in ("creating", "starting", "sleeping"):',
+        new='        if stage not in ("creating", "sleeping"):',
         tests=(f"{TESTS}/supervisor/test_takeover.py::test_a_start_of_which_nobody_was_told_is_undone",),
     ),
     _kills(

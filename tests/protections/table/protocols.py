@@ -14,6 +14,8 @@ KEEPER: Final = "node/keeper/main.c"
 TESTS: Final = "tests/tfnz/protocol"
 KEPT: Final = "tests/node/keeper/test_client.py"
 
+# Not here: the room of the keeper, which is tried in C (node/keeper/tests), and not by a test of pytest.
+
 _protocols = partial(taken_away, input=Input.PROTOCOLS)
 
 REMOVALS: Final[tuple[Removal, ...]] = (
@@ -217,13 +219,5 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         old="\tif (complete)\n",
         new="\tif (complete || true)\n",
         tests=(f"{KEPT}::test_what_is_refused_is_told_and_not_there_in_an_older_form",),
-    ),
-    _protocols(
-        "keeper-room",
-        stops="The keeper holds no more records than it has room for.",
-        file="node/keeper/records.c",
-        old="\t\t\t(*link || count < RECORDS_MAX);",
-        new="\t\t\t(*link || count < 2 * RECORDS_MAX);",
-        tests=(f"{KEPT}::test_it_says_what_it_has_room_for",),
     ),
 )
