@@ -523,6 +523,7 @@ class Trial:
         told.wait_for_end()
         self.check([])
         assert len(told.ends) == 1
+        assert container.exit is not None and container.exit.cause is Cause.DESTROYED
 
     def session(self) -> None:
         with contextlib.suppress(TfnzError), self.node.location() as other:
