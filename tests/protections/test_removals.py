@@ -16,7 +16,10 @@ from tests.protections.checkout import ROOT, copy_checkout
 from tests.protections.command import NAMES, find_failures
 from tests.protections.removal import Edit, Input, Removal, apply
 from tests.protections.removals import REMOVALS
-from tests.protections.trial import Guards, Outcome, Verdict, judge, parse_report, try_removal
+from tests.protections.trial import Guards, Verdict, try_removal
+
+#: Copies, builds and other pytests, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(300)
 
 #: One whose tests take no time, and need nothing.
 CHEAP = NAMES["slots-rest"]
@@ -138,17 +141,34 @@ def test_what_is_left_of_a_test_is_ended(original: Path, tmp_path: Path) -> None
         os.close(reader)
 
 
-def test_who_could_not_begin_has_noticed_nothing(tmp_path: Path) -> None:
-    report = tmp_path / "report.xml"
-    report.write_text(
-        '<testsuites><testsuite><testcase classname="tests.node.test_a" name="test_b[x]">'
-        '<error message="failed on setup with &quot;OSError: none&quot;"/></testcase></testsuite></testsuites>'
+def test_who_could_not_begin_has_noticed_nothing(original: Path, tmp_path: Path) -> None:
+    (original / "tests/test_setup.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def missing():\n"
+        "    raise OSError('none')\n"
+        "def test_it(missing):\n"
+        "    pass\n"
     )
-    failures = parse_report(report)
-    assert [one.test for one in failures] == ["tests/node/test_a.py::test_b[x]"]
-    assert judge(CHEAP, failures) == Outcome(
-        CHEAP, Verdict.BROKEN, failures[0].test, 'failed on setup with "OSError: none"'
+    removal = dataclasses.replace(CHEAP, tests=("tests/test_setup.py::test_it",))
+    outcome = try_removal(removal, original, tmp_path, Guards())
+    assert (outcome.verdict, outcome.test) == (Verdict.BROKEN, "tests/test_setup.py::test_it")
+    assert "OSError: none" in outcome.message
+
+
+def test_what_hangs_after_a_failure_is_not_waited_for(original: Path, tmp_path: Path) -> None:
+    (original / "tests/test_hangs.py").write_text(
+        "import signal, pytest\n"
+        "@pytest.fixture\n"
+        "def deaf():\n"
+        "    yield\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+        "    while True: signal.pause()\n"
+        "def test_it(deaf):\n"
+        "    assert False\n"
     )
+    removal = dataclasses.replace(CHEAP, tests=("tests/test_hangs.py::test_it",))
+    assert try_removal(removal, original, tmp_path, Guards()).verdict is Verdict.NOTICED
 
 
 def test_a_text_that_is_there_twice_is_not_touched(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +25,6 @@ FAILED: Final = 1
 TRIAL_TIMEOUT_S: Final = 1200.0
 #: How long the processes of tests may take to end.
 END_TIMEOUT_S: Final = 60.0
-#: What is said before the test itself has begun, and when it was imported.
-NOT_THE_TEST: Final = ("failed on setup", "collection failure")
 #: So many characters of what a test had to say.
 MESSAGE: Final = 300
 #: Where our code is. In the namespace of tests nothing is there: who would run it and not the copy's finds none.
@@ -127,7 +125,7 @@ def try_removal(removal: Removal, original: Path, scratch: Path, guards: Guards)
         with copied(original, scratch / "copy") as copy:
             apply(removal, copy)
             rebuild(copy, removal.edits)
-            words = ("-n", "0", "-x", *removal.tests)
+            words = ("-n", "0", "--end-at-first", *removal.tests)
             failures = run_tests(copy, scratch, words, guards, timeout_s=TRIAL_TIMEOUT_S)
         outcome = judge(removal, failures)
     except (CannotBuild, CannotRun, ValueError) as exc:
@@ -152,32 +150,37 @@ def run_tests(
     Raises:
         CannotRun: it has come to no result.
     """
-    report, nothing = scratch / "report.xml", scratch / "nothing"
-    report.unlink(missing_ok=True)
+    report, nothing = scratch / "failures", scratch / "nothing"
+    report.write_text("")
     nothing.mkdir(exist_ok=True)
     hidden = [str(ROOT / name) for name in CODE]
     host = [str(copy / "scripts/private-host"), "sh", "-c", HIDE, "sh", str(nothing), *hidden, "--"]
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    files = [f"--basetemp={scratch / 't'}", f"--junit-xml={report}"]
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tests.protections.witness",
+    ]
+    files = [f"--basetemp={scratch / 't'}", f"--failures-to={report}"]
     with (scratch / "said").open("w+") as said:
         code = guards.run(copy, [*host, *pytest, *files, *words], said, timeout_s)
         said.seek(0)
         heard = said.read()
     if code == PASSED:
         return []
-    failures = parse_report(report) if code == FAILED and report.exists() else []
+    failures = parse_report(report.read_text()) if code == FAILED else []
     if not failures:
         raise CannotRun(f"pytest ended with {code}: {heard[-2000:]}")
     return failures
 
 
-def parse_report(report: Path) -> list[Failure]:
-    """The failures in what pytest has written."""
-    failures = []
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        for said in (*case.findall("failure"), *case.findall("error")):
-            message = said.get("message") or ""
-            is_own = not message.startswith(NOT_THE_TEST)
-            test = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-            failures.append(Failure(test, message[:MESSAGE], is_own))
-    return failures
+def parse_report(text: str) -> list[Failure]:
+    """The failures that the witness has written. A test that could not begin has not failed by itself."""
+    return [
+        Failure(said["test"], said["message"][:MESSAGE], said["when"] != "setup")
+        for said in map(json.loads, text.splitlines())
+    ]

@@ -13,6 +13,8 @@ SESSIONS: Final = "node/tfnz_node/gateway/sessions.py"
 TESTS: Final = "tests/node"
 CRASH: Final = "tests/system/test_survival.py::test_a_crash_at_any_point_leaves_nothing_half_done"
 
+# Not here: that a container whose session is no more is not taken over. Without a session it cannot be, either.
+
 _kills = partial(taken_away, input=Input.KILLS)
 
 REMOVALS: Final[tuple[Removal, ...]] = (
@@ -168,19 +170,14 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         tests=(f"{TESTS}/supervisor/test_takeover.py::test_one_whose_init_does_not_answer_ends",),
     ),
     _kills(
-        "containers-of-nobody",
-        stops="A container whose session is no more ends when the next daemon comes.",
-        file=ADOPTION,
-        old='            if record.session not in sessions or "spec" not in fds:',
-        new='            if "spec" not in fds:',
-        tests=(f"{TESTS}/handlers/test_adoption.py::test_of_what_cannot_be_taken_over_nothing_stays",),
-    ),
-    _kills(
         "egress-unknown",
         stops="A container of which nobody knows what it may reach ends, and is not open.",
         file=ADOPTION,
         old='        raise UnreadableRecord("nobody knows what it may reach outside")\n',
-        new="        return\n",
+        new=(
+            "        from tfnz_node.core.access import OPEN\n\n"
+            "        known = EgressRecord(container=container.id, egress=OPEN)\n"
+        ),
         tests=(
             f"{TESTS}/handlers/test_adoption.py::test_a_container_of_which_nobody_knows_what_it_may_reach_ends",
         ),
