@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from tests.protections.removal import Input, Removal, taken_away
+from tests.protections.removal import Edit, Input, Removal, taken_away
 
 V1: Final = "node/tfnz_node/sandbox/cgroups_v1.py"
 INIT: Final = "node/init"
@@ -13,7 +13,8 @@ HOSTILE: Final = "tests/system/test_hostile_containers.py"
 CGROUPS: Final = "tests/node/sandbox/test_cgroups.py"
 PUMPS: Final = "tests/node/supervisor/test_pumps.py"
 
-# Not here: that process 1 ends with its socket. It looks for that in two places, and without both it never ends at all.
+# Not here: the limits of message queues and of locked memory. They are the kernel's defaults, and only who may raise
+# their own (CAP_SYS_RESOURCE, which root has not everywhere) can see that a container has them by itself.
 
 _containers = partial(taken_away, input=Input.CONTAINERS)
 
@@ -81,26 +82,10 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         ),
     ),
     _containers(
-        "message-queues",
-        stops="Memory of the kernel is not filled by message queues.",
-        file=f"{INIT}/rlimits.c",
-        old="\t{RLIMIT_MSGQUEUE, 819200, 819200},\n",
-        new="",
-        tests=("tests/node/init/test_confinement.py::test_resource_limits_are_the_containers_own",),
-    ),
-    _containers(
         "open-files",
         stops="A process has no more files open than programs expect, whatever the daemon may.",
         file=f"{INIT}/rlimits.c",
         old="\t{RLIMIT_NOFILE, 1024, 524288},\n",
-        new="",
-        tests=("tests/node/init/test_confinement.py::test_resource_limits_are_the_containers_own",),
-    ),
-    _containers(
-        "locked-memory",
-        stops="Memory that cannot be reclaimed is bounded.",
-        file=f"{INIT}/rlimits.c",
-        old="\t{RLIMIT_MEMLOCK, 8 * MIB, 8 * MIB},\n",
         new="",
         tests=("tests/node/init/test_confinement.py::test_resource_limits_are_the_containers_own",),
     ),
@@ -198,6 +183,24 @@ REMOVALS: Final[tuple[Removal, ...]] = (
         old="        if self._sandbox.init is init and self.state is State.SLEEPING:",
         new="        if False:",
         tests=("tests/node/supervisor/test_container.py::test_a_sleeping_container_ends_with_its_init",),
+    ),
+    Removal(
+        "ends-with-the-socket",
+        Input.CONTAINERS,
+        "A container does not outlive who holds its process 1's socket: two places look, either is enough.",
+        (
+            Edit(
+                f"{INIT}/main.c",
+                "(POLLHUP | POLLERR | POLLNVAL))\n\t\t\t_exit(0);",
+                "POLLNVAL)\n\t\t\t_exit(0);",
+            ),
+            Edit(
+                f"{INIT}/control.c",
+                "errno == ECONNRESET))\n\t\t_exit(0);",
+                "errno == ECONNRESET))\n\t\treturn false;",
+            ),
+        ),
+        ("tests/node/init/test_lifecycle.py::test_everything_inside_ends_with_it[close]",),
     ),
     _containers(
         "put-onto-special-files",
