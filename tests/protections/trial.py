@@ -27,10 +27,12 @@ TRIAL_TIMEOUT_S: Final = 1200.0
 END_TIMEOUT_S: Final = 60.0
 #: So many characters of what a test had to say.
 MESSAGE: Final = 300
-#: Where our code is. In the namespace of tests nothing is there: who would run it and not the copy's finds none.
+#: Where our code is. In the namespace of tests nothing is there: who would run it and not the copy's finds none. The
+#: host's shared memory is another one's as well, on which nothing is left that should not have been written there.
 CODE: Final = ("tfnz", "tfnz_command", "node", "tests")
 HIDE: Final = (
-    'nothing=$1; shift; while [ "$1" != -- ]; do mount --bind "$nothing" "$1"; shift; done; shift; exec "$@"'
+    "mount -t tmpfs shm /dev/shm; nothing=$1; shift; "
+    'while [ "$1" != -- ]; do mount --bind "$nothing" "$1"; shift; done; shift; exec "$@"'
 )
 
 
