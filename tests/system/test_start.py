@@ -19,25 +19,26 @@ class Interrupting(importlib.abc.MetaPathFinder):
         if name == module:
             os.kill(os.getpid(), signal.SIGINT)
 
-command, module = sys.argv[1:]
-sys.argv[1:] = ["--version"]
+command, module, *sys.argv[1:] = sys.argv[1:]
 sys.meta_path.insert(0, Interrupting())
 getattr(tfnz_command, command)()
 """
 
 
 @pytest.mark.parametrize(
-    ("command", "module"),
+    ("command", "module", "argument"),
     [
-        ("tfnz", "tfnz"),
-        ("tfnz", "tfnz.accounts"),
-        ("tfnz", "tfnz.cli.main"),
-        ("tfnz_node", "tfnz"),
-        ("tfnz_node", "tfnz_node.daemon"),
+        ("tfnz", "tfnz", "--version"),
+        ("tfnz", "tfnz.accounts", "--version"),
+        ("tfnz", "tfnz.cli.main", "--version"),
+        ("tfnz_node", "tfnz", "--version"),
+        ("tfnz_node", "tfnz_node.accounts", "--version"),
+        # What only one command needs is imported by that.
+        ("tfnz_node", "tfnz_node.daemon", "serve"),
     ],
 )
-def test_an_interrupt_while_they_are_imported_is_quiet(command: str, module: str) -> None:
-    words = [sys.executable, "-c", INTERRUPTED, command, module]
+def test_an_interrupt_while_they_are_imported_is_quiet(command: str, module: str, argument: str) -> None:
+    words = [sys.executable, "-c", INTERRUPTED, command, module, argument]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
 
