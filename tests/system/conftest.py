@@ -19,17 +19,18 @@ import pytest
 
 from tests.system.host_state import adopt_orphans, look, look_at_rest, wait_until
 from tests.system.people import Introduce, Person, introduce_to
+from tests.system.waiting import PATIENCE
 from tfnz import Location
 from tfnz_node.crash_points import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "build" / "images"
 #: What a loaded machine may take to start a node; the tests wait for its notification, never for this long.
-START_TIMEOUT_S = 50
+START_TIMEOUT_S = 50 * PATIENCE
 #: Settings of nodes that have a few containers.
 SMALL = 'disk = "2G"\npool_size = 2\npool_max = 2\n'
 #: What it may take then to import one image.
-IMPORT_TIMEOUT_S = 180
+IMPORT_TIMEOUT_S = 180 * PATIENCE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
