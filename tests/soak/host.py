@@ -174,7 +174,8 @@ def find_main(name: str, word: str) -> int | None:
 def find_init(name: str, word: str) -> int | None:
     """The init of a container."""
     main = find_main(name, word)
-    return _parent(main) if main is not None else None
+    # It has no parent any more when it has ended since.
+    return (_parent(main) or None) if main is not None else None
 
 
 def _read(pid: int, name: str) -> bytes:
