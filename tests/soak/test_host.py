@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from collections import Counter
 from typing import Any
 
 import pytest
 
+from tests.soak import host
 from tests.soak.host import SoakState, compare, count_rules, describe
 from tests.system.host_state import HostState
 
@@ -72,3 +74,10 @@ def test_rules_are_counted_by_place_and_elements_that_pass_are_not() -> None:
     assert Counter(count_rules(objects, "t")) == Counter(
         ["table t", "chain c", "rule c", "set s", "set d", *["element of s"] * 2]
     )
+
+
+def test_a_main_process_that_has_ended_since_has_no_init(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setattr(host, "find_main", lambda name, word: ended.pid)
+    assert host.find_init("box", "main") is None
