@@ -18,11 +18,8 @@ import tempfile
 from pathlib import Path
 
 from tfnz_node.instance import is_dead_instance
-from tfnz_node.kernel.syscalls import PR_SET_CHILD_SUBREAPER, prctl
+from tfnz_node.kernel.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 from tfnz_node.sandbox.cgroups import sweep_instances
-
-#: prctl(2): the signal that comes when the parent dies.
-PR_SET_PDEATHSIG = 1
 
 
 def main(copy: Path, command: list[str]) -> int:

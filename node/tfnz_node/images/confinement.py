@@ -12,17 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tfnz.protocol.errors import ImageInvalid, InternalError
-from tfnz_node.kernel.syscalls import prctl, unshare
+from tfnz_node.kernel.syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    prctl,
+    unshare,
+)
 
 MAX_MEMORY_BYTES = 1 << 30
 MAX_REPLY_BYTES = 32 * 1024
 NOBODY = 65534
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWIPC = 0x08000000
-_CLONE_NEWNET = 0x40000000
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 # chown, dac_override, fowner, fsetid, setfcap: owners, modes and file capabilities of what is unpacked, nothing else.
 _KEPT = sum(1 << number for number in (0, 1, 3, 4, 31))
@@ -45,7 +48,7 @@ class _CapData(ctypes.Structure):
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel end this process when the one that started it ends, even if that has already happened."""
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -139,13 +142,13 @@ def confine(root: Path) -> None:
     os.chroot(root)
     os.chdir("/")
     os.umask(0)
-    unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+    unshare(CLONE_NEWNET | CLONE_NEWIPC)
     # As root it could still signal every process of root's.
     prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities()
 
 
