@@ -12,7 +12,8 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 from scripts.lab.tools import LabFailed
 
 NETWORK = "10.20.0"
+#: The process whose end is the end of the machines; without it they stay until they are taken away.
+OWNER = "LAB_OWNER"
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,8 @@ class Lab(ABC):
 
     def _kill_all(self) -> None:
         for pid in self._pids():
-            self._kill(pid)
+            if pid != os.getpid():  # whoever attends to them may be who takes them away
+                self._kill(pid)
 
     def _kill(self, pid: int) -> None:
         """Kills a process of the lab's, and waits for its end; another one that has got its number is let be."""
@@ -229,6 +233,25 @@ class Lab(ABC):
             pass
         finally:
             os.close(process)
+
+
+@contextmanager
+def open_owner() -> Iterator[list[int]]:
+    """A descriptor of the machines' owner, if they have one.
+
+    Raises:
+        LabFailed: it has ended already.
+    """
+    owner = os.environ.get(OWNER)
+    try:
+        fds = [os.pidfd_open(int(owner))] if owner else []
+    except ProcessLookupError as exc:
+        raise LabFailed(f"process {owner}, whose the machines were to be, has ended") from exc
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def find_port() -> int:

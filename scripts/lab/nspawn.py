@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lab.cgroups import Group
-from scripts.lab.machines import Lab, Machine
+from scripts.lab.machines import Lab, Machine, open_owner
 from scripts.lab.tree import Tree
-
-#: The process whose end is the end of the machines; without it they stay until they are taken away.
-OWNER = "LAB_OWNER"
 
 
 class NspawnLab(Lab):
@@ -38,13 +35,11 @@ class NspawnLab(Lab):
     def prepare(self, machines: Sequence[Machine]) -> None:
         # They can be logged in to from here, though their network is another: a socket stays where it was made.
         doors = [socket.create_server(("127.0.0.1", machine.ssh_port)) for machine in machines]
-        owner = os.environ.get(OWNER)
         fds = [door.fileno() for door in doors]
-        owners = [os.pidfd_open(int(owner))] if owner else []
         (self.folder / self.LOG).touch()
         words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         program = [sys.executable, "-m", "scripts.lab.host", str(self.folder), str(self._tree.root)]
-        with (self.folder / self.LOG).open("a") as log:
+        with open_owner() as owners, (self.folder / self.LOG).open("a") as log:
             self._remember(
                 subprocess.Popen(
                     [*words, *program, ",".join(map(str, fds)), ",".join(map(str, owners))],
@@ -58,8 +53,6 @@ class NspawnLab(Lab):
             )
         for door in doors:
             door.close()
-        for fd in owners:
-            os.close(fd)
 
     def start(self, machine: Machine) -> None:
         """Nothing to do: whoever holds the machines starts each, and again when it has ended."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import sys
 from pathlib import Path
 
 #: The largest frame with which a machine bothers the others; jumbo frames are not made here.
@@ -27,8 +26,12 @@ def find_targets(frame: bytes, arrived: int, known: dict[bytes, int], count: int
     return [port for port in range(count) if port != arrived]
 
 
-def serve(folder: Path, count: int) -> None:
-    """Switches until it is killed, or until whoever started it has gone with the folder."""
+def serve(folder: Path, count: int, owner: int | None = None) -> None:
+    """Switches until the owner has ended, or the folder has gone.
+
+    Args:
+        owner: a descriptor of the process that the machines belong to.
+    """
     ports = []
     known: dict[bytes, int] = {}
     with selectors.DefaultSelector() as selector:
@@ -39,8 +42,12 @@ def serve(folder: Path, count: int) -> None:
             port.setblocking(False)
             selector.register(port, selectors.EVENT_READ, index)
             ports.append(port)
+        if owner is not None:
+            selector.register(owner, selectors.EVENT_READ, None)
         while folder.exists():
             for key, _ in selector.select(timeout=5):
+                if key.data is None:
+                    return
                 pass_on(ports, folder, key.data, known)
 
 
@@ -56,7 +63,3 @@ def pass_on(ports: list[socket.socket], folder: Path, arrived: int, known: dict[
             ports[port].sendto(frame, os.fspath(port_paths(folder, port)[0]))
         except OSError:
             continue  # that machine is off, or its queue is full: a switch drops
-
-
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lab.image import Image
-from scripts.lab.machines import Lab, Machine
+from scripts.lab.machines import Lab, Machine, open_owner
 from scripts.lab.switch import port_paths
 from scripts.lab.tools import run
 
@@ -33,16 +33,19 @@ class VirtualLab(Lab):
         self.image = image
 
     def prepare(self, machines: Sequence[Machine]) -> None:
-        self._remember(
-            subprocess.Popen(
-                [sys.executable, "-m", "scripts.lab.switch", str(self.folder), str(len(machines))],
-                cwd=Path(__file__).parents[2],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=(self.folder / "switch.log").open("w"),
-            ).pid
-        )
+        program = [sys.executable, "-m", "scripts.lab.attendant", str(self.folder), str(len(machines))]
+        with open_owner() as owners, (self.folder / "attendant.log").open("w") as log:
+            self._remember(
+                subprocess.Popen(
+                    [*program, ",".join(map(str, owners))],
+                    cwd=Path(__file__).parents[2],
+                    start_new_session=True,
+                    pass_fds=owners,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                ).pid
+            )
         for machine in machines:
             self._make_disk(f"{machine.name}.qcow2", "-b", str(self.image.disk), "-F", "qcow2")
             self._make_disk(f"{machine.name}.spare", size=SPARE_DISK)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,15 +36,19 @@ def test_a_switch_learns_who_is_where() -> None:
     assert find_targets(A + B, 0, known, 3) == [], "both are at the same port"
 
 
-def test_frames_pass_and_the_switch_ends_with_its_folder(tmp_path: Path) -> None:
+def start_attendant(folder: Path, count: int, owners: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "scripts.lab.attendant", str(folder), str(count)]
+    return subprocess.Popen([*program, ",".join(map(str, owners))], cwd=ROOT, pass_fds=owners)
+
+
+def test_frames_pass_between_machines(tmp_path: Path) -> None:
     folder = tmp_path / "lab"
     folder.mkdir()
     machines = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
     for index, machine in enumerate(machines):
         machine.bind(str(port_paths(folder, index)[0]))
         machine.settimeout(30)
-    words = [sys.executable, "-m", "scripts.lab.switch", str(folder), "2"]
-    switch = subprocess.Popen(words, cwd=ROOT)
+    attendant = start_attendant(folder, 2)
     try:
         frame = B + A + b"\x08\x00hello"
         while True:  # until it has begun to listen
@@ -53,10 +59,44 @@ def test_frames_pass_and_the_switch_ends_with_its_folder(tmp_path: Path) -> None
                 os.sched_yield()
         assert machines[1].recv(1000) == frame
     finally:
-        switch.kill()
-        switch.wait()
+        attendant.kill()
+        attendant.wait()
         for machine in machines:
             machine.close()
+
+
+def test_virtual_machines_end_with_their_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    owner = subprocess.Popen(["tail", "-f", "/dev/null"])
+    waiting = "import signal; print(flush=True); signal.pause()"
+    machine = subprocess.Popen([sys.executable, "-c", waiting, str(folder)], stdout=subprocess.PIPE)
+    # What it is called is to be seen from now on.
+    assert machine.stdout is not None and machine.stdout.read(1)
+    fd = os.pidfd_open(owner.pid)
+    attendant = start_attendant(folder, 2, [fd])
+    try:
+        # Among its processes there is the one that takes them away.
+        (folder / "pids").write_text(f"{attendant.pid}\n{machine.pid}\n")
+        owner.kill()
+        assert machine.wait(30) == -signal.SIGKILL
+        assert attendant.wait(30) == 0 and not folder.exists()
+    finally:
+        os.close(fd)
+        machine.stdout.close()
+        for process in (attendant, machine, owner):
+            process.kill()
+            process.wait()
+
+
+def test_nothing_is_started_for_an_owner_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setenv("LAB_OWNER", str(gone.pid))
+    with pytest.raises(LabFailed, match="whose the machines were to be, has ended"):
+        VirtualLab(tmp_path, Image(tmp_path)).prepare([Machine("node1", 0, 22022)])
 
 
 def test_a_disk_is_named_for_how_it_is_made_and_does_not_last_for_ever(tmp_path: Path) -> None:
