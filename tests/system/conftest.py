@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "build" / "images"
 #: What a loaded machine may take to start a node; the tests wait for its notification, never for this long.
 START_TIMEOUT_S = 50 * PATIENCE
+#: The socket of a node that was installed on this host with the images of the shared one: tests of containers may have
+#: that instead. Tests that use more of a node than a session make their own.
+INSTALLED = "TFNZ_TESTS_SOCKET"
 #: Settings of nodes that have a few containers.
 SMALL = 'disk = "2G"\npool_size = 2\npool_max = 2\n'
 #: What it may take then to import one image.
@@ -212,9 +215,11 @@ def own(tmp_path: Path) -> Iterator[RunningNode]:
 
 
 @pytest.fixture
-def location(node: RunningNode) -> Iterator[Location]:
-    """A session on the shared node."""
-    with node.location() as session:
+def location(request: pytest.FixtureRequest) -> Iterator[Location]:
+    """A session on the shared node, or on one that serves this host already."""
+    installed = os.environ.get(INSTALLED)
+    node: RunningNode | None = None if installed else request.getfixturevalue("node")
+    with Location(socket=installed, quiet=True) if node is None else node.location() as session:
         yield session
 
 
