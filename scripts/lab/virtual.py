@@ -53,7 +53,8 @@ class VirtualLab(Lab):
     def start(self, machine: Machine) -> None:
         for path in (port_paths(self.folder, machine.index)[0], self.folder / f"{machine.name}.qmp"):
             path.unlink(missing_ok=True)
-        run(*self._qemu(machine))
+        # Whoever starts it may be bound to one processor, as what mitogen runs is: two machines would share that.
+        run("taskset", "--cpu-list", f"0-{(os.cpu_count() or 1) - 1}", *self._qemu(machine))
         self._remember(int((self.folder / f"{machine.name}.pid").read_text()))
 
     def cut(self, machine: Machine) -> None:
