@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.system.host_state import SOON_S, unchanged
+from tests.system.host_state import unchanged
+from tests.system.waiting import SOON_S
 from tfnz import Location
 from tfnz.protocol.exits import Cause, Exit
 

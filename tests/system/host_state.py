@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Location
 from tfnz_node.config import NodeConfig, find_config
 from tfnz_node.instance import name_instance
@@ -29,8 +29,6 @@ from tfnz_node.kernel.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 S = TypeVar("S")
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-#: For a machine that is very busy.
-SOON_S = 30.0
 
 #: What a node was asked is forgotten after so long, unless something else has happened.
 ASKED_S = 2.0

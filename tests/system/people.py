@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.host_state import SOON_S
+from tests.system.waiting import SOON_S
 from tfnz import Location
 from tfnz.accounts import Account, create_account, encode_key, parse_key
 

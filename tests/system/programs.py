@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-#: For a machine that is very busy.
-SOON_S = 30.0
+from tests.system.waiting import SOON_S
 
 
 class Program:

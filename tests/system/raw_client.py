@@ -12,6 +12,7 @@ from typing import Protocol
 import zmq
 from zmq.utils import z85
 
+from tests.system.waiting import SOON_S
 from tfnz.accounts import Account
 from tfnz.framing import LENGTH, FrameParser
 from tfnz.links.unix import PREFIX
@@ -34,9 +35,6 @@ from tfnz.protocol.messages import (
     Result,
     Welcome,
 )
-
-#: For a machine that is very busy.
-SOON_S = 30.0
 
 
 class HungUp(AssertionError):

@@ -22,7 +22,7 @@ from tests.system.host_state import adopt_orphans, count_scratches, look, look_a
 from tests.system.people import Person, introduce_to
 from tests.system.together import Ready, together
 from tests.system.traveller import Traveller, far, near
-from tests.system.waiting import wait_for
+from tests.system.waiting import PATIENCE, wait_for
 from tfnz.protocol.exits import Cause
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 # When all is well none takes 45 seconds. When it is not, it has to say of whom: what does not come is waited for as
 # long as a traveller has patience, and then its node may still have to end what is there.
-pytestmark = pytest.mark.timeout(240, func_only=True)
+pytestmark = pytest.mark.timeout(240 * PATIENCE, func_only=True)
 
 #: Of a node that is returned to in time. Half of it is for noticing, and the other half for a busy machine, on which
 #: nine of them come back at once.
-PATIENT_S = 15.0
+PATIENT_S = 15.0 * PATIENCE
 #: For how long the next daemon waits: who is too late for it has not given up by then.
-TAKEOVER_S = 10.0
+TAKEOVER_S = 10.0 * PATIENCE
 #: Of a node that is returned to too late, or never.
-HASTY_S = 6.0
+HASTY_S = 6.0 * PATIENCE
 GRACE_S = 1.0
 #: The kernel sends again, with growing pauses, what was lost in the seconds before.
 LAST_WORDS_S = 4.0
-SOON_S = 45.0
+SOON_S = 45.0 * PATIENCE
 SETTINGS = f"""
 disk = "1G"
 pool_size = 2

@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from tests.system.conftest import import_images, make_node
-from tests.system.host_state import SOON_S, unchanged
+from tests.system.host_state import unchanged
 from tests.system.people import Introduce, Person
 from tests.system.programs import program
 from tests.system.raw_client import raw_client
+from tests.system.waiting import PATIENCE, SOON_S
 from tfnz import Location, Process
 from tfnz.accounts import pin_server_key
 from tfnz.protocol.errors import (
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 #: An error that takes longer than this is not prompt, even on a machine that is very busy: at 10 s those come that say
 #: that nothing was heard. Programs that are started and ended are no part of it.
-PROMPT_S = 8.0
+PROMPT_S = 8.0 * PATIENCE
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.system.raw_client import raw_client
+from tests.system.waiting import SOON_S
 from tfnz import Container, Location, Node, Secret
 from tfnz.protocol.errors import (
     CommandNotFound,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
 IMAGES = Path(__file__).parents[2] / "build" / "images"
-SOON_S = 30.0
 
 
 @pytest.fixture

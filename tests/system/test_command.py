@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.system.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
 #: For a machine that is very busy.
-SOON_S = 45
+SOON_S = 45 * PATIENCE
 
 
 class Shell:

@@ -17,7 +17,6 @@ import pytest
 
 from tests.system.conftest import IMAGES
 from tests.system.host_state import (
-    SOON_S,
     adopt_orphans,
     find_cgroups,
     find_descendants,
@@ -26,7 +25,7 @@ from tests.system.host_state import (
     unchanged,
     wait_until,
 )
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.system.cgroup_files import find_limits
+from tests.system.waiting import SOON_S
 from tfnz import Container, Location
 from tfnz.protocol.errors import NoCapacity
 from tfnz.protocol.exits import Cause
@@ -18,7 +19,6 @@ from tfnz.protocol.exits import Cause
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
-SOON_S = 30.0
 CAPABILITIES = {  # by their numbers in linux/capability.h
     "CAP_CHOWN": 0,
     "CAP_DAC_OVERRIDE": 1,

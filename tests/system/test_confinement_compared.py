@@ -9,10 +9,11 @@ from tests.confinement.in_ours import ask_ours
 from tests.confinement.recorded import read_recorded
 from tests.confinement.report import Report
 from tests.confinement.weaknesses import find_weaknesses
+from tests.system.waiting import PATIENCE
 from tfnz import Location
 
 #: Docker needs some seconds to start, and a busy machine more.
-TIMEOUT_S = 180
+TIMEOUT_S = 180 * PATIENCE
 
 
 @pytest.fixture

@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.system.conftest import IMAGES, SMALL, import_images, make_node
-from tests.system.host_state import (
-    SOON_S,
-    count_scratches,
-    find_cgroups,
-    find_descendants,
-)
+from tests.system.host_state import count_scratches, find_cgroups, find_descendants
 from tests.system.programs import Program, program
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Container, Location
 from tfnz.protocol.errors import ConnectionFailed, SessionLost
 from tfnz.protocol.exits import Cause

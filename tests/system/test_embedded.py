@@ -15,7 +15,6 @@ import pytest
 
 from tests.system.conftest import IMAGES, ROOT
 from tests.system.host_state import (
-    SOON_S,
     adopt_orphans,
     find_cgroups,
     find_descendants,
@@ -24,7 +23,7 @@ from tests.system.host_state import (
     wait_until,
 )
 from tests.system.programs import program
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Location
 from tfnz.protocol.errors import ConnectionFailed, NoCapacity, SessionLost, TfnzError
 from tfnz.protocol.exits import Cause

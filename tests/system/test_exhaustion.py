@@ -19,11 +19,11 @@ import pytest
 from tests.system.bystanders import another_starts
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
 from tests.system.host_state import unchanged
+from tests.system.waiting import PATIENCE, SOON_S
 from tfnz import Container, Location
 from tfnz.protocol.errors import DiskFull, NoCapacity, QuotaExceeded, StartFailed, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 
-SOON_S = 30.0
 POOL = "pool_size = 1\npool_max = 1\n"
 
 
@@ -176,7 +176,7 @@ def act_all(location: Location, bystander: Container) -> dict[str, TfnzError]:
 MANY = 60
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 * PATIENCE)
 @pytest.mark.parametrize("scarce", [few_descriptors, few_processes])
 def test_what_the_kernel_gives(
     poor: RunningNode, scarce: Callable[[int, int], contextlib.AbstractContextManager[None]]

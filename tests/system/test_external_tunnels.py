@@ -19,9 +19,9 @@ import pytest
 
 from tests.system.conftest import import_images, make_node
 from tests.system.container_services import ECHO, PATH, start_services
-from tests.system.host_state import SOON_S, unchanged
+from tests.system.host_state import unchanged
 from tests.system.programs import program
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Cause, Container, ContainerNotFound, Location, ObjectDead, Tunnel
 
 if TYPE_CHECKING:

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Container, Location
 from tfnz.protocol.errors import DiskFull
 from tfnz.protocol.exits import Cause, Exit
-
-SOON_S = 30.0
 
 
 @pytest.fixture(scope="module")

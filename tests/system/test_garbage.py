@@ -14,7 +14,7 @@ import zmq
 
 from tests.system.memory import resident_bytes
 from tests.system.raw_client import HungUp, RawClient, raw_client
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Location
 from tfnz.protocol.frames import MAX_FRAME, encode
 from tfnz.protocol.messages import (
@@ -40,8 +40,6 @@ from tfnz.protocol.messages import (
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
     from tests.system.people import Person
-
-SOON_S = 30.0
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.system.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
@@ -53,7 +55,7 @@ def test_there_are_programs() -> None:
     assert len(find_programs()) >= 8
 
 
-@pytest.mark.timeout(300)  # whole programs, which take long on a busy machine
+@pytest.mark.timeout(300 * PATIENCE)  # whole programs, which take long on a busy machine
 @pytest.mark.parametrize(("place", "program"), find_programs(), ids=lambda value: str(value)[:30])
 def test_a_program_of_the_documents_runs(
     node: RunningNode,
@@ -75,7 +77,7 @@ def test_a_program_of_the_documents_runs(
         [sys.executable, "-W", "error", str(script)],
         cwd=tmp_path,
         capture_output=True,
-        timeout=280,
+        timeout=280 * PATIENCE,
         check=False,
     )
     assert ended.returncode == 0, (place, ended.stderr.decode())

@@ -21,11 +21,11 @@ import pytest
 from msgspec import structs
 
 from tests.system.conftest import import_images, make_node
-from tests.system.host_state import SOON_S, unchanged
+from tests.system.host_state import unchanged
 from tests.system.memory import forget_peak, peak_bytes, resident_bytes
 from tests.system.people import Person, introduce_to
 from tests.system.raw_client import RawClient, raw_client
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Location
 from tfnz.framing import LENGTH
 from tfnz.protocol.errors import QuotaExceeded, TfnzError

@@ -25,15 +25,13 @@ from tests.system.bystanders import another_starts, undisturbed
 from tests.system.cgroup_files import count_throttled
 from tests.system.host_state import find_descendants
 from tests.system.memory import forget_peak, peak_bytes, resident_bytes
-from tests.system.waiting import wait_for
+from tests.system.waiting import PATIENCE, SOON_S, wait_for
 from tfnz import Container, Location
 from tfnz.protocol.errors import DiskFull, FileError, NoCapacity, ObjectDead, TfnzError
 from tfnz.protocol.exits import Cause, Exit
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
-
-SOON_S = 30.0
 
 
 class Sayings:
@@ -341,7 +339,7 @@ signal.pause()
 """
 
 
-@pytest.mark.timeout(300)  # so many take minutes on a busy machine
+@pytest.mark.timeout(300 * PATIENCE)  # so many take minutes on a busy machine
 def test_ten_thousand_short_processes(node: RunningNode) -> None:
     assert node.process is not None
     with undisturbed(node) as location:

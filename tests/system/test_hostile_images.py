@@ -22,12 +22,11 @@ from tests.node.images.archives import Tar, as_json, configuration, docker_files
 from tests.system.bystanders import undisturbed
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
 from tests.system.memory import forget_peak, peak_bytes, resident_bytes
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Container, Location
 from tfnz.protocol.errors import CommandNotFound, FileError, ImageInUse, ImageInvalid, TfnzError
 from tfnz.protocol.exits import Cause
 
-SOON_S = 30.0
 MIB = 1 << 20
 STRICT = """
 disk = "1G"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.host_state import SOON_S, count_scratches, find_descendants, unchanged
+from tests.system.host_state import count_scratches, find_descendants, unchanged
 from tests.system.programs import program
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Container, Node
 from tfnz.protocol.errors import FileError, ImageInvalid, StartFailed, TimedOut
 from tfnz.protocol.exits import Cause

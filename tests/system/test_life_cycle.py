@@ -8,12 +8,10 @@ import threading
 
 import pytest
 
+from tests.system.waiting import SOON_S
 from tfnz import Location, Secret
 from tfnz.protocol.errors import ObjectDead, TagInUse
 from tfnz.protocol.exits import Cause, Exit
-
-#: For events that come at once, on a machine that is very busy.
-SOON_S = 30.0
 
 
 def test_a_container_runs_and_is_gone(location: Location) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.library.conftest import RunModule
 from tests.library.conftest import run_module as run_module
 from tests.system.conftest import IMAGES
+from tests.system.waiting import SOON_S
 from tfnz import Location
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def test_an_account_is_made_and_let_in(
     assert not on_node("tfnz_account", public_key=made["public_key"])["changed"]
 
     server_key = subprocess.run(
-        node.command("key"), capture_output=True, text=True, check=True, timeout=30
+        node.command("key"), capture_output=True, text=True, check=True, timeout=SOON_S
     ).stdout.strip()
     for expected in (True, False):
         pinned = run_module("tfnz_account", server_key=server_key, default=True, **pair)

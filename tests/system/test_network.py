@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.system.conftest import IMAGES, make_node
-from tests.system.host_state import SOON_S
 from tests.system.outside import HOST, OTHER, OUTSIDE, PORT, PRIVATE, PUBLIC, RESOLVER, outside, run
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Container, Location, aio
 from tfnz.protocol.errors import (
     ContainerNotFound,
@@ -42,7 +41,6 @@ while True:
     threading.Thread(target=serve, args=listener.accept()).start()
 """
 #: What is to arrive ends the wait at once, and what is not to arrive is waited for so long.
-PATIENCE_S = 30.0
 CLOSED_S = 0.3
 #: Prints what a server says, or why it cannot be asked.
 CONNECT = """
@@ -103,7 +101,7 @@ def serve(container: Container, port: int = PORT) -> None:
     assert next(iter(process)) == b"ready\n"
 
 
-def connect(container: Container, address: str, port: int = PORT, patience_s: float = PATIENCE_S) -> str:
+def connect(container: Container, address: str, port: int = PORT, patience_s: float = SOON_S) -> str:
     """What a server says to a container, or the error."""
     words = ["python3", "-c", CONNECT, address, str(port), str(patience_s)]
     return container.run(words, check=True).stdout.decode()
@@ -177,7 +175,7 @@ def test_what_is_taken_back_cuts_connections(location: Location) -> None:
     server.allow_connection_from(client)
     kept, cut = (
         client.spawn(["python3", "-u", "-c", HOLD, server.ip, str(PORT), str(patience_s)])
-        for patience_s in (PATIENCE_S, CLOSED_S)
+        for patience_s in (SOON_S, CLOSED_S)
     )
     output = {process: iter(process) for process in (kept, cut)}
     for process in (kept, cut):
@@ -198,7 +196,7 @@ def test_the_ping_of_a_container_is_answered(location: Location) -> None:
     )
     assert client.run(["python3", "-c", ping, server.ip, str(CLOSED_S)]).exit_code == 1
     server.allow_connection_from(client)
-    assert client.run(["python3", "-c", ping, server.ip, str(PATIENCE_S)]).exit_code == 0
+    assert client.run(["python3", "-c", ping, server.ip, str(SOON_S)]).exit_code == 0
 
 
 def test_of_other_sessions_only_what_has_a_tag(lan_node: RunningNode, location: Location) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.system.host_state import SOON_S
+from tests.system.waiting import SOON_S
 from tfnz.accounts import set_default_location
 from tfnz.cli.arguments import Publication
 from tfnz.cli.service import plan_service

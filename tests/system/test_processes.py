@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.system.memory import forget_peak, peak_bytes, resident_bytes
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Container, Location, Process
 from tfnz.protocol.errors import (
     CommandNotExecutable,
@@ -31,9 +31,6 @@ from tfnz.protocol.exits import Cause, Exit
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
-
-#: For events that come at once, on a machine that is very busy.
-SOON_S = 30.0
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ import pytest
 
 from tests.node.firewall.survey import KINDS, Probe, Siege, every, survey
 from tests.system.conftest import IMAGES, make_node
-from tests.system.host_state import SOON_S
 from tests.system.outside import HOST, PUBLIC, RESOLVER, outside, run
 from tests.system.places import Places
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz import Container, Location, TfnzError
 from tfnz.accounts import create_account, encode_key, parse_key
 from tfnz_node.core.lan import CANDIDATES, Lan

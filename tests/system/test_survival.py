@@ -20,7 +20,7 @@ from tests.system.conftest import ROOT, SMALL, RunningNode, import_images, make_
 from tests.system.host_state import adopt_orphans, count_scratches, look, look_at_rest, wait_until
 from tests.system.programs import program
 from tests.system.storm import run_storm
-from tests.system.waiting import wait_for
+from tests.system.waiting import PATIENCE, SOON_S, wait_for
 from tfnz import Container, Location, NodeRestarted, TfnzError
 from tfnz.protocol.exits import Cause
 from tfnz_node.crash_points import Point
@@ -28,7 +28,6 @@ from tfnz_node.keeper.base import Kept
 from tfnz_node.keeper.client import KeeperClient, open_keeper
 from tfnz_node.supervisor.records import ContainerRecord, decode, encode
 
-SOON_S = 30.0
 SLEEP = ["sleep", "1000"]
 POINTS = get_args(Point)
 
@@ -134,7 +133,7 @@ with Location(socket=sys.argv[1], quiet=True) as location:
     try:
         container.destroy()
     except NodeRestarted:
-        container.wait(30)
+        container.wait(SOON_S)
     print(container.exit.cause.value, flush=True)
 """
 
@@ -411,7 +410,7 @@ def test_without_a_keeper_everything_ends_with_the_daemon(tmp_path: Path) -> Non
         )
 
 
-@pytest.mark.timeout(300)  # many restarts, each of which takes seconds on a busy machine
+@pytest.mark.timeout(300 * PATIENCE)  # many restarts, each of which takes seconds on a busy machine
 def test_nothing_is_lost_or_doubled_in_a_storm(own: RunningNode) -> None:
     _, wrong = run_storm(own, kills=10, containers=8, seed=20)
     assert not wrong

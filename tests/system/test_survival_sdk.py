@@ -22,7 +22,7 @@ import pytest
 
 from tests.system.conftest import import_images, make_node
 from tests.system.programs import program
-from tests.system.waiting import wait_for
+from tests.system.waiting import PATIENCE, wait_for
 from tfnz import Cause, Location, NodeRestarted, ObjectDead, TfnzError, aio
 from tfnz.accounts import create_account, encode_key, parse_key
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
 #: For a machine that is very busy.
-SOON_S = 60.0
+SOON_S = 60.0 * PATIENCE
 COUNT = 'i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo "line $i"; done; exit 7'
 HOLD = """
 import sys
@@ -415,7 +415,7 @@ async def test_an_asynchronous_program_goes_on(mortal: RunningNode) -> None:
         assert (await asleep.run("echo well")).stdout == b"well\n"
 
 
-@pytest.mark.timeout(300)  # each of which takes seconds on a busy machine
+@pytest.mark.timeout(300 * PATIENCE)  # each of which takes seconds on a busy machine
 def test_twenty_restarts_in_a_row(mortal: RunningNode) -> None:
     heard = [Heard() for _ in range(5)]
     with Location(socket=str(mortal.socket), quiet=True) as location:

@@ -31,13 +31,11 @@ from tests.system.container_services import (
 from tests.system.host_state import unchanged
 from tests.system.memory import forget_peak, peak_bytes, resident_bytes
 from tests.system.programs import program
-from tests.system.waiting import wait_for
+from tests.system.waiting import PATIENCE, SOON_S, wait_for
 from tfnz import Container, ListenFailed, Location, NotServing, ObjectDead, Tunnel
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
-
-SOON_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +405,7 @@ print("all ended", flush=True)
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180 * PATIENCE)
 def test_a_thousand_tunnels_with_ten_connections_each_are_gone_with_their_client(
     node: RunningNode, services: Container
 ) -> None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 from tests.system.cable import Cable
 from tests.system.people import Person
 from tests.system.programs import Program, program
+from tests.system.waiting import PATIENCE
 from tfnz.protocol.exits import Cause
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
 
 #: The SDK may take a minute to notice that it hears nothing.
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 120.0 * PATIENCE
 #: Says a line for each thing that it hears, and answers a line for each word that it is told.
 SOURCE: Final = r"""
 import contextlib, logging, os, socket, sys, threading
