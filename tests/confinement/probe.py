@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,5 +17,6 @@ def build_probe() -> bytes:
     (INIT / "build").mkdir(exist_ok=True)
     with (INIT / "build" / ".probe-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two workers one builds
-        subprocess.run(["make", "-s", "-C", INIT, "probe"], check=True, stdout=subprocess.DEVNULL)
+        if shutil.which("make"):  # a machine that only runs tests has what was built elsewhere
+            subprocess.run(["make", "-s", "-C", INIT, "probe"], check=True, stdout=subprocess.DEVNULL)
     return (INIT / "build" / "tests" / "probe" / "probe").read_bytes()

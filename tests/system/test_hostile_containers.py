@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -267,8 +268,11 @@ print(queued >> 20)
 def test_tcp_connections_that_nobody_reads(node: RunningNode) -> None:
     with undisturbed(node) as location:
         container = location.node().spawn("python", ["sleep", "1000"], memory="32M", pty=False)
-        # The kernel refuses no connection its first part.
-        assert int(container.run(["python3", "-c", UNREAD]).stdout) < 32 + 100 * 65536 / (1 << 20) + 1
+        queued = container.run(["python3", "-c", UNREAD])
+        # Where what is queued counts as memory, as in control groups of version 2, the limit may end it before.
+        if queued.exit_code != 128 + signal.SIGKILL:
+            # The kernel refuses no connection its first part.
+            assert int(queued.stdout) < 32 + 100 * 65536 / (1 << 20) + 1
         container.destroy()
 
 
@@ -348,7 +352,7 @@ def test_ten_thousand_short_processes(node: RunningNode) -> None:
         sayings = Sayings()
         crowded.stdout_callback = sayings.hear
         another_starts(node)
-        sayings.wait_for(b"made", 240.0)
+        sayings.wait_for(b"made", 240.0 * PATIENCE)
         listed = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ' Z '"
 
         def all_are_gone() -> bool:
