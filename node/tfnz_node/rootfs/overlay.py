@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfnz.protocol.errors import DiskFull, InternalError, InvalidArgument
+from tfnz.protocol.errors import DiskFull, InternalError, InvalidArgument, StartFailed
 from tfnz_node.kernel import syscalls
 
 # mount(2) takes one page of options, its terminating zero included.
@@ -51,6 +51,7 @@ def build_rootfs(lowers: Sequence[Path], scratch: Path, userns_fd: int, staging:
     Raises:
         InvalidArgument: the image has no layers, or too many.
         DiskFull: the scratch has no room for the overlay's own directory.
+        StartFailed: the kernel maps no ids in the file system of a layer or of the scratch.
         OSError: a layer is missing, or the kernel refused; the message says which call.
     """
     if not lowers:
@@ -128,10 +129,22 @@ def _attach_mapped(source: Path, stage: int, name: str, userns_fd: int) -> None:
     os.mkdir(name, dir_fd=stage)
     clone = syscalls.open_tree(source)
     try:
-        syscalls.mount_setattr(clone, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
+        _map_ids(clone, source, userns_fd)
         syscalls.move_mount(clone, name, dir_fd=stage)
     finally:
         os.close(clone)
+
+
+def _map_ids(clone: int, source: Path, userns_fd: int) -> None:
+    try:
+        syscalls.mount_setattr(clone, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
+    except OSError as exc:
+        if exc.errno == errno.EINVAL:  # tmpfs before Linux 6.3, and overlay, among others
+            raise StartFailed(
+                f"this kernel maps no ids in the file system of {source}, as every container needs it: see what "
+                "tfnz-node doctor says of data_dir"
+            ) from exc
+        raise
 
 
 def _mount_overlay(target: str, options: str, scratch: Path, id_base: int) -> None:

@@ -26,7 +26,7 @@ class Furnisher:
         """A root for the sandbox whose user namespace and first id these are.
 
         Raises:
-            DiskFull, InvalidArgument, OSError: as the container would have been told.
+            DiskFull, InvalidArgument, StartFailed, OSError: as the container would have been told.
         """
         name = new_id()
         scratch = self._storage.create_scratch(name, kind.disk_bytes)

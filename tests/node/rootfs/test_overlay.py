@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tfnz.protocol.errors import InternalError, InvalidArgument
+from tfnz.protocol.errors import InternalError, InvalidArgument, StartFailed
 from tfnz_node.kernel import syscalls
 from tfnz_node.kernel.mountinfo import list_mounts
 from tfnz_node.rootfs.overlay import build_rootfs, plan_options
@@ -105,6 +105,23 @@ def test_ids_are_the_containers_inside_and_small_on_disk(
     assert (scratch / "u" / "etc" / "passwd").stat().st_uid == 0
     assert (layers[1] / "etc" / "passwd").read_text() == "root"
     os.close(root)
+
+
+def test_a_file_system_without_id_maps_is_named(
+    storage: Storage, staging: Path, make_userns: MakeUserNamespace, tmp_path: Path
+) -> None:
+    """tmpfs is such a one before Linux 6.3; a ramfs always."""
+    layer = tmp_path / "ram"
+    layer.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "none", layer], check=True)
+    try:
+        scratch = storage.create_scratch("c1", QUOTA_BYTES)
+        with pytest.raises(
+            StartFailed, match=f"maps no ids in the file system of {layer}, .*tfnz-node doctor"
+        ):
+            build_rootfs([layer], scratch, make_userns(BASE), staging, BASE)
+    finally:
+        subprocess.run(["umount", layer], check=True)
 
 
 def test_a_device_node_of_a_layer_cannot_be_opened(
