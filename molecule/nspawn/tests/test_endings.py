@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from scripts.lab.__main__ import find_lab
-from scripts.lab.nspawn import OWNER, name_group
+from scripts.lab.machines import OWNER
+from scripts.lab.nspawn import name_group
 from scripts.lab.site import ROOT, Site
 from scripts.lab.tools import LabFailed
 
