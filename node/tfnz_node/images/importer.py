@@ -20,6 +20,7 @@ from tfnz_node.images.limits import ImportLimits
 from tfnz_node.images.names import parse_name
 from tfnz_node.images.trash import Trash
 from tfnz_node.images.worker import Answer, Arguments, ImportResult
+from tfnz_node.kernel.descriptors import require_descriptors
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ async def start_import(
 
     Raises:
         InvalidArgument: name is no image name.
+        OSError: there are no descriptors for its pipes, or no room for another process.
     """
     scratch = root / "tmp" / f"import-{uuid.uuid4().hex}"
     arguments = Arguments(
@@ -144,6 +146,7 @@ async def start_import(
         name=parse_name(name) if name is not None else None,
         limits=limits or ImportLimits(),
     )
+    require_descriptors()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",

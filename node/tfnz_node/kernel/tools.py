@@ -9,6 +9,8 @@ import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
 
+from tfnz_node.kernel.descriptors import require_descriptors
+
 MAX_OUTPUT_BYTES = 16 << 20
 _STDERR_TAIL_BYTES = 4096
 _CHUNK_BYTES = 65536
@@ -68,11 +70,13 @@ def run_tool(
 
     Raises:
         ToolFailed: names the argument list, the reason and the tail of stderr.
+        OSError: there are no descriptors for its pipes, or no room for another process.
     """
     path = find_tool(argv[0])
     if path is None:
         raise ToolFailed(argv, describe_missing(argv[0]))
     environment = {"PATH": _SEARCH_PATH, "LC_ALL": "C", "HOME": os.environ.get("HOME", "/")}
+    require_descriptors()
     with subprocess.Popen(
         [path, *argv[1:]],
         stdin=subprocess.PIPE,
