@@ -217,9 +217,8 @@ def own(tmp_path: Path) -> Iterator[RunningNode]:
 @pytest.fixture
 def location(request: pytest.FixtureRequest) -> Iterator[Location]:
     """A session on the shared node, or on one that serves this host already."""
-    installed = os.environ.get(INSTALLED)
-    node: RunningNode | None = None if installed else request.getfixturevalue("node")
-    with Location(socket=installed, quiet=True) if node is None else node.location() as session:
+    where = os.environ.get(INSTALLED) or str(request.getfixturevalue("node").socket)
+    with Location(socket=where, quiet=True) as session:
         yield session
 
 

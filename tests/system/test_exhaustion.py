@@ -9,13 +9,13 @@ import contextlib
 import itertools
 import os
 import re
-import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.few_descriptors import few_descriptors
 from tests.system.bystanders import another_starts
 from tests.system.conftest import IMAGES, RunningNode, import_images, make_node
 from tests.system.host_state import unchanged
@@ -94,20 +94,6 @@ def poor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     ) as node:
         another_starts(node)
         yield node
-
-
-@contextlib.contextmanager
-def few_descriptors(pid: int, left: int) -> Iterator[None]:
-    """A process may open so many files more than it has, and not one beyond."""
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-    free = (number for number in itertools.count() if number not in taken)
-    limit = next(itertools.islice(free, left, None))
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 PIDS = next(path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if path.is_dir())

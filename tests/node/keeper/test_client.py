@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import resource
 import secrets
@@ -14,11 +13,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.few_descriptors import few_descriptors
 from tfnz_node.init_binary import find_keeper
 from tfnz_node.keeper.base import MAX_RECORD_BYTES, MAX_RECORD_FDS, Keeper, KeeperGone, NoKeeper
 from tfnz_node.keeper.client import (
@@ -67,20 +67,6 @@ def have_read(keeper: KeeperClient, *, takeover_s: float = LONG_S) -> None:
 
 def not_refused(name: str) -> None:
     raise AssertionError(name)
-
-
-@contextmanager
-def few_descriptors(pid: int, free: int) -> Iterator[None]:
-    """A process may open so many more than it has."""
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-    unused = (number for number in itertools.count() if number not in taken)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (next(itertools.islice(unused, free, None)), before[1]))
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):  # it may have ended, and somebody else has reaped it
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def memory_file(content: bytes) -> int:

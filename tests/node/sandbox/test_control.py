@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ from functools import partial
 import pytest
 import pytest_asyncio
 
+from tests.few_descriptors import few_descriptors as only_few_descriptors
 from tfnz.protocol.errors import NoCapacity
 from tfnz_node.sandbox.control import Control, InitFailed, InitGone
 from tfnz_node.sandbox.wire import Kind, Packet, WireError, pack_packet, parse_packet
@@ -159,19 +158,13 @@ async def test_descriptors_that_come_are_not_inherited(pair: Pair) -> None:
 @pytest.fixture
 def few_descriptors() -> Iterator[Callable[[int], None]]:
     """Leaves this process so many descriptors, until the end of the test."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
 
-    def leave(left: int) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        # The directory that is listed is among them, and then no more.
-        taken = {
-            int(name) for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")
-        }
-        free = (number for number in itertools.count() if number not in taken)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, left, None)), before[1]))
+        def leave(left: int) -> None:
+            stack.close()
+            stack.enter_context(only_few_descriptors(os.getpid(), left))
 
-    yield leave
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        yield leave
 
 
 @pytest.mark.asyncio
