@@ -6,7 +6,6 @@ it was before (`undisturbed`). What they see and may call is in test_confinement
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import signal
@@ -14,10 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,32 +22,14 @@ from tests.system.bystanders import another_starts, undisturbed
 from tests.system.cgroup_files import count_throttled
 from tests.system.host_state import find_descendants
 from tests.system.memory import forget_peak, peak_bytes, resident_bytes
+from tests.system.sayings import Sayings
 from tests.system.waiting import PATIENCE, SOON_S, wait_for
 from tfnz import Container, Location
-from tfnz.protocol.errors import DiskFull, FileError, NoCapacity, ObjectDead, TfnzError
+from tfnz.protocol.errors import NoCapacity, ObjectDead
 from tfnz.protocol.exits import Cause, Exit
 
 if TYPE_CHECKING:
     from tests.system.conftest import RunningNode
-
-
-class Sayings:
-    """What a container says on both of its outputs, to be waited for."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._said = b""
-
-    def hear(self, _: object, data: bytes) -> None:
-        with self._changed:
-            # Who speaks without end is not remembered without end.
-            self._said = (self._said + data)[-(1 << 16) :]
-            self._changed.notify_all()
-
-    def wait_for(self, words: bytes, timeout_s: float = SOON_S) -> None:
-        with self._changed:
-            heard = self._changed.wait_for(lambda: words in self._said, timeout_s)
-            assert heard, f"{words!r} is not in {self._said[-1000:]!r}"
 
 
 @dataclass
@@ -478,169 +456,3 @@ def test_a_terminal_flooded_with_control_sequences(node: RunningNode) -> None:
         assert named.wait(SOON_S).cause is Cause.FAILED_TO_START
     assert peak_bytes(pid) - before < 64 << 20
     assert not set(node.log[log_before:]) & set("\x1b\x07\x9b\x90")
-
-
-# --- process 1
-
-
-@pytest.mark.parametrize(
-    "weapon",
-    [
-        "kill -KILL -1",
-        "for s in 1 2 3 6 9 11 15 19; do kill -$s 1; done",
-        "echo 1000 >/proc/1/oom_score_adj; echo x >/proc/1/mem; echo >/proc/1/attr/current",
-        "reboot -f; poweroff -f; halt -f",
-    ],
-)
-def test_init_cannot_be_ended_by_its_own_children(node: RunningNode, weapon: str) -> None:
-    with undisturbed(node) as location:
-        container = location.node().spawn("busybox", ["sleep", "1000"], sleep=True).wait_until_ready()
-        container.run(weapon)
-        another_starts(node)
-        assert container.run("echo alive").stdout == b"alive\n"
-        container.start()
-        container.destroy()
-
-
-def test_who_ends_everything_inside_ends_the_container(node: RunningNode) -> None:
-    with undisturbed(node) as location:
-        container = location.node().spawn("busybox", "sleep 1000 & sleep 1000 & sleep 1000")
-        container.wait_until_ready()
-        container.spawn("kill -KILL -1")
-        assert container.wait(SOON_S) == Exit(Cause.SIGNALLED, signal=9)
-
-
-def test_an_init_that_is_killed_from_outside_takes_its_container_with_it(node: RunningNode) -> None:
-    """As the kernel would if the host had no memory left: told to the owner, cleaned up, and to nobody's harm."""
-    assert node.process is not None
-    with undisturbed(node) as location:
-        for asleep in (False, True):
-            container = location.node().spawn("busybox", ["sleep", "1000"], sleep=asleep).wait_until_ready()
-            base = int(container.run(["cat", "/proc/self/uid_map"]).stdout.split()[1])
-            os.kill(find_init(node.process.pid, base), 9)
-            assert container.wait(SOON_S).cause is Cause.SIGNALLED
-            with pytest.raises(TfnzError, match="has ended"):
-                container.run("true")
-
-
-def find_init(daemon: int, id_base: int) -> int:
-    """Process 1 of the container whose root is this id of the host."""
-    inits = [pid for pid, command in find_descendants(daemon).items() if command == "tfnz-init"]
-    return next(pid for pid in inits if _first_id(pid) == id_base)
-
-
-def _first_id(pid: int) -> int:
-    """The host's id of the root of its user namespace; -1 of a process that has ended meanwhile."""
-    with contextlib.suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/uid_map").read_text().split()[1])
-    return -1
-
-
-# --- races
-
-#: Swaps what is at a path for something else all the time, by rename, so that it is always one or the other.
-SWAP = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-print("swapping", flush=True)
-while True:
-    # RENAME_EXCHANGE: both are there at every moment, and change places.
-    assert libc.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2) == 0, ctypes.get_errno()
-"""
-
-
-def swap(container: Container, one: str, other: str) -> None:
-    """Begin to swap two paths of a container."""
-    container.put("/swap.py", SWAP)
-    sayings = Sayings()
-    container.spawn(["python3", "/swap.py", one, other], sayings.hear)
-    sayings.wait_for(b"swapping")
-
-
-#: What a directory on the way is swapped with; {} is a directory of the host.
-LURES = [
-    "{}",
-    "../../../../../../../../../../../../..{}",
-    "/proc/1/root{}",
-    "/proc/1/cwd",
-    "/proc/self/fd",
-    "/proc/self/root",
-]
-
-
-@pytest.mark.parametrize("lure", LURES)
-def test_a_directory_swapped_for_a_link_leads_nobody_out(
-    node: RunningNode, tmp_path: Path, lure: str
-) -> None:
-    """Files and trees, in both directions: what is the host's is neither read nor written."""
-    host, ours = tmp_path / "host", tmp_path / "ours"
-    for directory in (host / "sub", ours):
-        directory.mkdir(parents=True)
-    for path in (host / "file", host / "sub" / "file"):
-        path.write_bytes(b"the host's own")
-    (ours / "file").write_bytes(b"sent")
-    outcomes: set[bool] = set()
-
-    def attempt(act: Callable[[], object]) -> None:
-        try:
-            got = act()
-        except (FileError, DiskFull):
-            outcomes.add(False)
-        else:
-            outcomes.add(True)
-            assert got is None or got in (b"inside", b"sent"), got
-
-    with undisturbed(node) as location:
-        container = location.node().spawn("python", ["sleep", "1000"])
-        container.run(
-            [
-                "sh",
-                "-c",
-                'mkdir -p /d/sub; echo -n inside >/d/file; ln -s "$1" /lure',
-                "sh",
-                lure.format(host),
-            ],
-            check=True,
-        )
-        swap(container, "/d", "/lure")
-        for number in range(40):
-            attempt(lambda: container.put("/d/file", b"sent"))
-            attempt(lambda: container.put("/d/sub/file", b"sent"))
-            attempt(lambda: container.fetch("/d/file"))
-            if number % 4 == 0:
-                attempt(lambda: container.put_tree("/d", ours))
-                attempt(partial(container.fetch_tree, "/d", tmp_path / f"fetched{number}"))
-        container.destroy()
-    for path in (host / "file", host / "sub" / "file"):
-        assert path.read_bytes() == b"the host's own"
-    assert sorted(os.listdir(host)) == ["file", "sub"]
-    assert os.listdir(host / "sub") == ["file"]
-    for tree in tmp_path.glob("fetched*"):
-        for file in tree.rglob("*"):
-            assert file.is_symlink() or file.is_dir() or file.read_bytes() in (b"inside", b"sent"), file
-    assert True in outcomes
-
-
-@pytest.mark.parametrize(
-    "lure",
-    ["ln -s {} /lure", "mkfifo /lure", "mkdir /lure", "ln -s /proc/1/mem /lure", "ln -s /dev/zero /lure"],
-)
-def test_a_file_swapped_for_something_else_holds_nobody_up(
-    node: RunningNode, tmp_path: Path, lure: str
-) -> None:
-    canary = tmp_path / "canary"
-    canary.write_bytes(b"the host's own")
-    with undisturbed(node) as location:
-        container = location.node().spawn("python", ["sleep", "1000"])
-        container.run(f"mkdir /t; echo -n inside >/t/file; {lure.format(canary)}", check=True)
-        swap(container, "/t/file", "/lure")
-        for number in range(40):
-            with contextlib.suppress(FileError):
-                assert container.fetch("/t/file") in (b"inside", b"sent")
-            if number % 4 == 0:
-                with contextlib.suppress(FileError):
-                    container.fetch_tree("/t", tmp_path / "fetched")
-        container.destroy()
-    assert canary.read_bytes() == b"the host's own"
-    if (fetched := tmp_path / "fetched" / "file").is_file() and not fetched.is_symlink():
-        assert fetched.read_bytes() == b"inside"

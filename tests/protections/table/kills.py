@@ -11,7 +11,7 @@ ADOPTION: Final = "node/tfnz_node/handlers/adoption.py"
 TAKEOVER: Final = "node/tfnz_node/supervisor/takeover.py"
 SESSIONS: Final = "node/tfnz_node/gateway/sessions.py"
 TESTS: Final = "tests/node"
-CRASH: Final = "tests/system/test_survival.py::test_a_crash_at_any_point_leaves_nothing_half_done"
+CRASH: Final = "tests/system/test_crash_points.py::test_a_crash_at_any_point_leaves_nothing_half_done"
 
 # Not here: that a container whose session is no more is not taken over. Without a session it cannot be, either.
 
