@@ -12,10 +12,12 @@ import select
 import socket
 from typing import Final
 
+from tests.system.waiting import PATIENCE
+
 #: More than there are hops on any way and back.
 ROUNDS: Final = 16
 #: For what a system has to do besides, to answer.
-PATIENCE_S: Final = 0.1
+PATIENCE_S: Final = 0.1 * PATIENCE
 
 
 def settle() -> None:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz_node.core.access import Change, Element, Party, Permission, opening
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
@@ -146,7 +146,7 @@ class Lab:
 
     def wait_for_wires(self) -> None:
         """At first the kernel drops what is sent by a new one, until it comes to look at that."""
-        wait_for(self._carry, 30.0, "a wire does not carry")
+        wait_for(self._carry, SOON_S, "a wire does not carry")
 
     def _carry(self) -> bool:
         links = [link for place in self._netns for link in self.run(place, "ip", "-o", "link").splitlines()]

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from tests.node.firewall.calm import PATIENCE_S, settle
 from tests.node.firewall.probes import SCTP, checksum, forge, write_packet
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 
 KINDS: Final = ("tcp", "udp", "icmp", "sctp")
 
@@ -236,7 +236,7 @@ class Siege:
         def done() -> bool:
             return self.rounds >= until or self.failure is not None
 
-        wait_for(done, 60.0, "nothing is sent")
+        wait_for(done, 2 * SOON_S, "nothing is sent")
 
     def until_allowed_arrive(self) -> None:
         """Return when each of what is allowed arrives again."""
@@ -244,7 +244,7 @@ class Siege:
             before = self.arrived.get(probe, 0)
             wait_for(
                 lambda probe=probe, before=before: self.arrived.get(probe, 0) > before,  # type: ignore[misc]
-                60.0,
+                2 * SOON_S,
                 f"{probe} does not arrive",
             )
 

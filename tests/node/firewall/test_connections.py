@@ -14,7 +14,7 @@ import pytest
 from tests.node.firewall.calm import hears, outcome, settle
 from tests.node.firewall.lab import ADDRESSES, Lab
 from tests.node.firewall.probes import KINDS, PORT, forge, tcp, udp, write_packet
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import Render, find_bound
 from tfnz_node.firewall.ruleset import render_table
@@ -139,7 +139,7 @@ def test_the_pause_is_short() -> None:
     with Lab(connections=BOUND) as lab, lab.allowed():
         flood(lab, "server", 10 * BOUND)
         lab.on_host(delete_connections, CLIENT)
-        wait_for(lambda: udp(lab, "client", "server"), 30.0, "it waits for ever")
+        wait_for(lambda: udp(lab, "client", "server"), SOON_S, "it waits for ever")
 
 
 @pytest.mark.parametrize("render", [render_table, without("ct status confirmed")])
@@ -178,7 +178,7 @@ def test_a_connection_that_has_ended_is_soon_forgotten() -> None:
         client.close()
         server.close()
         # The kernel's own choice is two minutes.
-        wait_for(lambda: count(lab) == 0, 30.0, "it is still in the table")
+        wait_for(lambda: count(lab) == 0, SOON_S, "it is still in the table")
 
 
 def test_the_bound_leaves_room_on_a_small_host(tmp_path: Path) -> None:

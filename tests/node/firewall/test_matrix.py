@@ -18,7 +18,7 @@ import pytest
 from tests.node.firewall.calm import hears
 from tests.node.firewall.lab import ADDRESSES, LAN, Lab
 from tests.node.firewall.probes import KINDS, PORT, checksum, forge, icmp, spoofed, tcp, udp, write_packet
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz_node.core.access import CLOSED, OPEN, Access, Change, Egress, Element
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import Render
@@ -295,7 +295,7 @@ def switch_ipv6_on(lab: Lab, place: str, interface: str) -> None:
         shown = lab.run(place, "ip", "-6", "address", "show", "dev", interface)
         return "fe80" in shown and "tentative" not in shown
 
-    wait_for(ready, 10.0, f"{interface} gets no address")
+    wait_for(ready, SOON_S, f"{interface} gets no address")
 
 
 def hears_ipv6(lab: Lab) -> bool:
