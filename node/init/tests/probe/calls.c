@@ -116,25 +116,30 @@ static void try_all(int said)
 	_exit(0);
 }
 
-static void answer_until_end(int listener)
-{
-	struct pollfd polled = {.fd = listener, .events = POLLIN};
-
-	while (poll(&polled, 1, -1) > 0 && !(polled.revents & POLLHUP)) {
-		struct seccomp_notif asked = {0};
-		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) < 0)
-			continue;
-		struct seccomp_notif_resp answer = {.id = asked.id, .val = MARK};
-		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
-	}
-}
-
 static void fail(const char *what) __attribute__((noreturn));
 
 static void fail(const char *what)
 {
 	fprintf(stderr, "probe: %s: %s\n", what, strerror(errno));
 	exit(1);
+}
+
+// The child itself is watched: on Linux 6.1 a filter, and so its listener, lives until who had it has been waited for.
+static void answer_until_end(int listener, pid_t child)
+{
+	struct pollfd polled[] = {{.fd = listener, .events = POLLIN},
+				  {.fd = (int)syscall(SYS_pidfd_open, child, 0), .events = POLLIN}};
+
+	if (polled[1].fd < 0)
+		fail("watching a child");
+	while (poll(polled, 2, -1) > 0 && !polled[1].revents) {
+		struct seccomp_notif asked = {0};
+		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) < 0)
+			continue;
+		struct seccomp_notif_resp answer = {.id = asked.id, .val = MARK};
+		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+	}
+	close(polled[1].fd);
 }
 
 // A child that shares our descriptors, so that we have the listener that it makes. A call that ends the child is noted,
@@ -152,7 +157,7 @@ static void try_in_children(void)
 			try_all(said[1]);
 		if (read(said[0], &listener, sizeof listener) != sizeof listener || listener < 0)
 			fail("a child cannot install a filter");
-		answer_until_end(listener);
+		answer_until_end(listener, child);
 		if (waitpid(child, &status, 0) < 0)
 			fail("waiting for a child");
 		close(listener);
