@@ -7,6 +7,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -20,6 +21,8 @@ from tfnz.protocol.exits import Cause
 from tfnz_node.crash_points import Point
 
 SLEEP = ["sleep", "1000"]
+#: For what is asked for while one daemon dies after the other.
+ASKED_S = 2 * SOON_S
 POINTS = get_args(Point)
 
 
@@ -84,8 +87,8 @@ class Trial:
 
     def start(self) -> None:
         container = self.location.node().spawn("busybox", SLEEP, sleep=True)
-        if not self.attempt(container.start):
-            container.start()
+        if not self.attempt(partial(container.start, timeout_s=ASKED_S)):
+            container.start(timeout_s=ASKED_S)
         assert b"sleep 1000" in container.run("ps").stdout.replace(b"\0", b" ")
         assert container.run("ps").stdout.count(b"sleep 1000") == 1
         self.check([container.uuid])
@@ -111,7 +114,7 @@ class Trial:
         for reset in (False, True):
             container = self.location.node().spawn("busybox", SLEEP).wait_until_ready()
             container.put("/file", b"kept")
-            self.attempt(lambda container=container, reset=reset: container.reboot(reset_filesystem=reset))  # type: ignore[misc]
+            self.attempt(partial(container.reboot, reset_filesystem=reset, timeout_s=ASKED_S))
             assert self.ask(container, "ps").count(b"sleep 1000") == 1
             assert (self.ask(container, "cat /file") == b"kept") is not reset
             self.check([container.uuid])
@@ -122,7 +125,7 @@ class Trial:
         container = self.location.node().spawn("busybox", SLEEP, termination_callback=told.end)
         container.wait_until_ready()
         with contextlib.suppress(TfnzError):
-            container.destroy()
+            container.destroy(timeout_s=ASKED_S)
         told.wait_for_end()
         self.check([])
         assert len(told.ends) == 1
@@ -139,8 +142,8 @@ class Trial:
         def state() -> tuple[list[str], int, int]:
             pid = self.node.process.pid if self.node.process is not None else 0
             return (
-                [one.container for one in self.location.containers()],
-                self.location.node().status().containers,
+                [one.container for one in self.location.containers(timeout_s=ASKED_S)],
+                self.location.node().status(timeout_s=ASKED_S).containers,
                 count_scratches(pid, self.node.data_dir),
             )
 
@@ -214,7 +217,7 @@ def crash_in(node: RunningNode, kind: str, first: str, *others: str) -> None:
         trial = Trial(node, location)
         node.crash()
         node.start(crash_at=first)
-        location.containers()  # it has come back
+        location.containers(timeout_s=ASKED_S)  # it has come back
         with revived(node, *others):
             getattr(trial, kind)()
 
