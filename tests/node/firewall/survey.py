@@ -7,12 +7,14 @@ out of the other wires is looked at before any system judges it. Only on the hos
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -29,6 +31,9 @@ _IPV4, _IPV6, _ALL = 0x0800, 0x86DD, 0x0003
 _OUTGOING = 4
 _ICMPV6 = 58
 _WORD_BYTES = 8
+#: Who asks for an interface that is not there has the kernel look for a module of its name. That is nothing where it has
+#: none, and half a second of an emulated processor where it starts modprobe: for so many times as long nobody asks again.
+ABSENT_TIMES: Final = 10
 
 
 class Site(Protocol):
@@ -97,6 +102,7 @@ class Wires:
         self._receivers: dict[socket.socket, str] = {}
         self._hardware: dict[tuple[str, str], bytes] = {}
         self._written: dict[tuple[Probe, bytes], tuple[socket.socket, bytes, tuple[str, int]]] = {}
+        self._absent: dict[socket.socket, float] = {}
         self._port = random.randrange(20000, 60000)
 
     def __enter__(self) -> Wires:
@@ -112,8 +118,15 @@ class Wires:
             self.listen(self._site.place_of(probe.target))
             self._written[probe, word] = self._write(probe, word)
         wire, packet, to = self._written[probe, word]
-        with contextlib.suppress(OSError):  # there may be no way, or no wire any more
+        begun = time.monotonic()
+        if begun < self._absent.get(wire, 0.0):
+            return word
+        try:
             wire.sendto(packet, to)
+        except OSError as exc:  # there may be no way, or no wire any more
+            if exc.errno == errno.ENODEV:
+                now = time.monotonic()
+                self._absent[wire] = now + ABSENT_TIMES * (now - begun)
         return word
 
     def listen(self, place: str) -> None:
