@@ -31,8 +31,9 @@ _IPV4, _IPV6, _ALL = 0x0800, 0x86DD, 0x0003
 _OUTGOING = 4
 _ICMPV6 = 58
 _WORD_BYTES = 8
-#: Who asks for an interface that is not there has the kernel look for a module of its name. That is nothing where it has
-#: none, and half a second of an emulated processor where it starts modprobe: for so many times as long nobody asks again.
+#: Who asks for an interface that is not there has the kernel look for a module of its name. That is nothing where it
+#: has none, and half a second of an emulated processor where it starts modprobe: for so many times as long it is not
+#: asked again.
 ABSENT_TIMES: Final = 10
 
 
