@@ -102,6 +102,7 @@ files:
   type: dict
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,8 @@ def keep_pair(module: Any, commands: Any) -> None:
         if not module.check_mode:
             for path in files:
                 path.unlink()
+            with contextlib.suppress(OSError):  # others are there, or it never was
+                home.rmdir()
         before = "".join(f"{path}\n" for path in files)
         module.exit_json(changed=bool(files), diff=describe_change(before, "", f"account {location}"))
     pair = [path for path in files if path.name in (location.lower(), f"{location.lower()}.pub")]

@@ -149,6 +149,7 @@ journal:
   elements: str
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -342,10 +343,19 @@ def remove(module: Any, app: App) -> None:
             must(module, control_unit(module, "disable", "--now", app.unit))
         for path in paths:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        remove_empty(app.folder.parent)
+        remove_empty(app.settings.parent)
         must(module, control_unit(module, "daemon-reload"))
         control_unit(module, "reset-failed", app.unit)
     diff = describe_change("".join(f"{path}\n" for path in paths), "", app.unit)
     module.exit_json(changed=changed, previous=previous, diff=diff)
+
+
+def remove_empty(shared: Path) -> None:
+    """Removes a directory of all applications, and that of the product around it, unless others are there."""
+    with contextlib.suppress(OSError):
+        shared.rmdir()
+        shared.parent.rmdir()
 
 
 def describe_bundle(module: Any) -> dict[str, Any]:

@@ -37,10 +37,16 @@ cat /proc/sys/net/ipv4/ip_forward
 
 @dataclass(frozen=True)
 class Site:
-    """The machines, as somebody who deploys to them has them."""
+    """The machines, as somebody who deploys to them has them.
+
+    Attributes:
+        home: where Ansible keeps what it does.
+        collections: where the collection is installed, if its playbooks are meant and not those of this checkout.
+    """
 
     lab: Lab
     home: Path
+    collections: Path | None = None
 
     def machine(self, name: str = "node1") -> Machine:
         return self.lab.machine(name)
@@ -93,13 +99,22 @@ class Site:
         return subprocess.run(
             [
                 Path(sys.executable).parent / "ansible-playbook",
-                *("-i", inventory, PLAYBOOKS / playbook),
+                *("-i", inventory, self._find(playbook)),
                 *(["--check", "--diff"] if check else []),
             ],
             cwd=ROOT,
-            env={**self.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            env={**self.environment, **self._configuration},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def _find(self, playbook: str) -> str | Path:
+        return PLAYBOOKS / playbook if self.collections is None else f"tfnz.tfnz.{Path(playbook).stem}"
+
+    @property
+    def _configuration(self) -> dict[str, str]:
+        if self.collections is None:
+            return {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        return {"ANSIBLE_CONFIG": "/dev/null", "ANSIBLE_COLLECTIONS_PATH": str(self.collections)}

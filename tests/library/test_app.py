@@ -78,3 +78,20 @@ def test_what_a_run_that_was_killed_has_left_goes_with_the_application(
     assert run_module("tfnz_app", name="web", state="absent")["changed"]
     assert host.read() == {}
     assert not list(host.units.iterdir())
+
+
+def test_what_applications_share_goes_with_the_last(
+    tmp_path: Path, host: Host, run_module: RunModule
+) -> None:
+    source = str(write_bundle(tmp_path, "r1"))
+    for name in ("web", "other"):
+        run_module("tfnz_app", name=name, src=source, command=["app.py"])
+    run_module("tfnz_app", name="web", state="absent")
+    assert (
+        [path.name for path in host.apps.iterdir()]
+        == ["other"]
+        == [path.name for path in host.settings.iterdir()]
+    )
+    run_module("tfnz_app", name="other", state="absent")
+    assert not host.apps.exists() and not host.settings.exists()
+    assert not run_module("tfnz_app", name="other", state="absent")["changed"]

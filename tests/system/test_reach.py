@@ -156,8 +156,9 @@ def test_who_reaches_whom_before_during_and_after_everything(
         heir = spawn(mine)
         places.add("heir", heir, reach_node)
         assert survey(places, all_packets("heir", *ALL)) == set()
-        # Nor is anything of theirs left in the host's table of connections, which keeps others' for half a minute.
+        # Nor is anything of theirs left in the host's table of connections, which would be younger than others'.
         assert survey(places, every(("foreign",), ("public",))) == from_to("foreign", "public")
+        assert survey(places, every(("server",), ("public",))) == from_to("server", "public")
         server.destroy()
         for name in ("server", "client", "shared"):
             began = IPv4Network(places.address(name))

@@ -21,7 +21,7 @@ PATIENCE_S: Final = 120.0 * PATIENCE
 #: Says a line for each thing that it hears, and answers a line for each word that it is told.
 SOURCE: Final = r"""
 import contextlib, logging, os, socket, sys, threading, time
-from tfnz import Location, ObjectDead, TfnzError
+from tfnz import ConnectionFailed, Location, ObjectDead, TfnzError
 
 LINES = 'i=0; while [ ! -e /stop ]; do echo "$i"; i=$((i+1)); usleep 100000; done; exit 3'
 SERVE = "while true; do nc -l -p 80 -e cat; done"
@@ -38,17 +38,17 @@ class Notices(logging.Handler):
 
 logging.getLogger("tfnz.connection").addHandler(Notices(logging.WARNING))
 
-def connect(where):
+def arrive(where):
     "Many come at once, and on a slow machine the node may be too busy to say in time who it is."
     last = time.monotonic() + PATIENCE_S
     while True:
         try:
             return Location(socket=where, quiet=True) if where.startswith("/") else Location(where, quiet=True)
-        except TfnzError:
+        except ConnectionFailed:
             if time.monotonic() > last:
                 raise
 
-location = connect(sys.argv[1])
+location = arrive(sys.argv[1])
 
 class Output:
     def __init__(self):

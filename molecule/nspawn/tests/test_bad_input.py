@@ -103,13 +103,18 @@ def test_a_host_that_does_not_listen(site: Site) -> None:
 
 
 def test_a_variable_that_is_missing(site: Site) -> None:
-    accounts = {**NODE, "tfnz_accounts": [{"user": "root"}]}
+    # Of what would have changed, nothing has.
+    other = {"tfnz_node_settings": {**SETTINGS, "pool_size": 5}}
+    accounts = {**other, "tfnz_accounts": [{"user": "root"}]}
     expect_refusal(site, "tfnz_accounts of node1: number 1 has no location", "site.yml", accounts)
     app = {key: value for key, value in APP.items() if key != "name"}
     expect_refusal(site, "tfnz_apps of node1: number 1 has no name", "deploy_app.yml", {"tfnz_apps": [app]})
 
 
 def test_a_variable_that_is_misspelt(site: Site) -> None:
+    accounts = {**NODE, "tfnz_accounts": [{"location": "node1", "usr": "ops"}]}
+    told = "tfnz_accounts of node1: node1 has usr, which is none of location, node, user"
+    expect_refusal(site, told, "site.yml", accounts)
     told = "tfnz_apps of node1: new has commands, which is none of name, state, source"
     expect_refusal(site, told, "deploy_app.yml", {"tfnz_apps": [{**APP, "commands": []}]})
 

@@ -17,7 +17,7 @@ from tests.system.waiting import PATIENCE
 #: More than there are hops on any way and back.
 ROUNDS: Final = 16
 #: For what a system has to do besides, to answer.
-PATIENCE_S: Final = 0.1 * PATIENCE
+PATIENCE_S: Final = min(0.1 * PATIENCE, 0.8)  # a SYN is sent again after a second
 
 
 def settle() -> None:

@@ -103,7 +103,7 @@ class Wires:
         self._receivers: dict[socket.socket, str] = {}
         self._hardware: dict[tuple[str, str], bytes] = {}
         self._written: dict[tuple[Probe, bytes], tuple[socket.socket, bytes, tuple[str, int]]] = {}
-        self._absent: dict[socket.socket, float] = {}
+        self.absent: dict[socket.socket, float] = {}
         self._port = random.randrange(20000, 60000)
 
     def __enter__(self) -> Wires:
@@ -120,14 +120,14 @@ class Wires:
             self._written[probe, word] = self._write(probe, word)
         wire, packet, to = self._written[probe, word]
         begun = time.monotonic()
-        if begun < self._absent.get(wire, 0.0):
+        if begun < self.absent.get(wire, 0.0):
             return word
         try:
             wire.sendto(packet, to)
         except OSError as exc:  # there may be no way, or no wire any more
             if exc.errno == errno.ENODEV:
                 now = time.monotonic()
-                self._absent[wire] = now + ABSENT_TIMES * (now - begun)
+                self.absent[wire] = now + ABSENT_TIMES * (now - begun)
         return word
 
     def listen(self, place: str) -> None:
@@ -229,7 +229,7 @@ class Siege:
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self._stop = threading.Event()
+        self._stop, self._look_again = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Siege:
@@ -244,7 +244,8 @@ class Siege:
             raise self.failure
 
     def go_on(self, rounds: int = 5) -> None:
-        """Return when everything has been sent so many times more."""
+        """Return when everything has been sent so many times more, if only once by a wire that is not there at first."""
+        self._look_again.set()
         until = self.rounds + rounds
 
         def done() -> bool:
@@ -273,6 +274,9 @@ class Siege:
                 words = {probe: os.urandom(_WORD_BYTES) for probe in (*self.forbidden, *self.allowed)}
                 probes = {word: probe for probe, word in words.items()}
                 while not self._stop.is_set():
+                    if self._look_again.is_set():
+                        self._look_again.clear()
+                        wires.absent.clear()
                     for probe, word in words.items():
                         wires.send(probe, word)
                     self._note(wires, probes, 0)

@@ -19,7 +19,7 @@ from tests.node.firewall.test_matrix import (
     no_rp_filter,
     without,
 )
-from tests.system.waiting import wait_for
+from tests.system.waiting import SOON_S, wait_for
 from tfnz_node.core.lan import Lan
 from tfnz_node.firewall.nftables import NftablesFirewall, Render
 from tfnz_node.firewall.ruleset import render_table
@@ -91,7 +91,7 @@ def switch_ipv6_on(lab: Lab, *, host: bool) -> None:
             lambda: (
                 ipv6_of(lab.address("host")) in lab.run("host", "ip", "-6", "route", "show", "table", "local")
             ),
-            30.0,
+            SOON_S,
             "the host has no address",
         )
 
