@@ -94,4 +94,3 @@ def test_what_applications_share_goes_with_the_last(
     )
     run_module("tfnz_app", name="other", state="absent")
     assert not host.apps.exists() and not host.settings.exists()
-    assert not run_module("tfnz_app", name="other", state="absent")["changed"]

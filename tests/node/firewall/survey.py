@@ -244,7 +244,7 @@ class Siege:
             raise self.failure
 
     def go_on(self, rounds: int = 5) -> None:
-        """Return when everything has been sent so many times more, if only once by a wire that is not there at first."""
+        """Return when everything has been sent so many times more, though perhaps once by a wire that is not there."""
         self._look_again.set()
         until = self.rounds + rounds
 
