@@ -142,7 +142,7 @@ def test_an_account_is_made_and_let_in(
     assert on_node("tfnz_account", public_key=made["public_key"], state="absent")["changed"]
     assert not on_node("tfnz_account", public_key=made["public_key"], state="absent")["changed"]
     assert run_module("tfnz_account", state="absent", **pair)["changed"]
-    assert list((tmp_path / "20ft").iterdir()) == []
+    assert not (tmp_path / "20ft").exists()
     assert not run_module("tfnz_account", state="absent", **pair)["changed"]
 
 
