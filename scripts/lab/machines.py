@@ -44,6 +44,8 @@ class Lab(ABC):
 
     #: How long a machine may take until one can log in.
     boot_timeout_s = 300
+    #: How long one that is up may take to greet who logs in; while it boots, others are tried after ten seconds.
+    greeting_timeout_s = 10
 
     def __init__(self, folder: Path, key: Path, host_key: Path) -> None:
         """
@@ -130,7 +132,7 @@ class Lab(ABC):
         """Returns when one can log in."""
         deadline = time.monotonic() + self.boot_timeout_s
         while True:
-            tried = self._try_ssh(machine, self.at_first())
+            tried = self._try_ssh(machine, self.at_first(), greeting_timeout_s=10)
             if tried.returncode == 0:
                 return
             if time.monotonic() > deadline:
@@ -153,10 +155,12 @@ class Lab(ABC):
     def record(self) -> Path:
         return self.folder / "machines.json"
 
-    def _try_ssh(self, machine: Machine, command: str) -> subprocess.CompletedProcess[str]:
+    def _try_ssh(
+        self, machine: Machine, command: str, *, greeting_timeout_s: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
         words = [
             "ssh",
-            *self._ssh_options(),
+            *self._ssh_options(greeting_timeout_s or self.greeting_timeout_s),
             "-p",
             str(machine.ssh_port),
             "-i",
@@ -172,13 +176,13 @@ class Lab(ABC):
             timeout=300,
         )
 
-    def _ssh_options(self) -> list[str]:
+    def _ssh_options(self, greeting_timeout_s: int) -> list[str]:
         options = {
             "UserKnownHostsFile": str(self.folder / "known_hosts"),
             "StrictHostKeyChecking": "yes",
             "IdentitiesOnly": "yes",
             "BatchMode": "yes",
-            "ConnectTimeout": "10",
+            "ConnectTimeout": str(greeting_timeout_s),
             # A machine whose power was cut says nothing any more; one without hardware virtualisation may be slow to.
             "ServerAliveInterval": "20",
             "LogLevel": "ERROR",
@@ -193,7 +197,7 @@ class Lab(ABC):
                 "ansible_port": machine.ssh_port,
                 "ansible_user": "root",
                 "ansible_ssh_private_key_file": str(self.key),
-                "ansible_ssh_common_args": shlex.join(self._ssh_options()),
+                "ansible_ssh_common_args": shlex.join(self._ssh_options(self.greeting_timeout_s)),
                 "lab_address": machine.address,
             }
             for machine in machines
@@ -201,7 +205,8 @@ class Lab(ABC):
         # For commands that run ssh by themselves, with this directory first in their PATH.
         program = self.folder / "bin" / "ssh"
         program.parent.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {shlex.join(self._ssh_options())} "$@"\n')
+        options = shlex.join(self._ssh_options(self.greeting_timeout_s))
+        program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {options} "$@"\n')
         program.chmod(0o755)
         (self.folder / "inventory").mkdir(exist_ok=True)
         (self.folder / "inventory" / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}, indent=1))

@@ -30,6 +30,8 @@ class VirtualLab(Lab):
 
     #: A machine without hardware virtualisation takes up to a minute on a busy host.
     boot_timeout_s = 420
+    #: More than Ansible's ten seconds: busy ones on a busy host were seen to need that.
+    greeting_timeout_s = 60
 
     def __init__(self, folder: Path, image: Image) -> None:
         super().__init__(folder, image.key, image.folder / "host_key.pub")
