@@ -65,7 +65,7 @@ def test_a_machine_that_has_all_stays_so(site: Site) -> None:
 
 @pytest.mark.usefixtures("untouched")
 def test_the_collection_does_what_the_checkout_does(site: Site, tmp_path: Path) -> None:
-    build = [sys.executable, ROOT / "scripts" / "build_collection.py", tmp_path]
+    build = [sys.executable, str(ROOT / "scripts" / "build_collection.py"), str(tmp_path)]
     archive = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
     galaxy = Path(sys.executable).parent / "ansible-galaxy"
     install = [galaxy, "collection", "install", "--offline", "-p", tmp_path / "collections", archive]
