@@ -117,4 +117,6 @@ class Site:
     def _configuration(self) -> dict[str, str]:
         if self.collections is None:
             return {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-        return {"ANSIBLE_CONFIG": "/dev/null", "ANSIBLE_COLLECTIONS_PATH": str(self.collections)}
+        nothing = self.home / "ansible.cfg"
+        nothing.touch()
+        return {"ANSIBLE_CONFIG": str(nothing), "ANSIBLE_COLLECTIONS_PATH": str(self.collections)}
