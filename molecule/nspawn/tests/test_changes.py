@@ -67,8 +67,8 @@ def test_a_machine_that_has_all_stays_so(site: Site) -> None:
 def test_the_collection_does_what_the_checkout_does(site: Site, tmp_path: Path) -> None:
     build = [sys.executable, str(ROOT / "scripts" / "build_collection.py"), str(tmp_path)]
     archive = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
-    galaxy = Path(sys.executable).parent / "ansible-galaxy"
-    install = [galaxy, "collection", "install", "--offline", "-p", tmp_path / "collections", archive]
+    galaxy = str(Path(sys.executable).parent / "ansible-galaxy")
+    install = [galaxy, "collection", "install", "--offline", "-p", str(tmp_path / "collections"), archive]
     subprocess.run(install, env=site.environment, check=True)
     from_there = Site(site.lab, tmp_path, collections=tmp_path / "collections")
     # It has sources of its own, without the tests: that is another release. All else is as it should be.
